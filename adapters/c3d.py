@@ -1,0 +1,44 @@
+"""C3D (Tran et al. 2015), the network of the action maps in Grad-CAM++ (section 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.networks import c3d
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe
+from mmcam.grids import fold
+
+
+def names() -> Sequence[str]:
+    """The models of this family: itself."""
+    return [""]
+
+
+def load(recipe: Recipe) -> Classifier:
+    """C3D with its published names and preprocessing, weights by file (no library holds them).
+
+    `recipe.args` are those of `networks.c3d.C3D`: 487 classes (Sports-1M) unless told otherwise.
+
+    Raises:
+        WeightsError: the weights do not fit.
+    """
+    model = c3d.C3D(**recipe.args)
+    default = Preprocess(
+        resize=c3d.RESIZE,
+        crop=c3d.CROP,
+        mean=[value / 255 for value in c3d.MEAN],
+        std=[1 / 255] * 3,
+        order=c3d.CHANNELS.lower(),
+        frames=c3d.FRAMES,
+    )
+    return Classifier(
+        name=recipe.title,
+        model=model,
+        preprocess=recipe.preprocessing(default),
+        labels=recipe.labels,
+        layers=recipe.layers or (c3d.LAYER,),
+        weights=recipe.fill(model, c3d.rename) if recipe.weights else None,
+        folds=lambda layer, tensor, space: fold(tensor, space, channels_last=False),
+    )

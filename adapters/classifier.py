@@ -1,0 +1,170 @@
+"""The adapter of every model that turns a picture or a window of frames into class logits.
+
+Families build it; they say how the model is packed and unpacked and how its layers fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmcam.adapters.preprocess import Preprocess, Transform
+from mmcam.errors import InputError, LabelError, LayerError, ModelError, nearest
+from mmcam.grids import fold
+from mmcam.tasks import Classes
+from mmcam.types import Inputs, Sample, Target, Weights, Window
+
+Fold = Callable[[str, Tensor, Sequence[int]], Tensor]
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in a model's output: itself, its `.logits`, or the first of a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    if logits is None and isinstance(output, (tuple, list)) and output:
+        logits = output[0]
+    if not isinstance(logits, Tensor):
+        raise ModelError(
+            f"the model gives a {type(output).__name__}, in which no logits were found; wrap it in "
+            "a module that returns them as a tensor [batch, classes]"
+        )
+    return logits
+
+
+@dataclass
+class Classifier:
+    """A model of classes or actions, ready to be explained.
+
+    `pack` turns pixels `[batch, 3, *space]` into the model's arguments; `unpack` its output into
+    logits; `folds` a layer's output into a grid, given the layer and the space of the input.
+    """
+
+    name: str
+    model: nn.Module
+    preprocess: Preprocess | Transform
+    labels: Sequence[str] = ()
+    layers: Sequence[str] = ()
+    weights: Weights | None = None
+    pack: Callable[[Tensor], Any] = field(default=lambda pixels: pixels)
+    unpack: Callable[[Any], Tensor] = logits_of
+    folds: Fold = field(default=lambda layer, tensor, space: fold(tensor, space))
+
+    @property
+    def window(self) -> Window | None:
+        """What a video model sees at once; None for a model of pictures."""
+        return self.preprocess.window
+
+    def prepare(self, samples: Sequence[Sample], task: Classes) -> Inputs:
+        """The samples preprocessed and stacked, on the model's device and in its number type.
+
+        Raises:
+            InputError: a picture for a video model or the other way round, or samples whose
+                inputs differ in size.
+        """
+        for sample in samples:
+            if (sample.pixels.ndim == 4) != (self.window is not None):
+                has = "pictures" if self.window is None else "clips"
+                given = "clip" if sample.pixels.ndim == 4 else "picture"
+                raise InputError(
+                    f"'{sample.id}' is a {given} and {self.name} is a model of {has}; choose "
+                    f"another model (mmcam list models)"
+                )
+        made = [self.preprocess(sample) for sample in samples]
+        sizes = {tuple(pixels.shape) for pixels, _ in made}
+        if len(sizes) > 1:
+            raise InputError(
+                f"inputs of different sizes {sorted(sizes)} cannot be one batch; crop to one size "
+                "in the transform, or explain them one by one"
+            )
+        parameter = next(self.model.parameters(), torch.zeros(()))
+        pixels = torch.stack([pixels for pixels, _ in made])
+        return Inputs(
+            pixels=pixels.to(device=parameter.device, dtype=parameter.dtype),
+            placements=tuple(placement for _, placement in made),
+        )
+
+    def forward(self, inputs: Inputs) -> Any:
+        """The model's own output, whatever it is; `logits` finds the class scores in it."""
+        return self.model(self.pack(inputs.pixels))
+
+    def logits(self, output: Any) -> Float[Tensor, "batch classes"]:
+        """The scores of all classes in an output, before any softmax.
+
+        Raises:
+            ModelError: there is no `[batch, classes]` in it.
+        """
+        logits = self.unpack(output)
+        if logits.ndim != 2:
+            raise ModelError(
+                f"{self.name} gives logits of shape {tuple(logits.shape)}; [batch, classes] is "
+                "needed: pool them in a module around it"
+            )
+        return logits
+
+    def targets(self, output: Any, task: Classes) -> list[list[Target]]:
+        """The named classes for every sample, or each sample's own top ones.
+
+        Raises:
+            LabelError: an unknown or ambiguous label; more top labels than classes.
+        """
+        logits = self.logits(output)
+        classes = logits.shape[1]
+        if task.labels is not None:
+            row = [self._target(self.index(label, classes), task) for label in task.labels]
+            return [row] * len(logits)
+        if task.top > classes:
+            raise LabelError(
+                f"top={task.top} is more than the {classes} classes of {self.name}; ask for fewer"
+            )
+        tops = logits.detach().topk(task.top, dim=1).indices.tolist()
+        return [[self._target(index, task) for index in row] for row in tops]
+
+    def _target(self, index: int, task: Classes) -> Target:
+        return Target(
+            label=self.label(index),
+            score=lambda output: self.logits(output)[:, index],
+            log_prob=lambda output: self.logits(output).float().log_softmax(-1)[:, index],
+            kind=task.kind,
+        )
+
+    def label(self, index: int) -> str:
+        """The name of a class, or its number where there is no list of names."""
+        return self.labels[index] if index < len(self.labels) else str(index)
+
+    def index(self, label: str | int, classes: int) -> int:
+        """The class that a label means: a name in any case, or a number.
+
+        Raises:
+            LabelError: no class or several have that name, or the number is out of range.
+        """
+        number = label if isinstance(label, int) else int(label) if label.isdigit() else None
+        wanted = str(label).casefold()
+        found = [i for i, name in enumerate(self.labels) if name.casefold() == wanted]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise LabelError(
+                f"label '{label}' means several classes of {self.name}: give one of the numbers "
+                f"{', '.join(map(str, found))} instead"
+            )
+        if number is not None and 0 <= number < classes:
+            return number
+        known = nearest(str(label), self.labels) if self.labels else f"numbers 0 to {classes - 1}"
+        raise LabelError(f"{self.name} has no label '{label}'; nearest: {known}")
+
+    def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
+        """An output of `layer` as a grid over the input.
+
+        Raises:
+            LayerError: it has none.
+        """
+        try:
+            return self.folds(layer, tensor, inputs.pixels.shape[2:])
+        except LayerError as error:
+            raise LayerError(f"layer '{layer}': {error}") from error

@@ -1,0 +1,178 @@
+"""C3D (Tran et al., "Learning Spatiotemporal Features with 3D Convolutional Networks", ICCV 2015).
+
+The network of the paper's Figure 3, with the names its published weights use, and the
+preprocessing those weights expect. Its Grad-CAMs are those of Chattopadhyay et al., "Grad-CAM++"
+(WACV 2018, section 6.2), who explain the feature maps of the last convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmcam.errors import InputError, ModelError
+
+FRAMES = 16
+"""Consecutive frames in one clip (section 3.1)."""
+
+RESIZE = (128, 171)
+"""Height and width every frame is resized to; the aspect ratio is not kept (section 3.1)."""
+
+CROP = 112
+"""Side of the centre crop; of a resized frame, rows 8 to 119 and columns 30 to 141."""
+
+CHANNELS = "BGR"
+"""The order of the input's channels. The published Sports-1M weights were trained by Caffe, which
+reads frames with OpenCV, and those of the PyTorch ports (`c3d.pickle`, `c3d-pretrained.pth`,
+`ucf101-caffe.pth`) were converted from Caffe's. A port that feeds them RGB runs all the same, on
+exchanged colours."""
+
+MEAN = (90.25, 97.66, 101.41)
+"""What is subtracted from pixels of 0 to 255, in the order of `CHANNELS`; nothing is divided.
+
+Caffe subtracts a volume of 3 x 16 x 128 x 171 (`sport1m_train16_128_mean.binaryproto`, in the ports
+`c3d_mean.npy`); these are its averages over time and space. Ports that need one number for each
+channel use them, or (90, 98, 102). MMAction2 has a recipe of its own: it subtracts (104, 117, 128)
+and resizes the shorter side to 128."""
+
+LAYER = "relu5b"
+"""The layer to explain: the maps of the last convolution, conv5b, after their ReLU. In Caffe that
+ReLU works in place, so these are the maps that it calls conv5b."""
+
+_FEATURES = (
+    "conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3a", "relu3a", "conv3b", "relu3b",
+    "pool3", "conv4a", "relu4a", "conv4b", "relu4b", "pool4", "conv5a", "relu5a", "conv5b",
+    "relu5b", "pool5",
+)  # fmt: skip
+_CLASSIFIER = ("fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8")
+
+# Ports give other names to the same tensors: two nn.Sequential in place of names (`ucf101-caffe`),
+# or, in MMAction2, conv1a and conv2a, and the last layer in a head of its own.
+_SYNONYMS = {
+    **{f"features.{index}": name for index, name in enumerate(_FEATURES)},
+    **{f"classifier.{index}": name for index, name in enumerate(_CLASSIFIER)},
+    "conv1a": "conv1",
+    "conv2a": "conv2",
+    "cls_head.fc_cls": "fc8",
+}
+
+
+class C3D(nn.Module):
+    """C3D: eight 3x3x3 convolutions, five max poolings and three linear layers.
+
+    Shapes for the published `size`, `channels` and `hidden` (channels x time x height x width)::
+
+        conv1          64 x 16 x 112 x 112    pool1    64 x 16 x 56 x 56
+        conv2         128 x 16 x  56 x  56    pool2   128 x  8 x 28 x 28
+        conv3a, 3b    256 x  8 x  28 x  28    pool3   256 x  4 x 14 x 14
+        conv4a, 4b    512 x  4 x  14 x  14    pool4   512 x  2 x  7 x  7
+        conv5a, 5b    512 x  2 x   7 x   7    pool5   512 x  1 x  4 x  4
+        fc6, fc7     4096                     fc8    classes
+
+    Every convolution and the first two linear layers have a ReLU that is a module of its own,
+    `relu5b` after `conv5b`, and is not in place. The parameters have the published names. They
+    start as He et al. (ICCV 2015) propose: with no normalisation, PyTorch's own start fades out.
+
+    Args:
+        classes: how many classes the network tells apart; Sports-1M has 487.
+        channels: channels of the five groups of convolutions; a smaller network has fewer.
+        hidden: width of fc6 and fc7.
+        size: frames, height and width of the input. Smaller ones make fc6 smaller; each is at
+            least 16, because time is halved four times and space five times.
+
+    Raises:
+        ModelError: `size` is too small.
+    """
+
+    def __init__(
+        self,
+        classes: int = 487,
+        *,
+        channels: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512),
+        hidden: int = 4096,
+        size: tuple[int, int, int] = (FRAMES, CROP, CROP),
+    ) -> None:
+        super().__init__()
+        if min(size) < 16:
+            raise ModelError(
+                f"C3D cannot eat clips of {_by(size)} (frames x height x width): its poolings "
+                f"leave nothing of a side below 16; give it at least 16 x 16 x 16"
+            )
+        time, height, width = size
+        self.size = (time, height, width)
+        one, two, three, four, five = channels
+        self.conv1, self.relu1 = _conv(3, one), nn.ReLU()
+        self.pool1 = nn.MaxPool3d((1, 2, 2))
+        self.conv2, self.relu2 = _conv(one, two), nn.ReLU()
+        self.pool2 = nn.MaxPool3d(2)
+        self.conv3a, self.relu3a = _conv(two, three), nn.ReLU()
+        self.conv3b, self.relu3b = _conv(three, three), nn.ReLU()
+        self.pool3 = nn.MaxPool3d(2)
+        self.conv4a, self.relu4a = _conv(three, four), nn.ReLU()
+        self.conv4b, self.relu4b = _conv(four, four), nn.ReLU()
+        self.pool4 = nn.MaxPool3d(2)
+        self.conv5a, self.relu5a = _conv(four, five), nn.ReLU()
+        self.conv5b, self.relu5b = _conv(five, five), nn.ReLU()
+        self.pool5 = nn.MaxPool3d(2, padding=(0, 1, 1))
+        self.fc6, self.relu6 = nn.Linear(five * _pooled(size), hidden), nn.ReLU()
+        self.drop6 = nn.Dropout(0.5)
+        self.fc7, self.relu7 = nn.Linear(hidden, hidden), nn.ReLU()
+        self.drop7 = nn.Dropout(0.5)
+        self.fc8 = nn.Linear(hidden, classes)
+        for layer in self.children():
+            if isinstance(layer, (nn.Conv3d, nn.Linear)):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, clip: Float[Tensor, "batch 3 time height width"]) -> Float[Tensor, "batch k"]:
+        """The logits of clips preprocessed as this module's constants say.
+
+        Raises:
+            InputError: the clips do not have the network's `size`.
+        """
+        if tuple(clip.shape[2:]) != self.size:
+            raise InputError(
+                f"C3D was given clips of {_by(clip.shape[2:])} and eats {_by(self.size)} "
+                f"(frames x height x width): resize and crop them, or build it with another size"
+            )
+        for name in _FEATURES:
+            clip = self.get_submodule(name)(clip)
+        hidden = clip.flatten(1)
+        for name in _CLASSIFIER:
+            hidden = self.get_submodule(name)(hidden)
+        return hidden
+
+
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a known PyTorch port of C3D under the published names.
+
+    Strips what wrappers put in front (`module.`, `backbone.`) or behind (`conv3a.0.weight`,
+    `conv3a.conv.weight`) of a name, and replaces the numbers and names of `_SYNONYMS`. Published
+    names stay, and so do unknown ones, for `load_state_dict` to complain about.
+    """
+    renamed = {}
+    for key, tensor in state.items():
+        layer, _, kind = key.rpartition(".")
+        for prefix in ("module.", "backbone."):
+            layer = layer.removeprefix(prefix)
+        if layer not in _SYNONYMS:
+            layer = layer.removesuffix(".conv").removesuffix(".0")
+        renamed[f"{_SYNONYMS.get(layer, layer)}.{kind}"] = tensor
+    return renamed
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv3d:
+    return nn.Conv3d(inputs, outputs, kernel_size=3, padding=1)
+
+
+def _pooled(size: tuple[int, int, int]) -> int:
+    """How many cells pool5 leaves: time is rounded down, and space up because pool5 pads it."""
+    time, height, width = size
+    return (time // 16) * (height // 32 + 1) * (width // 32 + 1)
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))

@@ -1,0 +1,112 @@
+"""Action classifiers of pytorchvideo, built by its own hub functions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe
+from mmcam.errors import ModelError, nearest
+from mmcam.grids import fold
+
+
+class Published(NamedTuple):
+    """What a model's authors fed it: a window at 30 frames a second, and the picture's side."""
+
+    frames: int
+    stride: int
+    side: int
+    layers: tuple[str, ...] = ("blocks.4",)
+
+
+MODELS: dict[str, Published] = {
+    "x3d_xs": Published(4, 12, 182),
+    "x3d_s": Published(13, 6, 182),
+    "x3d_m": Published(16, 5, 256),
+    "x3d_l": Published(16, 5, 356),
+    "slow_r50": Published(8, 8, 256),
+    "c2d_r50": Published(8, 8, 256, ("blocks.5",)),
+    "i3d_r50": Published(8, 8, 256, ("blocks.5",)),
+    "csn_r101": Published(32, 2, 256),
+    "r2plus1d_r50": Published(16, 4, 256),
+    "slowfast_r50": Published(32, 2, 256, ("blocks.4.multipathway_blocks.*",)),
+    "slowfast_r101": Published(32, 2, 256, ("blocks.4.multipathway_blocks.*",)),
+    "slowfast_16x8_r101_50_50": Published(64, 2, 256, ("blocks.4.multipathway_blocks.*",)),
+    "mvit_base_16x4": Published(16, 4, 224, ("blocks.15.norm1",)),
+    "mvit_base_32x3": Published(32, 3, 224, ("blocks.15.norm1",)),
+}
+"""The hub's names of action classifiers -> the setting its table of results was measured with."""
+
+LOGITS = {"head_activation": None}
+
+ALPHA = 4
+"""How many frames of SlowFast's fast pathway there are to one of the slow."""
+
+
+def names() -> Sequence[str]:
+    """The models of this family."""
+    return list(MODELS)
+
+
+def load(recipe: Recipe) -> Classifier:
+    """One of `MODELS`; other arguments of its builder go in `recipe.args`.
+
+    X3D's head ends in a softmax unless told otherwise; it is left out, so scores are logits.
+
+    Raises:
+        ModelError: no such model.
+        WeightsError: the weights do not fit.
+    """
+    if recipe.name not in MODELS:
+        raise ModelError(
+            f"pytorchvideo has no '{recipe.name}'; nearest: {nearest(recipe.name, MODELS)}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.jit.script at import
+        from pytorchvideo.models import hub
+
+    published = MODELS[recipe.name]
+    args: dict[str, Any] = {**({} if "mvit" in recipe.name else LOGITS), **recipe.args}
+    model = getattr(hub, recipe.name)(pretrained=recipe.downloads, **args)
+    default = Preprocess(
+        resize=published.side,
+        crop=published.side,
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        frames=published.frames,
+        stride=published.stride,
+        fps=30,
+    )
+    return Classifier(
+        name=recipe.title,
+        model=model,
+        preprocess=recipe.preprocessing(default),
+        labels=recipe.labels,
+        layers=recipe.layers or published.layers,
+        weights=recipe.fill(model),
+        pack=pathways if recipe.name.startswith("slowfast") else single,
+        folds=_grid,
+    )
+
+
+def _grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    """Convolutional maps as they are; MViT's tokens, whose stem halves the frames."""
+    return fold(tensor, space, prefix=1, slices=space[0] // 2, channels_last=False)
+
+
+def single(pixels: Tensor) -> Tensor:
+    """The clip as it is, for models with one pathway."""
+    return pixels
+
+
+def pathways(pixels: Tensor) -> list[Tensor]:
+    """SlowFast's two inputs: every fourth frame, and all of them (a new list at each call)."""
+    frames = pixels.shape[2]
+    slow = torch.linspace(0, frames - 1, frames // ALPHA, device=pixels.device).long()
+    return [pixels.index_select(2, slow), pixels]

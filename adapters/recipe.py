@@ -1,0 +1,81 @@
+"""What a family needs to know to build one of its models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.weights import State, load_weights
+from mmcam.errors import ModelError
+from mmcam.types import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model of a family: its name there, arguments, weights, and what the user overrides.
+
+    `weights` is a file. Without one, `pretrained` asks for the library's own weights, which it may
+    download; False leaves the model untrained.
+    """
+
+    family: str
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    pretrained: bool = True
+    labels: Sequence[str] = ()
+    preprocess: Mapping[str, Any] | None = None
+    layers: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        """The model's name as users write it."""
+        return f"{self.family}:{self.name}" if self.name else self.family
+
+    @property
+    def downloads(self) -> bool:
+        """Whether the library's own weights are wanted."""
+        return self.pretrained and self.weights is None
+
+    def fill(
+        self, model: nn.Module, rename: Callable[[State], State] | None = None
+    ) -> Weights | None:
+        """Load the weights file, if there is one, and say where the weights came from.
+
+        Raises:
+            WeightsError: the file does not fit.
+        """
+        if self.weights is not None:
+            return load_weights(model, self.weights, rename)
+        return Weights(source="the library's own") if self.pretrained else None
+
+    def preprocessing(self, default: Preprocess) -> Preprocess:
+        """The user's recipe, or the family's own."""
+        return default if self.preprocess is None else Preprocess.of(self.preprocess)
+
+
+def counted(model: nn.Module, path: str) -> str:
+    """A layer's name from a path that may count from the end: "layers.-1.norm1".
+
+    Raises:
+        ModelError: the model has no such place.
+    """
+    module, names = model, []
+    for part in path.split("."):
+        children = dict(module.named_children())
+        name = part
+        if part.startswith("-") and len(children) >= int(part[1:]):
+            name = list(children)[int(part)]
+        if name not in children:
+            raise ModelError(
+                f"{type(model).__name__} has no layer '{path}' ('{part}' is missing); name the "
+                "layer to explain"
+            )
+        names.append(name)
+        module = children[name]
+    return ".".join(names)

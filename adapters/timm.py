@@ -1,0 +1,139 @@
+"""Image classifiers of timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmcam.adapters.classifier import Classifier, Fold
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe, counted
+from mmcam.errors import ModelError, nearest
+from mmcam.grids import fold
+
+LAYERS: dict[str, str] = {
+    "coat": "serial_blocks4.-1.norm1",
+    "pit": "transformers.2.blocks.-1.norm1",
+    "twins": "blocks.3.-1",
+    "mvitv2": "stages.3",
+    "hrnet": "final_layer",
+    "tnt": "blocks.-1.norm_out",
+    "crossvit": "blocks.2.blocks.1",
+}
+"""How a model's name begins -> the layer to explain, where timm's own table does not say."""
+
+
+def names() -> Sequence[str]:
+    """The models of this family."""
+    import timm
+
+    found: list[str] = timm.list_models()
+    return found
+
+
+def load(recipe: Recipe) -> Classifier:
+    """Any image classifier that `timm.create_model` knows.
+
+    Raises:
+        ModelError: no such model, or one without a classifier.
+        WeightsError: the weights do not fit.
+    """
+    import timm
+
+    if not timm.is_model(recipe.name):
+        raise ModelError(f"timm has no model '{recipe.name}'; nearest: {_nearest(recipe.name)}")
+    model = timm.create_model(recipe.name, pretrained=recipe.downloads, **recipe.args)
+    if not model.num_classes:
+        raise ModelError(
+            f"timm:{recipe.name} has no classifier; explain one that has, or give it one with the "
+            'argument {"num_classes": ...}'
+        )
+    weights = recipe.fill(model)
+    return Classifier(
+        name=recipe.title,
+        model=model,
+        preprocess=recipe.preprocessing(_preprocess(model)),
+        labels=recipe.labels or (_imagenet_labels(model) if recipe.pretrained else ()),
+        layers=recipe.layers or _default_layer(recipe.name, model),
+        weights=weights,
+        folds=_fold_of(model),
+    )
+
+
+def _nearest(name: str) -> str:
+    return nearest(name.partition(".")[0], names())
+
+
+def _preprocess(model: nn.Module) -> Preprocess:
+    """What the weights were evaluated with, as timm records it."""
+    from timm.data import resolve_model_data_config
+
+    config: dict[str, Any] = resolve_model_data_config(model)
+    height, width = config["input_size"][1:]
+    share = config["crop_pct"]
+    squash = config["crop_mode"] == "squash"
+    short = int(min(height, width) / share)
+    return Preprocess(
+        resize=[int(height / share), int(width / share)] if squash else short,
+        crop=(height, width),
+        mean=config["mean"],
+        std=config["std"],
+        interpolation=config["interpolation"] if config["interpolation"] != "random" else "bicubic",
+    )
+
+
+def _imagenet_labels(model: nn.Module) -> tuple[str, ...]:
+    """ImageNet's class names, where the model has as many classes."""
+    from timm.data import ImageNetInfo
+
+    if model.num_classes != 1000:
+        return ()
+    info = ImageNetInfo()
+    return tuple(info.index_to_description(i).split(",")[0] for i in range(1000))
+
+
+def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
+    """The last layer whose grid the score depends on, by what the model says of itself.
+
+    The last entry of timm's table of features is right but for four kinds of models: those whose
+    last features come after it (`bn2` behind `conv_head`), VGG (its last pooling), those that
+    predict from the class token, whose last block gives the patches no gradient, and a few whose
+    table is off.
+    """
+    special = [start for start in LAYERS if name.startswith(start)]
+    if special:
+        return (counted(model, LAYERS[special[0]]),)
+    features = getattr(model, "feature_info", None)
+    if not features:
+        return ()
+    layer = features[-1]["module"]
+    if hasattr(model, "conv_head") and hasattr(model, "bn2"):
+        return ("bn2",)
+    block = model.get_submodule(layer)
+    if isinstance(block, nn.MaxPool2d):
+        stem, _, number = layer.rpartition(".")
+        return (f"{stem}.{int(number) - 1}",)
+    by_token = getattr(model, "global_pool", "avg") in ("token", "map", "")
+    by_token = by_token and getattr(model, "num_prefix_tokens", 0) > 0
+    if by_token and hasattr(block, "norm1") and not hasattr(model, "blocks_token_only"):
+        return (f"{layer}.norm1",)
+    return (layer,)
+
+
+def _fold_of(model: nn.Module) -> Fold:
+    """Tokens by timm's own reduction; maps by where the channels of its table stand."""
+    features = getattr(model, "feature_info", None) or [{}]
+    reduction, channels = features[-1].get("reduction"), features[-1].get("num_chs")
+
+    def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+        if tensor.ndim == 3 and reduction:
+            cells = -(-space[0] // reduction) * -(-space[1] // reduction)
+            if 0 <= tensor.shape[1] - cells < 9:
+                return fold(tensor, space, prefix=tensor.shape[1] - cells)
+        if tensor.ndim == 4 and channels in (tensor.shape[1], tensor.shape[3]):
+            return fold(tensor, space, channels_last=tensor.shape[1] != channels)
+        return fold(tensor, space)
+
+    return folded

@@ -1,0 +1,132 @@
+"""Image and video classifiers of torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe, counted
+from mmcam.errors import ModelError, nearest
+from mmcam.grids import fold
+
+LAYERS: dict[str, str] = {
+    "alexnet": "features.-2",
+    "vgg": "features.-2",
+    "resnet": "layer4",
+    "resnext": "layer4",
+    "wide_resnet": "layer4",
+    "densenet": "features",
+    "squeezenet": "features",
+    "mobilenet": "features",
+    "efficientnet": "features",
+    "convnext": "features",
+    "googlenet": "inception5b",
+    "inception_v3": "Mixed_7c",
+    "regnet": "trunk_output",
+    "shufflenet": "conv5",
+    "mnasnet": "layers",
+    "vit": "encoder.layers.-1.ln_1",
+    "swin3d": "norm",
+    "swin": "permute",
+    "maxvit": "blocks.-1",
+    "r3d": "layer4",
+    "mc3": "layer4",
+    "r2plus1d": "layer4",
+    "s3d": "features",
+    "mvit": "blocks.-1.norm1",
+}
+"""How a model's name begins -> the last layer whose grid the score depends on."""
+
+WINDOWS: dict[str, tuple[int, float]] = {
+    "r3d": (16, 15),
+    "mc3": (16, 15),
+    "r2plus1d": (16, 15),
+    "s3d": (128, 15),
+    "mvit": (16, 7.5),
+    "swin3d": (32, 15),
+}
+"""How a video model's name begins -> frames and frame rate of its published results."""
+
+
+def names() -> Sequence[str]:
+    """The models of this family."""
+    from torchvision import models
+
+    return [*models.list_models(module=models), *models.list_models(module=models.video)]
+
+
+def load(recipe: Recipe) -> Classifier:
+    """Any image or video classifier that `torchvision.models.get_model` knows.
+
+    Raises:
+        ModelError: no such model, or one for another task.
+        WeightsError: the weights do not fit.
+    """
+    from torchvision import models
+
+    if recipe.name not in names():
+        raise ModelError(
+            f"torchvision has no classifier '{recipe.name}'; nearest: "
+            f"{nearest(recipe.name, names())}"
+        )
+    args: dict[str, Any] = dict(recipe.args)
+    if recipe.name in ("googlenet", "inception_v3") and not recipe.downloads:
+        args.setdefault("init_weights", False)  # minutes of random numbers that are overwritten
+    published = models.get_model_weights(recipe.name).DEFAULT
+    model = models.get_model(recipe.name, weights=published if recipe.downloads else None, **args)
+    labels = recipe.labels or (published.meta["categories"] if recipe.pretrained else ())
+    weights = recipe.fill(model)
+    return Classifier(
+        name=recipe.title,
+        model=model,
+        preprocess=recipe.preprocessing(_preprocess(recipe.name, published.transforms())),
+        labels=tuple(labels),
+        layers=recipe.layers or _default_layer(recipe.name, model),
+        weights=weights,
+        folds=_fold_of(recipe.name),
+    )
+
+
+def _begins(name: str, table: dict[str, Any]) -> Any:
+    """The table's entry for the longest beginning of the name; None if there is none."""
+    found = [start for start in table if name.startswith(start)]
+    return table[max(found, key=len)] if found else None
+
+
+def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
+    path = _begins(name, LAYERS)
+    return () if path is None else (counted(model, path),)
+
+
+def _preprocess(name: str, preset: Any) -> Preprocess:
+    """The recipe that comes with the published weights, as far as it is known without them."""
+    frames, fps = _begins(name, WINDOWS) or (None, None)
+    resize = list(preset.resize_size)
+    return Preprocess(
+        resize=resize[0] if len(resize) == 1 else resize,
+        crop=list(preset.crop_size) * (2 // len(preset.crop_size)),
+        mean=preset.mean,
+        std=preset.std,
+        interpolation=preset.interpolation.value,
+        frames=frames,
+        fps=fps,
+    )
+
+
+def _fold_of(name: str) -> Callable[[str, Tensor, Sequence[int]], Tensor]:
+    """Tokens behind a class token in ViT and MViT (whose stem halves the frames), else maps."""
+
+    def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+        if name.startswith("mvit"):
+            return fold(tensor, space, prefix=1, slices=space[0] // 2)
+        if name.startswith("vit"):
+            return fold(tensor, space, prefix=1)
+        if name.startswith("swin"):
+            return fold(tensor, space, channels_last=layer != "permute")
+        return fold(tensor, space, channels_last=False)
+
+    return folded

@@ -1,0 +1,221 @@
+"""Image and video classifiers of transformers, from the hub, a folder, or a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from mmcam.adapters.classifier import Classifier, Fold
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe, counted
+from mmcam.errors import ModelError, nearest
+from mmcam.grids import fold
+
+
+class Place(NamedTuple):
+    """Where a model type is explained: its layer, and how many tokens come before the grid."""
+
+    layer: str
+    prefix: int | None = None
+
+
+PLACES: dict[str, Place] = {
+    "vit": Place("vit.layers.-1.layernorm_before", 1),
+    "vit_msn": Place("vit.layers.-1.layernorm_before", 1),
+    "deit": Place("deit.layers.-1.layernorm_before", 2),
+    "beit": Place("beit.layers.-1", 1),
+    "data2vec-vision": Place("data2vec_vision.encoder.layer.-1", 1),
+    "dinov2": Place("dinov2.encoder.layer.-1", 1),
+    "dinov2_with_registers": Place("dinov2_with_registers.encoder.layer.-1"),
+    "clip": Place("vision_model.encoder.layers.-1", 1),
+    "siglip": Place("vision_model.encoder.layers.-1", 0),
+    "ijepa": Place("ijepa.layers.-1", 0),
+    "swin": Place("swin.layernorm", 0),
+    "swinv2": Place("swinv2.layernorm", 0),
+    "focalnet": Place("focalnet.layernorm", 0),
+    "pvt": Place("pvt.encoder.block.-1.-1.layer_norm_1", 1),
+    "pvt_v2": Place("pvt_v2.encoder.layers.-1.layer_norm", 0),
+    "levit": Place("levit.encoder.stages.-1", 0),
+    "hiera": Place("hiera.encoder.stages.-1", 0),
+    "convnext": Place("convnext.encoder.stages.-1"),
+    "convnextv2": Place("convnextv2.encoder.stages.-1"),
+    "resnet": Place("resnet.encoder.stages.-1"),
+    "regnet": Place("regnet.encoder.stages.-1"),
+    "segformer": Place("segformer.stages.-1"),
+    "mobilenet_v1": Place("mobilenet_v1.layer.-1"),
+    "mobilenet_v2": Place("mobilenet_v2.conv_1x1"),
+    "efficientnet": Place("efficientnet.encoder.top_activation"),
+    "mobilevit": Place("mobilevit.conv_1x1_exp"),
+    "mobilevitv2": Place("mobilevitv2.encoder.layer.-1"),
+    "bit": Place("bit.norm"),
+    "videomae": Place("videomae.encoder.layer.-1", 0),
+    "timesformer": Place("timesformer.encoder.layer.-2", 1),
+    "vivit": Place("vivit.layers.-1.layernorm_before", 1),
+    "vjepa2": Place("vjepa2.encoder.layer.-1", 0),
+}
+"""Model type -> where it is explained. Types that are not here are asked by a probe."""
+
+
+def names() -> Sequence[str]:
+    """The model types that are known; any hub name or folder of theirs works."""
+    return list(PLACES)
+
+
+def load(recipe: Recipe) -> Classifier:
+    """A classifier by hub name or folder; untrained, a model type will do (`hf:vit`).
+
+    Raises:
+        ModelError: no such model, or one that is no classifier of pictures or clips.
+        WeightsError: the weights do not fit.
+    """
+    config = _config(recipe)
+    video = _is_video(config)
+    model = _model(recipe, config, video)
+    place = PLACES.get(config.model_type)
+    labels = tuple(name for _, name in sorted((config.id2label or {}).items()))
+    named = not all(name.startswith("LABEL_") for name in labels)
+    return Classifier(
+        name=recipe.title,
+        model=model,
+        preprocess=recipe.preprocessing(_preprocess(recipe, config, video)),
+        labels=recipe.labels or (labels if named else ()),
+        layers=recipe.layers or ((counted(model, place.layer),) if place else ()),
+        weights=recipe.fill(model),
+        pack=_frames_first if video else _as_it_is,
+        folds=_fold_of(config, place),
+    )
+
+
+def _config(recipe: Recipe) -> Any:
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
+        return CONFIG_MAPPING[recipe.name](**recipe.args)
+    try:
+        return AutoConfig.from_pretrained(recipe.name, **recipe.args)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"transformers cannot load '{recipe.name}' ({reason}); give a hub name that can be "
+            "reached, or a folder that holds the model. Known types: "
+            f"{nearest(recipe.name.rpartition('/')[2], PLACES, 5)}"
+        ) from error
+
+
+def _is_video(config: Any) -> bool:
+    """Whether the configuration is that of a classifier of clips.
+
+    Raises:
+        ModelError: it is no classifier at all.
+    """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES,
+    )
+
+    if config.model_type in MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES:
+        return True
+    if config.model_type in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        return False
+    raise ModelError(
+        f"transformers has no classifier of pictures or clips of type '{config.model_type}'; "
+        f"nearest: {nearest(config.model_type, PLACES)}"
+    )
+
+
+def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
+    from transformers import AutoModelForImageClassification, AutoModelForVideoClassification
+
+    auto = AutoModelForVideoClassification if video else AutoModelForImageClassification
+    if recipe.downloads:
+        model: nn.Module = auto.from_pretrained(recipe.name, config=config)
+        return model
+    # Types with several classifiers (DeiT, LeViT) are an error without a choice.
+    choice = auto._model_mapping[type(config)]
+    classifier = choice[0] if isinstance(choice, (list, tuple)) else choice
+    made: nn.Module = classifier(config)
+    return made
+
+
+def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
+    """What the model's own processor does: resize, crop, rescale, normalise."""
+    values = _processor(recipe)
+    resize, crop = _geometry(values, getattr(config, "image_size", None) or 224)
+    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    return Preprocess(
+        resize=resize,
+        crop=crop,
+        mean=values.get("image_mean") or (0.5,) * 3,
+        std=values.get("image_std") or (0.5,) * 3,
+        interpolation={0: "nearest", 3: "bicubic"}.get(values.get("resample", 2), "bilinear"),
+        frames=(frames or 16) if video else None,
+        stride=4 if video else 1,
+        fps=30 if video else None,
+    )
+
+
+def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
+    """What a processor's settings resize to (a short side or a size), and what they crop."""
+    size = values.get("size") or side
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge") or [size["height"], size["width"]]
+    elif isinstance(size, int):
+        size = [size, size]
+    if values.get("crop_pct") and isinstance(size, int):
+        # ConvNeXT keeps `crop_pct` of pictures below 384 pixels, and squashes larger ones.
+        return ([size, size], None) if size >= 384 else (int(size / values["crop_pct"]), size)
+    crop = values.get("crop_size") if values.get("do_center_crop") else None
+    if isinstance(crop, Mapping):
+        crop = [crop["height"], crop["width"]]
+    return size, crop
+
+
+def _processor(recipe: Recipe) -> Mapping[str, Any]:
+    """The settings of the model's processor; empty for an untrained model type."""
+    from transformers import CONFIG_MAPPING
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
+        return {}
+    try:
+        values, _ = ImageProcessingMixin.get_image_processor_dict(recipe.name)
+    except OSError:
+        return {}
+    found: Mapping[str, Any] = values
+    return found
+
+
+def _frames_first(pixels: Tensor) -> Tensor:
+    return pixels.transpose(1, 2)
+
+
+def _as_it_is(pixels: Tensor) -> Tensor:
+    return pixels
+
+
+def _fold_of(config: Any, place: Place | None) -> Fold:
+    """How the layers of this model type fold: prefix, time slices, and the order of tokens."""
+    tubelet = getattr(config, "tubelet_size", 1)
+    tubelet = tubelet if isinstance(tubelet, int) else tubelet[0]
+    prefix = place.prefix if place else None
+    if config.model_type == "dinov2_with_registers":
+        prefix = 1 + config.num_register_tokens
+
+    def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+        if config.model_type == "timesformer" and tensor.ndim == 3:
+            return _columns_then_time(tensor, space)
+        slices = space[0] // tubelet if len(space) == 3 else 1
+        return fold(tensor, space, prefix=prefix, slices=slices)
+
+    return folded
+
+
+def _columns_then_time(tensor: Tensor, space: Sequence[int]) -> Tensor:
+    """TimeSformer's tokens: a class token, then rows, columns and, fastest, time."""
+    frames, height, width = space
+    swapped = fold(tensor, (frames, height, width), prefix=1, slices=frames)
+    rows, columns = swapped.shape[3:]
+    grid = tensor[:, 1:].movedim(-1, 1).reshape(len(tensor), -1, rows, columns, frames)
+    return grid.movedim(-1, 2)

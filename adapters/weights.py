@@ -1,0 +1,106 @@
+"""Weights from a file into a model, safely and strictly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcam.errors import WeightsError
+from mmcam.types import Weights
+
+WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "model_ema", "net")
+PREFIXES = ("module.", "model.", "_orig_mod.")
+
+State = dict[str, Tensor]
+
+
+def read_state(path: str | Path) -> State:
+    """The state dict in a safetensors file or a checkpoint that loads with `weights_only=True`.
+
+    A checkpoint may wrap its state dict ("state_dict", "model_state", ...).
+
+    Raises:
+        WeightsError: the file is missing, broken, unsafe, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file '{path}'; check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"'{path}' cannot be loaded ({reason[:200]}); give a .safetensors file, or a "
+            "checkpoint that torch.load(weights_only=True) accepts"
+        ) from error
+    return _unwrapped(content, path)
+
+
+def _unwrapped(content: Any, path: Path) -> State:
+    while isinstance(content, Mapping):
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return dict(content)
+        inner = next((content[key] for key in WRAPPERS if key in content), None)
+        if inner is None:
+            break
+        content = inner
+    raise WeightsError(
+        f"'{path}' holds no state dict (a mapping from names to tensors); save model.state_dict()"
+    )
+
+
+def load_weights(
+    model: nn.Module, path: str | Path, rename: Callable[[State], State] | None = None
+) -> Weights:
+    """Load a file into `model`, every key and every shape as the model has them.
+
+    Prefixes that wrappers leave ("module.", "model.") are taken off where that makes it fit.
+
+    Raises:
+        WeightsError: keys are missing, left over, or of another shape.
+    """
+    state = read_state(path)
+    state = rename(state) if rename else state
+    expected = model.state_dict()
+    for prefix in PREFIXES:
+        if not set(state) & set(expected) and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    missing = [key for key in expected if key not in state]
+    extra = [key for key in state if key not in expected]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    # Counters that batch norm added later are no weights; old checkpoints lack them.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong))
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"'{path}' does not fit {type(model).__name__}: {'; '.join(problems)}. Give the "
+            "weights of this very model, or name the model they belong to"
+        )
+    model.load_state_dict(state, strict=False)
+    return Weights(source=str(path), sha256=file_hash(path))
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

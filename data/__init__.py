@@ -1,0 +1,1 @@
+"""Small things that come with the package: sample inputs, word lists, trained weights."""

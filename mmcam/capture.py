@@ -1,0 +1,306 @@
+"""Run a model once, keep what chosen layers did, and ask for gradients of many scores.
+
+The graph starts at the explained layer: a hook hands on a detached leaf, so that everything below
+runs as in inference. The model is left as it was found: parameters and their gradients are never
+written, modes, flags, hooks and random state are restored whatever happens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcam.errors import LayerError, ScoreError, nearest
+from mmcam.guided import switchable_relus
+from mmcam.types import Target
+
+WAYS = ("loop", "batched", "fan-out")
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, frozen parameters and gradients on, inside; everything as before, after.
+
+    Holds inside a surrounding `no_grad` or `inference_mode` too. Modes are set on each module
+    directly, so that a module's own `train` method cannot get in the way.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        try:
+            for module, _ in modes:
+                module.training = False
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for module, mode in modes:
+                module.training = mode
+
+
+def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
+    """The layers that `patterns` name, in the model's order, each once.
+
+    A pattern is a module's name as `named_modules` has it, with `*` for any part of it between
+    two dots: `layer*`, `features.*`, `blocks.*.norm1`. `#1` behind a name picks the second call of
+    a module that runs several times in a forward.
+
+    Raises:
+        LayerError: a pattern matches nothing.
+    """
+    known = [layer for layer, _ in model.named_modules() if layer]
+    found: list[str] = []
+    for pattern in patterns:
+        stem, _, call = pattern.partition("#")
+        form = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
+        matches = [layer for layer in known if form.fullmatch(layer)]
+        if not matches or (call and not call.isdigit()):
+            raise LayerError(
+                f"{name} has no layer '{pattern}'; nearest: {nearest(stem, known)}. "
+                f"List them: mmcam list layers --model {name}"
+            )
+        found += [f"{layer}#{call}" if call else layer for layer in matches]
+    return sorted(set(found), key=lambda layer: known.index(layer.partition("#")[0]))
+
+
+def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`output` with its map changed: the tensor itself, or the first with three axes or more.
+
+    Looks into tuples, lists and mappings (model outputs). Returns None where there is no map.
+    """
+    if isinstance(output, Tensor):
+        return change(output) if output.is_floating_point() and output.ndim >= 3 else None
+    if isinstance(output, (tuple, list)):
+        for position, item in enumerate(output):
+            changed = map_tensor(item, change)
+            if changed is not None:
+                items = [*output[:position], changed, *output[position + 1 :]]
+                return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+    if isinstance(output, Mapping):
+        for key, item in output.items():
+            changed = map_tensor(item, change)
+            if changed is not None:
+                return type(output)(**{**output, key: changed})
+    return None
+
+
+@contextmanager
+def tapped(
+    model: nn.Module, layers: Sequence[str], change: Callable[[str, Tensor], Tensor]
+) -> Iterator[Callable[[], None]]:
+    """While inside, each layer's map runs through `change(layer, map)` on its way up.
+
+    Yields a function to call after the forward: it checks that every layer ran just once, unless
+    it was named with the number of its call.
+
+    Raises:
+        LayerError: a layer's output holds no map; and, by the check, a layer that did not run or
+            ran more often than its name says.
+    """
+    wanted: dict[str, set[str]] = {}
+    for layer in layers:
+        stem, _, call = layer.partition("#")
+        wanted.setdefault(stem, set()).add(call)
+    calls = dict.fromkeys(wanted, 0)
+
+    def hook_for(stem: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            number = str(calls[stem])
+            calls[stem] += 1
+            for call in wanted[stem] & {"", number}:
+                layer = f"{stem}#{call}" if call else stem
+                changed = map_tensor(output, partial(change, layer))
+                if changed is None:
+                    raise LayerError(
+                        f"layer '{layer}' gives {_kind(output)}, which has no grid to explain; "
+                        "name a layer before the pooling"
+                    )
+                output = changed
+            return output
+
+        return hook
+
+    def check() -> None:
+        for stem, numbers in wanted.items():
+            for call in numbers:
+                if calls[stem] <= int(call or 0):
+                    ran = f"ran {calls[stem]} times" if calls[stem] else "did not run"
+                    raise LayerError(
+                        f"layer '{stem}' {ran} in the forward, so there is no call "
+                        f"{int(call or 0)} to explain; name a layer that runs"
+                    )
+                if not call and calls[stem] > 1:
+                    raise LayerError(
+                        f"layer '{stem}' ran {calls[stem]} times in one forward; say which call: "
+                        f"'{stem}#{calls[stem] - 1}' is the last"
+                    )
+
+    with ExitStack() as stack:
+        for stem in wanted:
+            module = model.get_submodule(stem)
+            stack.callback(module.register_forward_hook(hook_for(stem)).remove)
+        yield check
+
+
+def _kind(output: Any) -> str:
+    shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
+    return f"a {type(output).__name__}{shape}"
+
+
+@dataclass
+class Recording:
+    """What one forward left behind: a map for each layer, and the graph above the earliest.
+
+    With `copies` > 1 the forward ran in the fan-out way: the leaf was repeated and the part above
+    it ran as a batch of `copies` blocks of rows, block t for target t.
+    """
+
+    copies: int = 1
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    relus: switchable_relus | None = None
+
+    def tap(self, layer: str, tensor: Tensor) -> Tensor:
+        """Keep a layer's map, make it the start of the graph if there is none yet."""
+        if not tensor.requires_grad:
+            tensor = tensor.detach()
+            if self.copies > 1:
+                tensor = tensor.repeat(self.copies, *[1] * (tensor.ndim - 1))
+            tensor.requires_grad_(True)
+            torch.set_grad_enabled(True)
+        self.maps[layer] = tensor
+        return tensor.clone()  # what comes next may work in place
+
+    def activation(self, layer: str) -> Tensor:
+        """The layer's map as it came out of the forward, one row a sample."""
+        whole = self.maps[layer].detach()
+        return whole[: len(whole) // self.copies]
+
+    def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
+        """One score for each target slot of each sample: `[slot, sample]`, in the graph.
+
+        Samples with fewer targets than others have zeros in the slots left over.
+        """
+        slots = max(len(row) for row in targets)
+        rows = []
+        for slot in range(slots):
+            asked = [row[slot] if slot < len(row) else None for row in targets]
+            known: dict[int, Tensor] = {}
+            for target in asked:
+                if target is not None and id(target) not in known:
+                    score = target.score(output)
+                    block = len(score) // self.copies * min(slot, self.copies - 1)
+                    known[id(target)] = score[block : block + len(targets)]
+            zero = next(iter(known.values())).new_zeros(())
+            rows.append(
+                torch.stack([zero if t is None else known[id(t)][i] for i, t in enumerate(asked)])
+            )
+        return torch.stack(rows)
+
+    def gradients(
+        self,
+        scores: Tensor,
+        layers: Sequence[str] | None = None,
+        *,
+        way: str = "loop",
+        rule: str = "relu",
+        chunk: int = 16,
+    ) -> Iterator[dict[str, Tensor]]:
+        """For each row of `scores` `[slot, sample]`: its gradient at each layer, one row a sample.
+
+        Samples of a batch must not depend on each other. Gradients come one slot at a time, so
+        that no more than `chunk` of them are in memory at once.
+
+        Args:
+            scores: as `Recording.scores` gives them, or any scalars of this graph.
+            layers: all that were captured when None.
+            way: "loop", one backward a slot; "batched", one vector-Jacobian product for `chunk`
+                slots; "fan-out", one backward for all, after a forward with as many `copies`.
+            rule: the backward rule of ReLUs, a key of `guided.RULES`.
+            chunk: how many slots a batched product takes at once.
+
+        Raises:
+            ScoreError: the scores do not depend on a layer.
+        """
+        names = list(self.maps if layers is None else layers)
+        maps = [self.maps[name] for name in names]
+        if not scores.requires_grad:
+            raise ScoreError(
+                f"the score does not depend on layer '{names[0]}' (nothing differentiable leads "
+                "from one to the other); explain a layer before it, or check the target"
+            )
+        steps = _backward(scores.sum(1), maps, way, chunk)
+        while True:
+            # The rule holds for one step alone: streams of several rules may run side by side.
+            with nullcontext() if self.relus is None else self.relus.rule(rule):
+                rows = next(steps, None)
+            if rows is None:
+                return
+            for name, row in zip(names, rows, strict=True):
+                if row is None:
+                    raise ScoreError(
+                        f"the score does not depend on layer '{name}'; explain a layer that leads "
+                        "to it"
+                    )
+            yield dict(zip(names, rows, strict=True))
+
+
+def _backward(
+    scores: Tensor, maps: list[Tensor], way: str, chunk: int
+) -> Iterator[Sequence[Tensor]]:
+    """The gradients of each of `scores` `[slot]` at `maps`, slot by slot."""
+    slots = len(scores)
+    if way == "fan-out":
+        whole = torch.autograd.grad(scores.sum(), maps, retain_graph=True, allow_unused=True)
+        blocks = [[None] * slots if g is None else g.chunk(slots) for g in whole]
+        yield from zip(*blocks, strict=True)
+    elif way == "batched":
+        units = torch.eye(slots, dtype=scores.dtype, device=scores.device)
+        for some in units.split(chunk):
+            whole = torch.autograd.grad(
+                scores, maps, some, is_grads_batched=True, retain_graph=True, allow_unused=True
+            )
+            yield from zip(*([None] * len(some) if g is None else g for g in whole), strict=True)
+    else:
+        for score in scores:
+            yield torch.autograd.grad(score, maps, retain_graph=True, allow_unused=True)
+
+
+@contextmanager
+def capture(
+    model: nn.Module,
+    layers: Sequence[str],
+    *,
+    pixels: Tensor | None = None,
+    relus: bool = False,
+    copies: int = 1,
+) -> Iterator[tuple[Recording, Callable[[], None]]]:
+    """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
+
+    Args:
+        model: any module; it is left as it was found.
+        layers: names as `resolve` gives them.
+        pixels: the input, where gradients are wanted at the pixels themselves; it becomes the
+            start of the graph, recorded as the layer "pixels".
+        relus: record ReLUs so that their backward rule can be chosen.
+        copies: rows for the fan-out way, one block a target.
+
+    Yields:
+        The recording, and the check to call once the forward is done.
+    """
+    recording = Recording(copies=copies)
+    with untouched(model), tapped(model, layers, recording.tap) as check, ExitStack() as stack:
+        if relus:
+            recording.relus = stack.enter_context(switchable_relus())
+        if pixels is not None:
+            recording.maps["pixels"] = pixels.requires_grad_(True)
+        yield recording, check

@@ -1,0 +1,238 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mmcam.errors import MmcamError
+
+app = typer.Typer(
+    help="Which pixels, in which frames, made the model say this.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+listing = typer.Typer(help="What there is: models, methods, layers.", no_args_is_help=True)
+app.add_typer(listing, name="list")
+console = Console()
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="family:name, a folder, or package.module:factory")
+]
+Weights = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it at run time on Python 3.10 too
+    typer.Option(help="a safetensors file or checkpoint; 'random' for an untrained model"),
+]
+LabelsFile = Annotated[
+    Optional[Path], typer.Option("--labels-file", help="class names, one a line")  # noqa: UP045
+]
+Labels = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--label", "-l", help="a class to explain, by name or number; repeat for more"),
+]
+Top = Annotated[int, typer.Option(help="without labels: how many of the model's first ones")]
+Methods = Annotated[
+    list[str], typer.Option("--method", help="see: mmcam list methods; repeat for more")
+]
+Layers = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--layer", help="a layer's name or pattern, as in 'layer*'; repeat for more"),
+]
+Guided = Annotated[bool, typer.Option("--guided", help="add the product with guided backprop")]
+Counterfactual = Annotated[
+    bool, typer.Option("--counterfactual", help="show what speaks against each label instead")
+]
+Device = Annotated[str, typer.Option(help="where the model runs: cpu, cuda, cuda:1, mps")]
+Out = Annotated[Path, typer.Option(help="the folder for the results")]
+Colormap = Annotated[str, typer.Option(help="colours of the heat: inferno, viridis, jet ...")]
+
+
+@app.command()
+def classify(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="pictures")],
+    model: Model = "torchvision:resnet50",
+    weights: Weights = None,
+    labels_file: LabelsFile = None,
+    label: Labels = None,
+    top: Top = 1,
+    method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
+    layer: Layers = None,
+    guided: Guided = False,
+    counterfactual: Counterfactual = False,
+    device: Device = "cpu",
+    colormap: Colormap = "inferno",
+    out: Out = Path("mmcam-out"),
+) -> None:
+    """Explain what an image classifier sees in each picture."""
+    from mmcam import Classes, explain, load
+
+    adapter = load(model, weights=weights, labels=labels_file, device=device)
+    task = Classes(labels=label or None, top=top)
+    for image in images:
+        found = explain(
+            adapter,
+            image,
+            task,
+            method=method,
+            layers=layer or None,
+            guided=guided,
+            counterfactual=counterfactual,
+        )
+        folder = out if len(images) == 1 else out / Path(image).stem
+        found.save(folder, command=sys.argv, colormap=colormap)
+        report(found, image, folder)
+
+
+@app.command()
+def action(
+    clip: Annotated[str, typer.Argument(help="a video file, a GIF, or a folder of frames")],
+    model: Model = "pytorchvideo:x3d_xs",
+    weights: Weights = None,
+    labels_file: LabelsFile = None,
+    label: Labels = None,
+    top: Top = 1,
+    method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
+    layer: Layers = None,
+    guided: Guided = False,
+    counterfactual: Counterfactual = False,
+    device: Device = "cpu",
+    colormap: Colormap = "inferno",
+    pane: Annotated[
+        list[str],
+        typer.Option(help="what the written clip shows side by side; repeat for more"),
+    ] = ["original", "overlay", "explanation"],  # noqa: B006 - typer copies it
+    frames: Annotated[bool, typer.Option("--frames", help="write every frame as PNG too")] = False,
+    batch: Annotated[int, typer.Option(help="windows of the clip that run at once")] = 1,
+    out: Out = Path("mmcam-out"),
+) -> None:
+    """Explain which action a video model sees in a clip, of any length, and where and when."""
+    from mmcam import Actions, explain, load
+    from mmcam.draw import check_panes
+
+    check_panes(pane)
+    adapter = load(model, weights=weights, labels=labels_file, device=device)
+    with _progress() as bars:
+        explaining = bars.add_task("explaining windows", total=None)
+        found = explain(
+            adapter,
+            clip,
+            Actions(labels=label or None, top=top),
+            method=method,
+            layers=layer or None,
+            guided=guided,
+            counterfactual=counterfactual,
+            batch=batch,
+            progress=lambda done, total: bars.update(explaining, completed=done, total=total),
+        )
+        drawing = bars.add_task("drawing frames", total=None)
+        found.save(
+            out,
+            command=sys.argv,
+            panes=pane,
+            colormap=colormap,
+            frames=frames,
+            progress=lambda done, total: bars.update(drawing, completed=done, total=total),
+        )
+    report(found, clip, out)
+
+
+@app.command()
+def demo(out: Out = Path("mmcam-demo")) -> None:
+    """Do the main job on a picture and a clip made on the spot, with no download."""
+    from mmcam.demo import run
+
+    for line in run(out):
+        console.print(escape(line), highlight=False)
+
+
+@listing.command("models")
+def list_models(
+    match: Annotated[str, typer.Option(help="only names that hold this text")] = "",
+) -> None:
+    """The families of models, and the names in them."""
+    from mmcam.models import FAMILIES, model_names
+
+    table = Table("family", "example", "holds", title="Models")
+    for family, row in FAMILIES.items():
+        table.add_row(family, row.example, row.summary)
+    console.print(table)
+    for name in model_names(match):
+        console.print(escape(name), highlight=False)
+
+
+@listing.command("methods")
+def list_methods() -> None:
+    """The methods, and where they come from."""
+    from mmcam.engine import METHODS
+
+    table = Table("method", "what it is", "source", title="Methods")
+    for name, row in METHODS.items():
+        table.add_row(name, row.summary, row.source)
+    console.print(table)
+
+
+@listing.command("layers")
+def list_layers(model: Model, weights: Weights = None) -> None:
+    """The layers of a model that have a grid to explain, in the order in which they run."""
+    from mmcam.models import layers_of
+
+    default, layers = layers_of(model, weights)
+    table = Table("layer", "channels", "grid", title=f"Layers of {escape(model)}")
+    for layer in layers:
+        mark = " (default)" if layer.name in default else ""
+        grid = " x ".join(map(str, layer.grid))
+        table.add_row(escape(layer.name) + mark, str(layer.channels), grid)
+    console.print(table)
+
+
+def report(found: Sequence[Any], source: str, folder: Path) -> None:
+    """What was found, a line for each map, and where the files are."""
+    table = Table("label", "score", "probability", "method", "layer", "peak", title=escape(source))
+    for explanation in found:
+        peak = explanation.peak()
+        at = f"x {peak.x:.0f}, y {peak.y:.0f}"
+        at += "" if peak.frame is None else f", frame {peak.frame}"
+        share = "" if explanation.probability is None else f"{explanation.probability:.4f}"
+        table.add_row(
+            escape(explanation.label),
+            f"{explanation.score:.3f}",
+            share,
+            explanation.method,
+            escape(explanation.layer),
+            "no positive evidence" if explanation.empty else at,
+        )
+    console.print(table)
+    console.print(f"written to {escape(str(folder))}", highlight=False, soft_wrap=True)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of mmcam are one line and exit code 2."""
+    try:
+        app()
+    except MmcamError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]mmcam:[/] {type(error).__name__}: {escape(str(error))}", highlight=False
+        )
+        sys.exit(2)
+    sys.exit(0)

@@ -1,0 +1,290 @@
+"""A batch of samples through a model, and every map asked for, from as few passes as can be.
+
+One forward serves all targets, layers and methods that take gradients; guided maps ask the same
+graph again with another backward rule. Only re-scoring methods run the model further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcam.capture import Recording, capture, resolve
+from mmcam.errors import LayerError, MethodError, ScoreError, nearest
+from mmcam.explanation import Explanation
+from mmcam.grids import resize
+from mmcam.guided import PIXELS
+from mmcam.methods import CAMS, Moments
+from mmcam.perturb import RESCORING, Rescorer
+from mmcam.probe import default_layer
+from mmcam.types import Adapter, Inputs, Method, Sample, Target, Trace
+
+METHODS: dict[str, Method] = CAMS | PIXELS | RESCORING
+"""Every method by name. `guided-NAME` and `deconv-NAME` multiply any map NAME of the first and
+third kind with a pixel-space map."""
+
+PRODUCTS = ("guided", "deconv")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which maps to make: names of methods, each a map and maybe the pixel map it is multiplied by.
+
+    Raises (by `Plan.of`):
+        MethodError: an unknown method.
+    """
+
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(methods: Sequence[str], guided: bool) -> Plan:
+        """The plan for these methods; with `guided`, guided products of all maps among them too."""
+        names = list(dict.fromkeys(methods))
+        for name in names:
+            split(name)
+        if guided:
+            names += [f"guided-{name}" for name in names if name in CAMS or name in RESCORING]
+        return Plan(tuple(dict.fromkeys(names)))
+
+    @property
+    def parts(self) -> list[Method]:
+        """Every row of `METHODS` that the plan needs."""
+        return [METHODS[part] for name in self.names for part in split(name) if part]
+
+    def needs(self, kind: str) -> bool:
+        """Whether any part of the plan needs `kind`, as `Method.needs` has it."""
+        return any(part.needs == kind for part in self.parts)
+
+    @property
+    def rules(self) -> set[str]:
+        """The backward rules that the plan takes gradients under."""
+        return {part.rule for part in self.parts}
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """A method's map, and the pixel-space map it is multiplied by, if it is a product.
+
+    Raises:
+        MethodError: there is no such method.
+    """
+    if name in METHODS:
+        return name, None
+    factor, _, base = name.partition("-")
+    if factor in PRODUCTS and base in (CAMS | RESCORING):
+        return base, factor
+    known = [*METHODS, *(f"{factor}-{base}" for factor in PRODUCTS for base in CAMS)]
+    raise MethodError(
+        f"there is no method '{name}'; nearest: {nearest(name, known)}. "
+        "List them: mmcam list methods"
+    )
+
+
+def explain_samples(
+    adapter: Adapter,
+    samples: Sequence[Sample],
+    task: Any,
+    plan: Plan,
+    layers: Sequence[str] | None = None,
+    *,
+    counterfactual: bool = False,
+) -> list[list[Explanation]]:
+    """For each sample its explanations: targets in the adapter's order, each by method and layer.
+
+    Args:
+        adapter: the model.
+        samples: one batch; their shapes after preprocessing must agree.
+        task: what is asked, as the adapter understands it.
+        plan: which maps to make.
+        layers: patterns as `capture.resolve` takes them; the adapter's default when None.
+        counterfactual: explain what speaks against each score (IJCV eq. 12).
+
+    Raises:
+        MmcamError: of any kind, with the value, the reason and the remedy.
+    """
+    with torch.inference_mode(False):
+        inputs = adapter.prepare(samples, task)
+    if layers is None:
+        adapter.layers = layers = adapter.layers or [default_layer(adapter, inputs)]
+    named = resolve(adapter.model, layers, adapter.name) if layers else []
+    pixels = inputs.pixels if plan.needs("pixels") else None
+    with capture(adapter.model, named, pixels=pixels, relus=bool(plan.rules - {"relu"})) as (
+        recording,
+        check,
+    ):
+        # A model may work on its input in place; the leaf must stay as it is.
+        output = adapter.forward(replace(inputs, pixels=inputs.pixels.clone()))
+        check()
+        targets = _targets(adapter, output, task, len(samples))
+        asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
+        scores = recording.scores(output, asked)
+        batch = _Batch(adapter, inputs, recording, named, plan, asked)
+        slots = list(batch.maps(scores, output))
+        scores = scores.detach() * (-1 if counterfactual else 1)
+    probabilities = _probabilities(output, targets)
+    explanations: list[list[Explanation]] = [[] for _ in samples]
+    for slot, made in enumerate(slots):
+        for method, layer, cams in made:
+            for row, found in enumerate(explanations):
+                if slot < len(targets[row]):
+                    found.append(
+                        Explanation(
+                            target=targets[row][slot],
+                            cam=cams[row],
+                            score=float(scores[slot, row]),
+                            probability=probabilities[row][slot],
+                            method=method,
+                            layer=layer,
+                            placement=inputs.placements[row],
+                            counterfactual=counterfactual,
+                        )
+                    )
+    return explanations
+
+
+def _targets(adapter: Adapter, output: Any, task: Any, samples: int) -> Sequence[Sequence[Target]]:
+    """What the adapter makes of the task; somebody's own task is a list of targets already."""
+    if isinstance(task, Target):
+        task = [task]
+    if isinstance(task, Sequence) and task and all(isinstance(item, Target) for item in task):
+        return [list(task)] * samples
+    return adapter.targets(output, task)
+
+
+def _probabilities(output: Any, targets: Sequence[Sequence[Target]]) -> list[list[float | None]]:
+    with torch.no_grad():
+        return [
+            [None if t.log_prob is None else float(t.log_prob(output)[row].exp()) for t in asked]
+            for row, asked in enumerate(targets)
+        ]
+
+
+@dataclass
+class _Batch:
+    """One recorded forward, and the maps that come of it."""
+
+    adapter: Adapter
+    inputs: Inputs
+    recording: Recording
+    layers: list[str]
+    plan: Plan
+    targets: list[list[Target]]
+
+    def maps(self, scores: Tensor, output: Any) -> Iterator[list[tuple[str, str, Tensor]]]:
+        """For each target slot: (method, layer, map of every sample), in the plan's order."""
+        streams = {rule: self._gradients(scores, rule) for rule in sorted(self.plan.rules)}
+        moments = self._moments(output) if self.plan.needs("moments") else {}
+        for slot in range(len(scores)):
+            gradients = {rule: next(stream) for rule, stream in streams.items()}
+            made: dict[tuple[str, str], Tensor] = {}
+            for name in self.plan.names:
+                base, factor = split(name)
+                for layer in self._layers_of(METHODS[base]):
+                    if (base, layer) not in made:
+                        made[base, layer] = self._map(base, layer, slot, gradients, moments)
+                    if factor:
+                        rule = METHODS[factor].rule
+                        made[name, layer] = self._product(
+                            gradients[rule]["pixels"], made[base, layer]
+                        )
+            wanted = set(self.plan.names)
+            yield [(name, layer, cam) for (name, layer), cam in made.items() if name in wanted]
+
+    def _layers_of(self, method: Method) -> Sequence[str]:
+        if method.needs == "pixels":
+            return ["pixels"]
+        return ["input"] if method is RESCORING["occlusion"] else self.layers
+
+    def _gradients(self, scores: Tensor, rule: str) -> Iterator[Mapping[str, Tensor]]:
+        """Gradients under `rule` at the layers that some method wants under it."""
+        parts = [part for part in self.plan.parts if part.rule == rule]
+        names = [] if all(part.needs == "pixels" for part in parts) else list(self.layers)
+        if any(part.needs == "pixels" for part in parts):
+            names.append("pixels")
+        relus = self.recording.relus
+        if rule != "relu" and relus is not None and not relus.count:
+            raise MethodError(
+                f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} ran "
+                "none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
+            )
+        return self.recording.gradients(scores, names, rule=rule)
+
+    def _map(
+        self,
+        name: str,
+        layer: str,
+        slot: int,
+        gradients: Mapping[str, Mapping[str, Tensor]],
+        moments: Mapping[str, Moments],
+    ) -> Tensor:
+        method = METHODS[name]
+        if method.needs == "pixels":
+            return gradients[method.rule]["pixels"].detach()
+        if method.needs == "rescore":
+            return self._rescored(method, layer, slot)
+        trace = self._trace(layer, gradients[method.rule][layer])
+        if method.needs == "moments":
+            return method.compute(trace.activation, trace.gradient, moments[layer])
+        return method.compute(trace.activation, trace.gradient)
+
+    def _trace(self, layer: str, gradient: Tensor) -> Trace:
+        """Activation and gradient as grids, at least in single precision.
+
+        Raises:
+            LayerError: values that are not numbers.
+            ScoreError: the score reaches the layer, but no cell of its grid.
+        """
+        folded = self._fold(layer, gradient)
+        activation = self._fold(layer, self.recording.activation(layer))
+        for what, values in (("activations", activation), ("gradients", folded)):
+            if not values.isfinite().all():
+                raise LayerError(
+                    f"layer '{layer}' of {self.adapter.name} has NaN or infinite {what}; check "
+                    "the weights and the input's range, or run in a wider number type"
+                )
+        if not folded.any() and gradient.any():
+            raise ScoreError(
+                f"the score reaches layer '{layer}' through its class token alone, so its grid has "
+                "no gradient; explain an earlier layer, such as the norm before the last attention"
+            )
+        return Trace(activation=activation, gradient=folded)
+
+    def _fold(self, layer: str, tensor: Tensor) -> Tensor:
+        folded = self.adapter.grid(layer, tensor.detach(), self.inputs)
+        return folded.to(torch.promote_types(folded.dtype, torch.float32))
+
+    def _product(self, pixels: Tensor, cams: Tensor) -> Tensor:
+        """The pixel map times the upsampled map (IJCV section 3.2)."""
+        space = self.inputs.pixels.shape[2:]
+        return pixels.detach() * resize(cams, space)[:, None].to(pixels.dtype)
+
+    def _rescored(self, method: Method, layer: str, slot: int) -> Tensor:
+        cams = []
+        for row, targets in enumerate(self.targets):
+            target = targets[min(slot, len(targets) - 1)]
+            rescorer = Rescorer(self.adapter, self.inputs.row(row), target)
+            activation = (
+                self.inputs.pixels[row].detach()
+                if layer == "input"
+                else self._fold(layer, self.recording.activation(layer))[row]
+            )
+            cams.append(method.compute(activation, layer, rescorer))
+        return torch.stack(cams)
+
+    def _moments(self, output: Any) -> dict[str, Moments]:
+        """Moments of all classes' gradients under their probabilities, class by class."""
+        logits = self.adapter.logits(output)
+        shares = logits.detach().float().softmax(1)
+        sums: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        for share, gradients in zip(
+            shares.T, self.recording.gradients(logits.T, self.layers), strict=True
+        ):
+            for layer, sum_ in sums.items():
+                g = self._fold(layer, gradients[layer])
+                share_ = share.reshape(-1, *[1] * (g.ndim - 1)).to(g.dtype)
+                powers = [share_ * g, share_ * g**2, share_ * g**3]
+                sums[layer] = [a + b for a, b in zip(sum_, powers, strict=True)] if sum_ else powers
+        return {layer: Moments(*powers) for layer, powers in sums.items()}

@@ -1,0 +1,67 @@
+"""What can go wrong, as one tree.
+
+Every message says the value, the reason and the remedy, so that it can be shown as it is::
+
+    MmcamError
+    ├── InputError      a picture, clip or array that cannot be read
+    ├── OutputError     results that cannot be written
+    ├── ModelError      an unknown model, a broken model folder, an adapter that does not fit
+    │   └── WeightsError    weights that are missing, unsafe or do not fit the model
+    ├── LayerError      an unknown layer, or one that has no grid to explain
+    ├── MethodError     an unknown method, or one that this model cannot be explained with
+    ├── LabelError      a class, action, word or answer that the model does not know
+    ├── ScoreError      a score that cannot be explained at this layer
+    └── MissingExtra    an optional package that is not installed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MmcamError(Exception):
+    """The root of every error that mmcam raises on purpose."""
+
+
+class InputError(MmcamError):
+    """A picture, clip or array cannot be read."""
+
+
+class OutputError(MmcamError):
+    """Results cannot be written."""
+
+
+class ModelError(MmcamError):
+    """A model is unknown, its folder is broken, or it does not fit the task."""
+
+
+class WeightsError(ModelError):
+    """Weights are missing, unsafe to load, or do not fit the model."""
+
+
+class LayerError(MmcamError):
+    """A layer is unknown or has no grid to explain."""
+
+
+class MethodError(MmcamError):
+    """A method is unknown or cannot explain this model."""
+
+
+class LabelError(MmcamError):
+    """The model does not know a class, an action, a word or an answer."""
+
+
+class ScoreError(MmcamError):
+    """The score cannot be explained at this layer."""
+
+
+class MissingExtra(MmcamError):  # noqa: N818 - it names what is missing, like ImportError's kin
+    """An optional package is not installed."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The `count` known names that look most like `name`, for the end of an error message."""
+    choices = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), choices, n=count, cutoff=0.3)
+    return ", ".join(choices[match] for match in matches) or "none"

@@ -1,0 +1,134 @@
+"""The one function: what made this model say that?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from mmcam.engine import Plan, explain_samples
+from mmcam.errors import InputError
+from mmcam.media import Clip, open_clip, read_image
+from mmcam.store import Explanations
+from mmcam.types import Adapter, Sample
+from mmcam.windows import Progress, explain_clip
+
+Source = Any
+"""A path, a PIL image, an array, or an open clip."""
+
+
+@overload
+def explain(
+    model: Adapter,
+    source: list[Source],
+    task: Any,
+    *,
+    method: str | Sequence[str] = ...,
+    layers: str | Sequence[str] | None = ...,
+    guided: bool = ...,
+    counterfactual: bool = ...,
+    batch: int = ...,
+    progress: Progress | None = ...,
+) -> list[Explanations]: ...
+
+
+@overload
+def explain(
+    model: Adapter,
+    source: Source,
+    task: Any,
+    *,
+    method: str | Sequence[str] = ...,
+    layers: str | Sequence[str] | None = ...,
+    guided: bool = ...,
+    counterfactual: bool = ...,
+    batch: int = ...,
+    progress: Progress | None = ...,
+) -> Explanations: ...
+
+
+def explain(
+    model: Adapter,
+    source: Source | list[Source],
+    task: Any,
+    *,
+    method: str | Sequence[str] = "gradcam",
+    layers: str | Sequence[str] | None = None,
+    guided: bool = False,
+    counterfactual: bool = False,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> Explanations | list[Explanations]:
+    """Show where a picture or clip speaks for what the task asks.
+
+    Args:
+        model: what `mmcam.load` or `mmcam.wrap` gives.
+        source: a path, a PIL image or an array `[h, w, 3]`; for a video model a path (a file, a
+            GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`. A list of sources is
+            explained in batches and gives a list.
+        task: `Classes(...)`, `Actions(...)`, or targets of your own (one `Target` or a list).
+        method: one or more names of `mmcam.METHODS`.
+        layers: names or patterns (`layer*`, `features.*`); the model's default when None.
+        guided: add the guided-backpropagation product of each map (Guided Grad-CAM).
+        counterfactual: show what speaks against each target instead (IJCV eq. 12).
+        batch: how many pictures, or windows of a clip, run at once.
+        progress: called with (done, all) as a clip's windows are explained.
+
+    Raises:
+        MmcamError: with the value, the reason and the remedy.
+
+    Example:
+        >>> model = mmcam.load("torchvision:resnet50")
+        >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Classes(["tabby"]))
+        >>> maps["tabby"].heatmap().shape
+        (480, 640)
+    """
+    plan = Plan.of([method] if isinstance(method, str) else method, guided)
+    layers = [layers] if isinstance(layers, str) else layers
+    if batch < 1:
+        raise InputError(f"batch={batch} holds nothing; it must be 1 or more")
+    sources = source if isinstance(source, list) else [source]
+    if model.window is not None:
+        made = []
+        for one in sources:
+            with open_clip(one) as clip:
+                found = explain_clip(
+                    model,
+                    clip,
+                    task,
+                    plan,
+                    layers,
+                    counterfactual=counterfactual,
+                    batch=batch,
+                    progress=progress,
+                )
+                made.append(Explanations.of_clip(model, clip, task, found))
+        return made if isinstance(source, list) else made[0]
+    made = []
+    for start in range(0, len(sources), batch):
+        samples = [_picture(model, one) for one in sources[start : start + batch]]
+        found_all = explain_samples(
+            model, samples, task, plan, layers, counterfactual=counterfactual
+        )
+        made += [
+            Explanations.of_picture(model, sample, task, found)
+            for sample, found in zip(samples, found_all, strict=True)
+        ]
+    return made if isinstance(source, list) else made[0]
+
+
+def _picture(model: Adapter, source: Source) -> Sample:
+    """A picture for a model of pictures.
+
+    Raises:
+        InputError: a clip, or something that cannot be read.
+    """
+    is_clip = isinstance(source, Clip) or (isinstance(source, np.ndarray) and source.ndim == 4)
+    if is_clip or (isinstance(source, (str, Path)) and Path(source).is_dir()):
+        raise InputError(
+            f"{source if not isinstance(source, np.ndarray) else 'the array'} is a clip and "
+            f"{model.name} is a model of pictures; choose a video model (mmcam list models)"
+        )
+    return source if isinstance(source, Sample) else read_image(source)

@@ -1,0 +1,304 @@
+"""Reading clips: any frame of a video, an animation, a folder of pictures or an array."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import UnidentifiedImageError
+
+from mmcam.errors import InputError
+from mmcam.media.images import ANIMATED, Picture, opened, read_image, rgb
+from mmcam.media.video import Video
+
+Frames = UInt8[np.ndarray, "time height width 3"]
+
+FPS = 25.0
+"""Frames per second of what has no rate of its own: a folder, an array, a raw stream."""
+
+PICTURES = frozenset(
+    {".apng", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
+)
+"""Suffixes of the files that are the frames of a folder."""
+
+DEFAULT_DURATION = 100.0
+"""Milliseconds that browsers show a frame whose duration is not told."""
+
+
+class Reader(Protocol):
+    """Where frames come from; numbers that it is asked for exist."""
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        """The frames of these numbers, in this order."""
+        ...
+
+    def __iter__(self) -> Iterator[Picture]:
+        """All frames in order, one at a time."""
+        ...
+
+    def close(self) -> None:
+        """Release files and memory."""
+        ...
+
+
+class Clip:
+    """Frames of a clip as upright RGB: any of them at any time, or all in order.
+
+    It holds a file open: use it in a `with`, or `close()` it. It belongs to one thread at a time.
+    Iterating and reading do not disturb each other.
+
+    Attributes:
+        source: what was opened, as given.
+        path: its path as text; "array" for an array.
+        frames: how many there are.
+        fps: frames per second, on average where they are not evenly spaced.
+        height: rows of a frame, after rotation.
+        width: columns of a frame, after rotation.
+    """
+
+    def __init__(self, source: str | Path | np.ndarray, reader: Reader) -> None:
+        self.source = source
+        self.path = "array" if isinstance(source, np.ndarray) else str(source)
+        self.frames, self.fps = reader.frames, reader.fps
+        self.height, self.width = reader.height, reader.width
+        self._reader: Reader | None = reader
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        """The frames `indices`, counted from 0: any order, repeats allowed, `uint8 [t h w 3]`.
+
+        Ascending numbers are fastest. Frames read lately are kept (64 MiB of them), so that
+        overlapping windows are not decoded twice.
+
+        Raises:
+            InputError: there is no such frame, or the file is damaged there.
+        """
+        reader = self._opened()
+        numbers = [operator.index(index) for index in indices]
+        for number in numbers:
+            if not 0 <= number < self.frames:
+                raise InputError(
+                    f"{self.path}: there is no frame {number}; "
+                    f"its frames are 0 to {self.frames - 1}"
+                )
+        return reader.read(numbers)
+
+    def __iter__(self) -> Iterator[Picture]:
+        """All frames in order, each `uint8 [h w 3]`, in memory that does not grow."""
+        return iter(self._opened())
+
+    def close(self) -> None:
+        """Release the file; closing twice does nothing."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _opened(self) -> Reader:
+        if self._reader is None:
+            raise InputError(f"{self.path}: the clip is closed; read it before it is closed")
+        return self._reader
+
+
+def open_clip(source: str | Path | np.ndarray, fps: float = FPS) -> Clip:
+    """A clip of a video file, an animated picture, a folder of frames or an array.
+
+    A folder's frames are its pictures in natural order (frame2 before frame10); hidden and other
+    files are passed over. An array is `uint8 [t h w 3]`. `fps` is frames per second, used where
+    the source does not tell it.
+
+    Raises:
+        InputError: the source is missing, broken, empty, no clip, or its frames differ in size.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise InputError(f"fps {fps}: not a rate; give frames per second above 0, such as 25")
+    if isinstance(source, np.ndarray):
+        return Clip(source, _Array(source, fps))
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"{type(source).__name__}: not a clip that can be read; give a video, an animated "
+            "picture, a folder of frames or an array uint8 [t h w 3]"
+        )
+    path = Path(source)
+    if path.is_dir():
+        return Clip(source, _Folder(path, fps))
+    if _is_picture(path):
+        return Clip(source, _Animation(path, fps))
+    return Clip(source, Video(str(source), fps))
+
+
+class _Array:
+    """Frames in memory; not copied until they are read."""
+
+    def __init__(self, pixels: Frames, fps: float) -> None:
+        shape = list(pixels.shape)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+            channels_first = pixels.ndim == 4 and 3 in pixels.shape[:2]
+            remedy = " (channels first? transpose it)" if channels_first else ""
+            raise InputError(
+                f"array: {pixels.dtype} {shape} is no clip; give uint8 [t h w 3]{remedy}"
+            )
+        if not pixels.size:
+            raise InputError(f"array: shape {shape} holds no frames; give uint8 [t h w 3]")
+        self.frames, self.height, self.width = pixels.shape[:3]
+        self.fps = float(fps)
+        self._pixels = pixels
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        return self._pixels[np.asarray(indices, np.intp)]
+
+    def __iter__(self) -> Iterator[Picture]:
+        return (frame.copy() for frame in self._pixels)
+
+    def close(self) -> None:
+        pass
+
+
+class _Pictures:
+    """What frames that are pictures have in common: each is read by itself when it is wanted."""
+
+    frames: int
+    height: int
+    width: int
+
+    def _frame(self, number: int) -> Picture:
+        raise NotImplementedError
+
+    def read(self, indices: Sequence[int]) -> Frames:
+        clip = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        for row, number in enumerate(indices):
+            clip[row] = self._frame(number)
+        return clip
+
+    def __iter__(self) -> Iterator[Picture]:
+        return (self._frame(number) for number in range(self.frames))
+
+    def close(self) -> None:
+        pass
+
+
+class _Folder(_Pictures):
+    """The pictures of a folder."""
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        try:
+            files = [file for file in folder.iterdir() if _is_frame(file)]
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be listed ({error.strerror}); check its rights"
+            ) from error
+        if not files:
+            raise InputError(
+                f"{folder}: no pictures in this folder; put frames in it, such as frame1.png"
+            )
+        self._files = sorted(files, key=_natural)
+        self.frames, self.fps = len(files), float(fps)
+        self.height, self.width = self._frame_size()
+
+    def _frame_size(self) -> tuple[int, int]:
+        """The size of all frames, by their headers: a wrong one is told before work is done."""
+        first = read_image(self._files[0]).pixels.shape[:2]
+        for file in self._files[1:]:
+            with opened(file) as image:
+                # A frame may be stored turned; whether it is shows when it is read.
+                if sorted(image.size) != sorted(first):
+                    raise _odd_one_out(file, image.size[::-1], first)
+        return first[0], first[1]
+
+    def _frame(self, number: int) -> Picture:
+        file = self._files[number]
+        pixels = read_image(file).pixels
+        if pixels.shape[:2] != (self.height, self.width):
+            raise _odd_one_out(file, pixels.shape[:2], (self.height, self.width))
+        return pixels
+
+
+class _Animation(_Pictures):
+    """A GIF, WebP or PNG animation; another picture is a clip of one frame."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path = path
+        self._files = contextlib.ExitStack()
+        self._image = self._files.enter_context(opened(path))
+        try:
+            durations = self._durations()
+            self.height, self.width = self._frame(0).shape[:2]
+        except InputError:
+            self.close()
+            raise
+        self.frames = len(durations)
+        self.fps = 1000 * len(durations) / sum(durations) if len(durations) > 1 else float(fps)
+
+    def _durations(self) -> list[float]:
+        """Milliseconds of each frame that can be decoded: a file that was cut short has fewer."""
+        durations: list[float] = []
+        try:
+            while self._is_animated() or not durations:
+                self._image.seek(len(durations))
+                self._image.load()
+                durations.append(float(self._image.info.get("duration") or DEFAULT_DURATION))
+        except (
+            Exception
+        ) as error:  # the end, or broken data, which can make a decoder raise anything
+            if not durations:
+                raise InputError(
+                    f"{self._path}: no frame of it can be decoded ({error}); save it anew"
+                ) from error
+        return durations
+
+    def _is_animated(self) -> bool:
+        return self._image.format in ANIMATED
+
+    def _frame(self, number: int) -> Picture:
+        if self._is_animated():
+            self._image.seek(number)
+        return rgb(self._image, str(self._path))
+
+    def close(self) -> None:
+        self._files.close()
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether Pillow reads it; by name first, for a video may start like a JPEG."""
+    if path.suffix.lower() not in PICTURES:
+        return False
+    try:
+        with opened(path):
+            return True
+    except InputError as error:
+        # "clip.gif" from the web is often a video.
+        return not isinstance(error.__cause__, UnidentifiedImageError)
+
+
+def _is_frame(file: Path) -> bool:
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".") and file.is_file()
+
+
+def _natural(file: Path) -> tuple[list[int | str], str]:
+    """A key that sorts frame2 before frame10."""
+    parts = re.split(r"([0-9]+)", file.name.lower())
+    return [int(part) if part.isdigit() else part for part in parts], file.name
+
+
+def _odd_one_out(file: Path, size: tuple[int, ...], first: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"{file}: {size[1]} x {size[0]} pixels, the first frame has {first[1]} x {first[0]}; "
+        "give all frames the same size"
+    )

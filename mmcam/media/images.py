@@ -1,0 +1,261 @@
+"""Pictures: read as upright RGB whatever they are stored as, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from mmcam.errors import InputError, OutputError
+from mmcam.types import Sample
+
+Picture = UInt8[np.ndarray, "height width 3"]
+
+ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
+"""Formats whose further frames are an animation; elsewhere they are thumbnails or depth maps."""
+
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each value of EXIF's orientation; 1 is upright already."""
+
+ROUNDING = 1e-6
+"""How far a float array may leave [0, 1] by rounding alone."""
+
+
+def read_image(source: str | Path | Image.Image | np.ndarray) -> Sample:
+    """A picture as upright RGB, `uint8 [h w 3]`.
+
+    `source` is a file, a PIL image or an array: `uint8` or float in [0, 1], `[h w]`, `[h w 3]` or
+    `[h w 4]`. EXIF rotation is applied, transparency shown over white, 16-bit grey scaled to 8.
+    The sample's `id` is the path as given, "image" or "array".
+
+    Raises:
+        InputError: there is no such file, it is no picture, broken, animated or too large, or the
+            array has another shape or range.
+    """
+    if isinstance(source, np.ndarray):
+        return Sample(pixels=_from_array(source), id="array")
+    if isinstance(source, Image.Image):
+        return Sample(pixels=_still(source, "image"), id="image")
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"{type(source).__name__}: not a picture that can be read; give a path, a PIL image or "
+            "an array [h w 3] (of a torch tensor: tensor.permute(1, 2, 0).numpy())"
+        )
+    with opened(source) as image:
+        return Sample(pixels=_still(image, str(source)), id=str(source))
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """A picture's file, its header read and its pixels not yet.
+
+    Raises:
+        InputError: the file is missing, empty, no picture or too large.
+    """
+    check_file(path)
+    try:
+        # Pillow warns from half its limit on; only what it refuses is too large for us.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{path}: not a picture that can be read; convert it to PNG or JPEG "
+            "(a video is explained with: mmcam action)"
+        ) from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise InputError(
+            f"{path}: the picture has more than {limit} million pixels; make it smaller first"
+        ) from error
+    except Exception as error:  # a broken header can make a decoder raise anything
+        raise _broken(path, error) from error
+    with image:
+        yield image
+
+
+def check_file(path: str | Path) -> None:
+    """Raise InputError unless `path` is a file that is there, readable and not empty."""
+    file = Path(path)
+    try:
+        if not file.exists():
+            raise InputError(f"{path}: there is no such file; check the path")
+        if file.is_dir():
+            raise InputError(
+                f"{path}: a folder, not a file; a folder of frames is a clip (mmcam action)"
+            )
+        with file.open("rb") as stream:
+            empty = not stream.read(1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be opened ({reason}); check the path") from error
+    if empty:
+        raise InputError(f"{path}: the file is empty; copy or download it again")
+
+
+def rgb(image: Image.Image, name: str) -> Picture:
+    """The current frame of a PIL image as upright RGB, transparency shown over white.
+
+    Raises:
+        InputError: its pixels cannot be decoded or have no place in RGB; `name` names it.
+    """
+    try:
+        image.load()
+        image = _turned(image)
+        if image.mode.startswith("I") or image.mode == "F":
+            return _from_deep(np.asarray(image), name)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return np.array(image.convert("RGB"))
+    except InputError:
+        raise
+    except Exception as error:  # broken data can make a decoder raise anything
+        raise _broken(name, error) from error
+
+
+def write_image(path: str | Path, pixels: Picture) -> None:
+    """Write `uint8 [h w 3]` as a PNG; a failure leaves what was at `path` before untouched.
+
+    Raises:
+        OutputError: the pixels are no such array, or the file cannot be written.
+    """
+    check_picture(path, pixels)
+    temporary = partial_name(path)
+    try:
+        with temporary.open("xb") as file:
+            Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def check_picture(path: str | Path, pixels: np.ndarray) -> None:
+    """Raise OutputError unless `pixels`, meant for the file `path`, are `uint8 [h w 3]`."""
+    fits = isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 3
+    if not fits or pixels.dtype != np.uint8 or not pixels.size:
+        found = (
+            f"{pixels.dtype} {list(pixels.shape)}"
+            if isinstance(pixels, np.ndarray)
+            else type(pixels).__name__
+        )
+        raise OutputError(f"{path}: cannot write {found} as a picture; give uint8 [h w 3]")
+
+
+def partial_name(path: str | Path) -> Path:
+    """A hidden, unused name beside `path`, to write to before renaming."""
+    path = Path(path)
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+
+
+def unwritable(path: str | Path, error: Exception) -> OutputError:
+    """What to raise when the system or a library could not write `path`."""
+    reason = getattr(error, "strerror", None) or error
+    return OutputError(
+        f"{path}: cannot be written ({reason}); check the folder, its rights and the free space"
+    )
+
+
+def _still(image: Image.Image, name: str) -> Picture:
+    try:
+        frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+    except Exception as error:  # counting reads the file, which may be broken
+        raise _broken(name, error) from error
+    if frames > 1:
+        raise InputError(
+            f"{name}: an animation of {frames} frames, not a picture; "
+            "use it as a clip (mmcam action)"
+        )
+    return rgb(image, name)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # unreadable EXIF says nothing about the pixels: take them as they lie
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _from_deep(values: np.ndarray, name: str) -> Picture:
+    """Grey of more than 8 bits: 16-bit integers, or floats in [0, 1]."""
+    if values.dtype.kind == "f":
+        return _from_array(values, name)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise InputError(
+            f"{name}: grey values from {low} to {high} do not fit 16 bits; rescale them to 0..255"
+        )
+    return _grey((values.astype(np.uint32) + 128) // 257)
+
+
+def _from_array(array: np.ndarray, name: str = "array") -> Picture:
+    shape = list(array.shape)
+    if not array.size:
+        raise InputError(f"{name}: shape {shape} holds no pixels; give [h w 3]")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise InputError(f"{name}: shape {shape} is no picture; {_shape_remedy(array)}")
+    pixels = _bytes(array, name)
+    if pixels.ndim == 2:
+        return _grey(pixels)
+    if pixels.shape[2] == 4:
+        return rgb(Image.fromarray(np.ascontiguousarray(pixels)), name)
+    return np.array(pixels, order="C")
+
+
+def _shape_remedy(array: np.ndarray) -> str:
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        return "it looks channels-first: give array.transpose(1, 2, 0), which is [h w 3]"
+    if array.ndim == 4:
+        return "give one picture [h w 3], or explain it as a clip (mmcam.Actions)"
+    return "give [h w 3], [h w 4] or [h w]"
+
+
+def _bytes(array: np.ndarray, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        raise InputError(
+            f"{name}: dtype {array.dtype} is ambiguous; give uint8 in 0..255 or float in [0, 1]"
+        )
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"{name}: holds NaN or infinity; give float in [0, 1]")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise InputError(
+            f"{name}: float values from {low:.4g} to {high:.4g} leave [0, 1]; "
+            "rescale them (undo the model's normalisation)"
+        )
+    return (array.clip(0, 1).astype(np.float32) * 255).round().astype(np.uint8)
+
+
+def _grey(values: np.ndarray) -> Picture:
+    return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _broken(name: str | Path, error: Exception) -> InputError:
+    return InputError(
+        f"{name}: the picture is broken or of an unknown kind ({error}); "
+        "save it anew as PNG or JPEG"
+    )

@@ -1,0 +1,199 @@
+"""Writing clips: H.264 in MP4, playable in a browser, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmcam.errors import OutputError
+from mmcam.media.images import Picture, check_picture, partial_name, unwritable
+
+if TYPE_CHECKING:
+    from av import VideoCodecContext
+    from av.container import OutputContainer
+
+NTSC = (24, 30, 48, 60, 120)
+"""Rates that are really n * 1000 / 1001 when they are written 23.976, 29.97, ..."""
+
+ENCODERS: dict[str, dict[str, str]] = {
+    "libx264": {"crf": "18", "preset": "fast"},
+    "libopenh264": {},
+    "h264_videotoolbox": {},
+    "h264_mf": {},
+    "h264_nvenc": {},
+    "h264_qsv": {},
+    "h264_amf": {},
+}
+"""H.264 encoders and their options, the preferred one first."""
+
+SOFTWARE = frozenset({"libx264", "libopenh264"})
+"""The encoders that need no hardware: where there is one, it is the clip that does not fit."""
+
+BT709 = 1
+LIMITED_RANGE = 1
+BITS_PER_PIXEL = 0.25
+"""What encoders without a constant quality may spend."""
+
+
+class ClipWriter:
+    """Writes frames as an H.264 MP4 that browsers play.
+
+    The file appears under its name when the `with` ends well; after an error there is none, and an
+    older file of that name is untouched. H.264 needs even sizes: an odd one is padded by repeating
+    the last row or column. `fps` is made exact: 29.97 is 30000/1001.
+
+        with ClipWriter("out.mp4", fps=25, height=240, width=320) as writer:
+            for frame in frames:
+                writer.write(frame)
+
+    Raises:
+        OutputError: there is no H.264 encoder, the size or rate is none it can take, no frame was
+            written, or the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path, fps: float | Fraction, height: int, width: int) -> None:
+        self.path = Path(path)
+        self.rate = exact_rate(fps)
+        self.height, self.width = height, width
+        if min(height, width) < 1:
+            raise OutputError(
+                f"{path}: {width} x {height} pixels are no frame; give a size above 0"
+            )
+        self._frames = 0
+
+    def __enter__(self) -> ClipWriter:
+        import av
+
+        size = (self.height + self.height % 2, self.width + self.width % 2)
+        encoder = _encoder(self.path, *size, self.rate)
+        self._temporary = partial_name(self.path)
+        with self._errors(), contextlib.ExitStack() as cleanup:
+            cleanup.callback(self._discard)
+            self._container: OutputContainer = av.open(
+                str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"}
+            )
+            stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODERS[encoder])
+            assert isinstance(stream, av.VideoStream)
+            self._stream = stream
+            _set_up(self._stream.codec_context, encoder, *size, self.rate)
+            self._container.start_encoding()  # a folder that is not there is told now
+            cleanup.pop_all()
+        return self
+
+    def write(self, frame: Picture) -> None:
+        """Add one frame, `uint8 [h w 3]`, of the clip's size."""
+        import av
+
+        check_picture(self.path, frame)
+        if frame.shape[:2] != (self.height, self.width):
+            raise OutputError(
+                f"{self.path}: a frame of {frame.shape[1]} x {frame.shape[0]} pixels does not fit "
+                f"a clip of {self.width} x {self.height}; write frames of one size"
+            )
+        even = np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE
+        )
+        picture.pts = self._frames
+        picture.time_base = 1 / self.rate
+        with self._errors():
+            self._container.mux(self._stream.encode(picture))
+        self._frames += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        if not self._frames:
+            raise OutputError(f"{self.path}: no frame was written to this clip; write one or more")
+        with self._errors():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            os.replace(self._temporary, self.path)
+
+    def _discard(self) -> None:
+        """Close and remove what has not got its name; after a good end there is nothing."""
+        with contextlib.suppress(Exception):  # what went wrong is being raised already
+            self._container.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise unwritable(self.path, error) from error
+
+
+def exact_rate(fps: float | Fraction) -> Fraction:
+    """Frames per second as the fraction that is meant: 29.97 is 30000/1001.
+
+    Raises:
+        OutputError: it is not above 0.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise OutputError(f"fps {fps}: not a rate; give frames per second above 0, such as 25")
+    for whole in NTSC:
+        if abs(fps - whole * 1000 / 1001) < 0.005:
+            return Fraction(whole * 1000, 1001)
+    return max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
+
+
+def _encoder(path: Path, height: int, width: int, rate: Fraction) -> str:
+    """The first H.264 encoder that opens for this size: some are listed but lack their hardware."""
+    import av
+
+    refusals = []
+    for name, options in ENCODERS.items():
+        if name not in av.codecs_available:
+            continue
+        context = av.CodecContext.create(name, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        try:
+            context.options = options
+            _set_up(context, name, height, width, rate)
+            context.open()
+            return name
+        except (av.FFmpegError, ValueError, OverflowError) as error:
+            refusals.append(f"{name}: {getattr(error, 'strerror', None) or error}")
+    if SOFTWARE.isdisjoint(av.codecs_available):
+        raise OutputError(
+            f"{path}: PyAV has no H.264 encoder here ({'; '.join(refusals) or 'none at all'}); "
+            "its own wheels bring libx264: pip install --force-reinstall --only-binary av av"
+        )
+    raise OutputError(
+        f"{path}: no H.264 encoder takes {width} x {height} pixels at {float(rate):g} fps "
+        f"({'; '.join(refusals)}); write a smaller clip"
+    )
+
+
+def _set_up(
+    context: VideoCodecContext, encoder: str, height: int, width: int, rate: Fraction
+) -> None:
+    context.height, context.width, context.pix_fmt = height, width, "yuv420p"
+    context.framerate, context.time_base = rate, 1 / rate
+    # Said in the file, or players guess the colours from its size.
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED_RANGE
+    if not ENCODERS[encoder]:
+        context.bit_rate = int(BITS_PER_PIXEL * height * width * rate)

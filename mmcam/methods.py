@@ -1,0 +1,263 @@
+"""The weightings of class activation mapping, each a pure function at any rank.
+
+`activation` and `gradient` are `[batch, channel, *grid]`; the map is `[batch, *grid]`, so pictures
+(h, w), clips (t, h, w) and folded tokens are one case. Maps are not normalised. Sources:
+
+- IJCV: Selvaraju et al., Grad-CAM, International Journal of Computer Vision 128, 2020.
+- WACV: Chattopadhyay et al., Grad-CAM++, WACV 2018 (arXiv 1710.11063).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmcam.errors import MethodError
+from mmcam.types import Method
+
+Grid = Float[Tensor, "batch channel *grid"]
+Cam = Float[Tensor, "batch *grid"]
+
+
+class Moments(NamedTuple):
+    """Moments of the gradients of all classes' scores under the predicted probabilities.
+
+    `mean` is sum_k Y^k g^k, `square` sum_k Y^k (g^k)^2, `cube` sum_k Y^k (g^k)^3: all that the
+    sums over classes in WACV eq. 22-24 come to, at each position of each channel.
+    """
+
+    mean: Grid
+    square: Grid
+    cube: Grid
+
+
+def weighted_sum(activation: Grid, weights: Float[Tensor, "batch channel"]) -> Cam:
+    """The channels' maps, each times its weight, added up."""
+    return torch.einsum("bc,bc...->b...", weights, activation)
+
+
+def grad_cam(activation: Grid, gradient: Grid) -> Cam:
+    """ReLU of the channels weighted by their mean gradient (IJCV eq. 1-2)."""
+    return grad_cam_signed(activation, gradient).relu()
+
+
+def grad_cam_signed(activation: Grid, gradient: Grid) -> Cam:
+    """Grad-CAM without its ReLU (IJCV Appendix B.2.1)."""
+    return weighted_sum(activation, gradient.flatten(2).mean(2))
+
+
+def grad_cam_absolute(activation: Grid, gradient: Grid) -> Cam:
+    """Grad-CAM of the absolute gradients (IJCV Appendix B, Table 3)."""
+    return grad_cam(activation, gradient.abs())
+
+
+def grad_cam_max(activation: Grid, gradient: Grid) -> Cam:
+    """Grad-CAM with the largest instead of the mean gradient (IJCV Appendix B.2.2)."""
+    return weighted_sum(activation, gradient.flatten(2).amax(2)).relu()
+
+
+def grad_cam_framewise(activation: Grid, gradient: Grid) -> Cam:
+    """Grad-CAM with weights of its own for each time slice: gradients are pooled over space alone.
+
+    On pictures it is Grad-CAM.
+    """
+    return (activation * gradient.mean((-2, -1), keepdim=True)).sum(1).relu()
+
+
+def _plus_plus_weights(activation: Grid, gradient: Grid, rectify: bool) -> Tensor:
+    # Eq. 19 divides g^2 by 2 g^2 + sum(A) g^3; cancelling g^2 leaves no epsilon to choose.
+    total = activation.flatten(2).sum(2).clamp(min=0)
+    total = total.reshape(*total.shape, *[1] * (gradient.ndim - 2))
+    denominator = 2 + total * gradient
+    alpha = torch.where(denominator != 0, 1 / denominator, 0)
+    used = gradient.relu() if rectify else gradient
+    return torch.where(gradient != 0, alpha * used, 0).flatten(2).sum(2)
+
+
+def grad_cam_plus_plus(activation: Grid, gradient: Grid) -> Cam:
+    """Grad-CAM++ of Y = exp(S): alpha = g^2 / (2 g^2 + sum(A) g^3) (WACV eq. 5, 19, 20).
+
+    `gradient` is that of the score S. The factor exp(S) of eq. 13 is the same all over the map
+    and is left out, so large scores do not overflow. The derivation takes activations to be
+    positive; where a channel's sum is negative it counts as zero, as the denominator could
+    vanish otherwise.
+    """
+    return weighted_sum(activation, _plus_plus_weights(activation, gradient, rectify=True)).relu()
+
+
+def grad_cam_plus_plus_all(activation: Grid, gradient: Grid) -> Cam:
+    """Grad-CAM++ without the positive-gradient rule (WACV eq. 29-30)."""
+    return weighted_sum(activation, _plus_plus_weights(activation, gradient, rectify=False)).relu()
+
+
+def grad_cam_plus_plus_softmax(activation: Grid, gradient: Grid, moments: Moments) -> Cam:
+    """Grad-CAM++ of Y = softmax(S) (WACV eq. 10, 21-24).
+
+    The common factor Y^c of the three derivatives cancels in eq. 10 and scales the weights of
+    eq. 5 evenly; it is left out, so the map is that of the paper up to this positive factor.
+    """
+    mean, square, cube = moments
+    variance = square - mean**2
+    skew = cube - 3 * mean * square + 2 * mean**3
+    first = gradient - mean
+    second = first**2 - variance
+    third = second * first - 2 * first * variance - skew
+    total = activation.flatten(2).sum(2).reshape(*activation.shape[:2], *[1] * (first.ndim - 2))
+    denominator = 2 * second + total * third
+    alpha = torch.where(denominator != 0, second / denominator, 0)
+    return weighted_sum(activation, (alpha * first.relu()).flatten(2).sum(2)).relu()
+
+
+def hires_cam(activation: Grid, gradient: Grid) -> Cam:
+    """ReLU of the sum over channels of gradient times activation, cell by cell."""
+    return (gradient * activation).sum(1).relu()
+
+
+def elementwise_grad_cam(activation: Grid, gradient: Grid) -> Cam:
+    """The positive part of gradient times activation, then the sum over channels."""
+    return (gradient * activation).relu().sum(1)
+
+
+def layer_cam(activation: Grid, gradient: Grid) -> Cam:
+    """Each cell of a channel weighted by its own positive gradient."""
+    return (gradient.relu() * activation).sum(1).relu()
+
+
+def xgrad_cam(activation: Grid, gradient: Grid) -> Cam:
+    """Channels weighted by their activation-weighted mean gradient; dead channels weigh nothing."""
+    total = activation.flatten(2).sum(2)
+    weights = (gradient * activation).flatten(2).sum(2) / torch.where(total != 0, total, 1)
+    return weighted_sum(activation, torch.where(total != 0, weights, 0)).relu()
+
+
+def eigen_cam(activation: Grid, gradient: Grid) -> Cam:
+    """The activations on their first right singular vector; the score plays no part.
+
+    A singular vector's sign is free; the one is taken that makes the map's sum positive.
+    """
+    matrix = activation.flatten(2).transpose(1, 2)
+    _, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    projected: Tensor = (matrix @ right[:, 0, :, None])[..., 0]
+    projected = projected * projected.sum(1, keepdim=True).sign()
+    return projected.reshape(len(projected), *activation.shape[2:]).relu()
+
+
+def eigen_grad_cam(activation: Grid, gradient: Grid) -> Cam:
+    """Eigen-CAM of gradient times activation."""
+    return eigen_cam(gradient * activation, gradient)
+
+
+def cam(activation: Grid, gradient: Grid) -> Cam:
+    """Class activation mapping: the channels weighted by the classifier's own weights.
+
+    Behind global average pooling and one linear layer, that class's weight of a channel is the sum
+    of its gradient over the grid (IJCV section 3.1, eq. 11).
+
+    Raises:
+        MethodError: the gradient varies over the grid, so this network has no such weights.
+    """
+    flat = gradient.flatten(2)
+    spread = flat.amax(2) - flat.amin(2)
+    if (spread > 1e-4 * flat.abs().amax((1, 2), keepdim=True)[..., 0]).any():
+        raise MethodError(
+            "method 'cam' needs global average pooling and one linear layer behind the explained "
+            "layer, and here the gradient varies over the grid; use 'gradcam', which equals CAM "
+            "where CAM exists"
+        )
+    return weighted_sum(activation, flat.sum(2))
+
+
+CAMS: dict[str, Method] = {
+    "gradcam": Method(
+        compute=grad_cam,
+        summary="channels weighted by their mean gradient",
+        source="Selvaraju et al. 2017, eq. 1-2",
+    ),
+    "gradcam++": Method(
+        compute=grad_cam_plus_plus,
+        summary="positive gradients weighted in closed form, exponential score",
+        source="Chattopadhyay et al. 2018, eq. 5, 19-20",
+    ),
+    "gradcam++softmax": Method(
+        compute=grad_cam_plus_plus_softmax,
+        summary="the same for the softmax probability; one backward a class",
+        source="Chattopadhyay et al. 2018, eq. 21-24",
+        needs="moments",
+    ),
+    "gradcam++all": Method(
+        compute=grad_cam_plus_plus_all,
+        summary="Grad-CAM++ without the positive-gradient rule",
+        source="Chattopadhyay et al. 2018, eq. 29-30",
+    ),
+    "hirescam": Method(
+        compute=hires_cam,
+        summary="gradient times activation, cell by cell",
+        source="Draelos and Carin 2020",
+    ),
+    "layercam": Method(
+        compute=layer_cam,
+        summary="cells weighted by their own positive gradient",
+        source="Jiang et al. 2021",
+    ),
+    "xgradcam": Method(
+        compute=xgrad_cam,
+        summary="channels weighted by their activation-weighted gradient",
+        source="Fu et al. 2020",
+    ),
+    "elementwise": Method(
+        compute=elementwise_grad_cam,
+        summary="positive part of gradient times activation, then the sum",
+        source="Pillai and Pirsiavash 2021",
+    ),
+    "eigencam": Method(
+        compute=eigen_cam,
+        summary="first principal direction of the activations; the same for every label",
+        source="Muhammad and Yeasin 2020",
+        target=False,
+    ),
+    "eigengradcam": Method(
+        compute=eigen_grad_cam,
+        summary="first principal direction of gradient times activation",
+        source="Muhammad and Yeasin 2020, on gradient x activation",
+    ),
+    "cam": Method(
+        compute=cam,
+        summary="the classifier's own weights, where pooling and one linear layer follow; signed",
+        source="Zhou et al. 2016; Selvaraju et al. 2020, eq. 11",
+    ),
+    "gradcam-framewise": Method(
+        compute=grad_cam_framewise,
+        summary="Grad-CAM with weights for each time slice",
+        source="gradients pooled over space alone",
+    ),
+    "gradcam-signed": Method(
+        compute=grad_cam_signed,
+        summary="ablation: no ReLU on the map",
+        source="Selvaraju et al. 2020, Appendix B.2.1",
+    ),
+    "gradcam-abs": Method(
+        compute=grad_cam_absolute,
+        summary="ablation: absolute gradients",
+        source="Selvaraju et al. 2020, Appendix B, Table 3",
+    ),
+    "gradcam-max": Method(
+        compute=grad_cam_max,
+        summary="ablation: max-pooled gradients",
+        source="Selvaraju et al. 2020, Appendix B.2.2",
+    ),
+    "gradcam-guided-relu": Method(
+        compute=grad_cam,
+        summary="ablation: gradients by the guided-backprop rule",
+        source="Selvaraju et al. 2020, Appendix B.2.3",
+        rule="guided",
+    ),
+    "gradcam-deconv-relu": Method(
+        compute=grad_cam,
+        summary="ablation: gradients by the deconvolution rule",
+        source="Selvaraju et al. 2020, Appendix B.2.3",
+        rule="deconv",
+    ),
+}

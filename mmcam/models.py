@@ -1,0 +1,302 @@
+"""From a model's name, or a model folder, to its adapter. Families are imported on use."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmcam.adapters.classifier import Classifier, logits_of
+from mmcam.adapters.preprocess import Preprocess, Transform
+from mmcam.adapters.recipe import Recipe
+from mmcam.capture import resolve
+from mmcam.errors import ModelError, nearest
+from mmcam.grids import fold
+from mmcam.probe import SpatialLayer, default_layer, spatial_layers
+from mmcam.tasks import Classes
+from mmcam.types import Adapter, Sample
+
+
+class Family(NamedTuple):
+    """One row of the table of families: where its file is, and what it holds."""
+
+    module: str
+    example: str
+    summary: str
+
+
+FAMILIES: dict[str, Family] = {
+    "torchvision": Family(
+        "mmcam.adapters.torchvision",
+        "torchvision:resnet50",
+        "image and video classifiers of torchvision",
+    ),
+    "timm": Family("mmcam.adapters.timm", "timm:resnet50.a1_in1k", "image classifiers of timm"),
+    "hf": Family(
+        "mmcam.adapters.transformers",
+        "hf:microsoft/resnet-50",
+        "image and video classifiers of transformers, from the hub or a folder",
+    ),
+    "pytorchvideo": Family(
+        "mmcam.adapters.pytorchvideo",
+        "pytorchvideo:x3d_xs",
+        "action classifiers of pytorchvideo",
+    ),
+    "c3d": Family("mmcam.adapters.c3d", "c3d", "C3D (Tran et al. 2015), weights by file"),
+}
+
+UNTRAINED = "random"
+"""As `weights`, asks for the model with untrained weights."""
+
+
+def load(
+    model: str | Path,
+    *,
+    weights: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    device: str = "cpu",
+) -> Adapter:
+    """A model by name, ready to be explained.
+
+    Args:
+        model: `family:name` (see `FAMILIES`), a folder with `mmcam.json`, or
+            `package.module:factory`, a function that returns what `wrap` gives.
+        weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; without
+            one the library's own pretrained weights, which it may download; "random" for none.
+        labels: class names, line i for class i: a file or a list.
+        layers: the layers explained by default.
+        device: where the model runs, as torch names it.
+
+    Raises:
+        ModelError: no such model, a broken folder, a factory that fails.
+        WeightsError: the weights do not fit.
+    """
+    name = str(model)
+    overrides: dict[str, Any] = {}
+    if labels is not None:
+        overrides["labels"] = read_labels(labels)
+    if layers is not None:
+        overrides["layers"] = (layers,) if isinstance(layers, str) else tuple(layers)
+    if weights is not None:
+        untrained = weights == UNTRAINED
+        overrides |= {"pretrained": False} if untrained else {"weights": Path(weights)}
+    family, _, rest = name.partition(":")
+    if Path(name).is_dir():
+        adapter = build(folder_recipe(Path(name), overrides))
+    elif family in FAMILIES:
+        adapter = build(Recipe(**{"family": family, "name": rest, **overrides}))
+    elif rest and all(part.isidentifier() for part in family.split(".")):
+        adapter = _from_factory(family, rest, name, overrides)
+    else:
+        known = [row.example for row in FAMILIES.values()]
+        raise ModelError(
+            f"there is no model '{name}'; nearest: {nearest(name, known)}. Give family:name "
+            f"(families: {', '.join(FAMILIES)}), a folder with mmcam.json, or "
+            "package.module:factory"
+        )
+    try:
+        adapter.model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"device '{device}' cannot be used ({reason}); try cpu") from error
+    return adapter
+
+
+def build(recipe: Recipe) -> Adapter:
+    """The adapter that a recipe describes."""
+    if recipe.family not in FAMILIES:
+        raise ModelError(
+            f"there is no family '{recipe.family}'; nearest: {nearest(recipe.family, FAMILIES)}"
+        )
+    loader: Callable[[Recipe], Adapter] = importlib.import_module(
+        FAMILIES[recipe.family].module
+    ).load
+    return loader(recipe)
+
+
+def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a model folder's `mmcam.json`, its files checked.
+
+    Raises:
+        ModelError: no `mmcam.json`, one that cannot be read, a missing key or file, a schema
+            version of the future, or a path that leaves the folder's surroundings.
+    """
+    path = folder / "mmcam.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"folder '{folder}' has no mmcam.json; give a folder that has one"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{path}' cannot be read ({error}); mend the file") from error
+    if not isinstance(values, dict) or not isinstance(values.get("family"), str):
+        raise ModelError(f"'{path}' names no family; add \"family\": one of {', '.join(FAMILIES)}")
+    if values.get("schema_version") != 1:
+        raise ModelError(
+            f"'{path}' has schema_version {values.get('schema_version')!r}; this mmcam reads 1"
+        )
+    recipe: dict[str, Any] = {
+        "family": values["family"],
+        "name": str(values.get("name", "")),
+        "args": values.get("args", {}),
+        "preprocess": values.get("preprocess"),
+        "pretrained": False,
+    }
+    if isinstance(values.get("weights"), str):
+        recipe["weights"] = inside(folder, values["weights"])
+    if isinstance(values.get("labels"), str):
+        recipe["labels"] = read_labels(inside(folder, values["labels"]))
+    if values.get("layer"):
+        layer = values["layer"]
+        recipe["layers"] = (layer,) if isinstance(layer, str) else tuple(layer)
+    return Recipe(**{**recipe, **(overrides or {})})
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file that a model folder names: inside it, or one level up beside it.
+
+    Raises:
+        ModelError: the path leads elsewhere, or there is no such file.
+    """
+    path = folder / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve().parent):
+        raise ModelError(
+            f"'{folder / 'mmcam.json'}' names '{name}', which is outside the folder; keep the file "
+            "in the folder or beside it"
+        )
+    if not path.is_file():
+        raise ModelError(f"'{folder / 'mmcam.json'}' names '{name}', and there is no such file")
+    return path
+
+
+def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Class names from a text file, one a line, or as they are given.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    if not isinstance(labels, (str, Path)):
+        return tuple(labels)
+    try:
+        return tuple(Path(labels).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"labels file '{labels}' cannot be read ({error})") from error
+
+
+def _from_factory(module: str, function: str, name: str, overrides: Mapping[str, Any]) -> Adapter:
+    """The adapter that somebody's own function returns; the working folder is searched too."""
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        factory = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"model '{name}' cannot be found ({error}); give family:name (families: "
+            f"{', '.join(FAMILIES)}) or package.module:factory"
+        ) from error
+    adapter = factory()
+    if isinstance(adapter, nn.Module) or not hasattr(adapter, "prepare"):
+        raise ModelError(
+            f"'{name}' returns a {type(adapter).__name__}; let it return mmcam.wrap(module, "
+            "prepare=transform, layer=...)"
+        )
+    if "weights" in overrides:
+        from mmcam.adapters.weights import load_weights
+
+        adapter.weights = load_weights(adapter.model, overrides["weights"])
+    for key in ("labels", "layers"):
+        if key in overrides:
+            setattr(adapter, key, overrides[key])
+    made: Adapter = adapter
+    return made
+
+
+def wrap(
+    module: nn.Module,
+    prepare: Callable[[Any], Tensor] | Preprocess | Transform | None = None,
+    *,
+    layer: str | Sequence[str] | None = None,
+    labels: Sequence[str] = (),
+    grid: Callable[[str, Tensor, Sequence[int]], Tensor] | None = None,
+    logits: Callable[[Any], Tensor] = logits_of,
+    pack: Callable[[Tensor], Any] | None = None,
+    frames: int | None = None,
+    stride: float = 1.0,
+    fps: float | None = None,
+    name: str | None = None,
+) -> Classifier:
+    """Any module, ready to be explained.
+
+    Args:
+        module: a model of pictures or clips; it is left as it is.
+        prepare: its transform of one PIL image into `[3, h, w]`, or a `Preprocess`; the usual
+            ImageNet recipe (short side 256, centre crop 224) when None.
+        layer: the layers explained by default; found by a probe when None.
+        labels: class names.
+        grid: folds a layer's output into `[batch, channel, *grid]`, given its name, the output and
+            the input's size; by shape when None.
+        logits: finds `[batch, classes]` in the module's output.
+        pack: turns pixels `[batch, 3, *space]` into the module's argument.
+        frames: for a model of clips, how many frames it sees at once.
+        stride: their distance, in frames of a clip of rate `fps`.
+        fps: the rate that `stride` counts in; that of each clip when None.
+        name: what to call it in results.
+
+    Example:
+        >>> model = mmcam.wrap(my_network, prepare=my_transform, layer="trunk.7")
+        >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Classes(top=3))
+    """
+    if prepare is None:
+        prepare = Preprocess(resize=256, crop=224, frames=frames, stride=stride, fps=fps)
+    elif not isinstance(prepare, (Preprocess, Transform)):
+        prepare = Transform(prepare, frames=frames, stride=stride, fps=fps)
+    return Classifier(
+        name=name or type(module).__name__,
+        model=module,
+        preprocess=prepare,
+        labels=tuple(labels),
+        layers=() if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
+        unpack=logits,
+        pack=pack or (lambda pixels: pixels),
+        folds=grid or (lambda _, tensor, space: fold(tensor, space)),
+    )
+
+
+def model_names(match: str = "") -> list[str]:
+    """The names of all models that the families can list, with `match` in them."""
+    names: list[str] = []
+    for family, row in FAMILIES.items():
+        listed: Sequence[str] = importlib.import_module(row.module).names()
+        names += [f"{family}:{name}" if name else family for name in listed]
+    return [name for name in names if match.casefold() in name.casefold()]
+
+
+def layers_of(
+    model: str | Path, weights: str | Path | None = None
+) -> tuple[Sequence[str], list[SpatialLayer]]:
+    """A model's default layers, and all its layers with a grid, on a grey picture or clip.
+
+    Only a model folder and a weights file are read; pretrained weights are not downloaded for it.
+    """
+    known = weights or (None if Path(model).is_dir() or _is_factory(str(model)) else UNTRAINED)
+    adapter = load(model, weights=known)
+    frames = [adapter.window.frames] if adapter.window else []
+    sample = Sample(pixels=np.full((*frames, 288, 384, 3), 128, dtype=np.uint8), id="grey")
+    with torch.inference_mode(False):
+        inputs = adapter.prepare([sample], Classes())
+    layers = spatial_layers(adapter, inputs)
+    default = list(adapter.layers) or [default_layer(adapter, inputs)]
+    return resolve(adapter.model, default, adapter.name), layers
+
+
+def _is_factory(name: str) -> bool:
+    return name.partition(":")[0] not in FAMILIES

@@ -1,0 +1,17 @@
+"""Drawing: pure functions from arrays to uint8 pictures."""
+
+from mmcam.render.colormaps import COLORMAPS, colorize, colorize_signed
+from mmcam.render.figures import caption_bar, panes, sheet
+from mmcam.render.overlay import explanation_map, gradient_picture, overlay
+
+__all__ = [
+    "COLORMAPS",
+    "caption_bar",
+    "colorize",
+    "colorize_signed",
+    "explanation_map",
+    "gradient_picture",
+    "overlay",
+    "panes",
+    "sheet",
+]

@@ -1,0 +1,5 @@
+"""What a user asks a model. A request is data alone; the adapter turns it into targets."""
+
+from mmcam.tasks.classification import Actions, Classes
+
+__all__ = ["Actions", "Classes"]

@@ -1,0 +1,124 @@
+"""Clips of any length: cut into the model's windows, explained one by one, joined in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mmcam.capture import untouched
+from mmcam.engine import Plan, explain_samples
+from mmcam.errors import InputError
+from mmcam.explanation import Explanation
+from mmcam.media import Clip
+from mmcam.tasks import Classes
+from mmcam.types import Adapter, Sample, Window
+
+Progress = Callable[[int, int], None]
+"""Called with (windows done, windows in all)."""
+
+VIEWS = 10
+"""Over how many windows the top labels of a clip are chosen."""
+
+
+def spans(frames: int, window: float) -> list[tuple[float, float]]:
+    """The stretches of a clip that its windows stand for, in frames.
+
+    Windows lie end to end from the first frame on; the last is moved back to end with the clip. A
+    clip shorter than a window is one span.
+    """
+    if frames <= window:
+        return [(0.0, float(frames))]
+    starts = [i * window for i in range(int(frames / window))]
+    if starts[-1] + window < frames:
+        starts.append(frames - window)
+    return [(start, start + window) for start in starts]
+
+
+def sample_window(clip: Clip, span: tuple[float, float], window: Window) -> Sample:
+    """The frames of one window: the middles of as many equal parts of its span."""
+    first, last = span
+    step = (last - first) / window.frames
+    indices = [min(int(first + (i + 0.5) * step), clip.frames - 1) for i in range(window.frames)]
+    return Sample(pixels=clip.read(indices), id=str(clip.path), span=span)
+
+
+def explain_clip(
+    adapter: Adapter,
+    clip: Clip,
+    task: Any,
+    plan: Plan,
+    layers: Sequence[str] | None = None,
+    *,
+    counterfactual: bool = False,
+    batch: int = 1,
+    progress: Progress | None = None,
+) -> list[Explanation]:
+    """Every window of a clip explained, and the windows of each target joined along time.
+
+    The clip is read once, in order, `batch` windows at a time. Where the task names no labels, the
+    top ones are chosen first, by the mean probability over at most `VIEWS` windows spread over it.
+
+    Raises:
+        MmcamError: of any kind; InputError where the model is none of clips.
+    """
+    if adapter.window is None:
+        raise InputError(
+            f"'{clip.path}' is a clip and {adapter.name} is a model of pictures; choose a video "
+            "model (mmcam list models)"
+        )
+    stretches = spans(clip.frames, adapter.window.length(clip.fps))
+    if isinstance(task, Classes) and task.labels is None:
+        task = replace(task, labels=_top_labels(adapter, clip, stretches, task))
+    joined: list[list[Explanation]] = []
+    for number in range(0, len(stretches), batch):
+        some = stretches[number : number + batch]
+        samples = [sample_window(clip, span, adapter.window) for span in some]
+        for found in explain_samples(
+            adapter, samples, task, plan, layers, counterfactual=counterfactual
+        ):
+            joined.append(found)
+        if progress:
+            progress(number + len(some), len(stretches))
+    return [_join(parts) for parts in zip(*joined, strict=True)]
+
+
+def _top_labels(
+    adapter: Adapter, clip: Clip, stretches: Sequence[tuple[float, float]], task: Classes
+) -> list[int]:
+    """The classes with the highest mean probability over windows spread evenly over the clip."""
+    count = min(VIEWS, len(stretches))
+    chosen = [stretches[(2 * i + 1) * len(stretches) // (2 * count)] for i in range(count)]
+    mean = torch.stack(list(_probabilities(adapter, clip, chosen, task))).mean(0)
+    # Asking for more labels than there are is the adapter's to refuse.
+    top = mean.topk(min(task.top, len(mean))).indices.tolist()
+    return [int(index) for index in top]
+
+
+def _probabilities(
+    adapter: Adapter, clip: Clip, stretches: Sequence[tuple[float, float]], task: Classes
+) -> Iterator[torch.Tensor]:
+    assert adapter.window is not None
+    for span in stretches:
+        inputs = adapter.prepare([sample_window(clip, span, adapter.window)], task)
+        with untouched(adapter.model), torch.no_grad():
+            yield adapter.logits(adapter.forward(inputs))[0].float().softmax(0)
+
+
+def _join(windows: Sequence[Explanation]) -> Explanation:
+    """One explanation of the whole clip out of those of its windows, in order."""
+    first = windows[0]
+    probabilities = [w.probability for w in windows if w.probability is not None]
+    scores = tuple(w.score for w in windows)
+    return replace(
+        first,
+        cam=torch.cat([w.cam for w in windows], 1 if first.has_colours else 0),
+        score=sum(scores) / len(scores),
+        probability=sum(probabilities) / len(probabilities) if probabilities else None,
+        placement=replace(
+            first.placement, spans=tuple(span for w in windows for span in w.placement.spans)
+        ),
+        window_scores=scores,
+    )
