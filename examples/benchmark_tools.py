@@ -135,7 +135,7 @@ def stand_in(rank: int, device: str) -> Case:
     )
     layers = [conv(3, 8, 3, padding=1), norm(8), nn.ReLU(), conv(8, 8, 3, padding=1), nn.ReLU()]
     model = nn.Sequential(*layers, pool(1), nn.Flatten(), nn.Linear(8, 4)).eval()
-    return ask(model, "4", (16, 16) if rank == 2 else (4, 16, 16), 1, device)
+    return ask(model, "3", (16, 16) if rank == 2 else (4, 16, 16), 1, device)
 
 
 def with_clear_class(case: Case) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mmcam.errors import MmcamError
 
@@ -24,7 +25,7 @@ app = typer.Typer(
 )
 listing = typer.Typer(help="What there is: models, methods, layers.", no_args_is_help=True)
 app.add_typer(listing, name="list")
-console = Console()
+console = Console(markup=False, emoji=False, highlight=False)  # texts of users are shown as is
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="family:name, a folder, or package.module:factory")
@@ -38,15 +39,20 @@ LabelsFile = Annotated[
 ]
 Labels = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--label", "-l", help="a class to explain, by name or number; repeat for more"),
+    typer.Option(
+        "--label", "-l", metavar="NAME", help="a class to explain, or its number; repeat for more"
+    ),
 ]
 Top = Annotated[int, typer.Option(help="without labels: how many of the model's first ones")]
 Methods = Annotated[
-    list[str], typer.Option("--method", help="see: mmcam list methods; repeat for more")
+    list[str],
+    typer.Option("--method", metavar="NAME", help="see: mmcam list methods; repeat for more"),
 ]
 Layers = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--layer", help="a layer's name or pattern, as in 'layer*'; repeat for more"),
+    typer.Option(
+        "--layer", metavar="NAME", help="a layer's name or pattern: 'layer*'; repeat for more"
+    ),
 ]
 Guided = Annotated[bool, typer.Option("--guided", help="add the product with guided backprop")]
 Counterfactual = Annotated[
@@ -54,12 +60,12 @@ Counterfactual = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="where the model runs: cpu, cuda, cuda:1, mps")]
 Out = Annotated[Path, typer.Option(help="the folder for the results")]
-Colormap = Annotated[str, typer.Option(help="colours of the heat: inferno, viridis, jet ...")]
+Colormap = Annotated[str, typer.Option(help="colours of the heat, such as inferno, viridis, jet")]
 
 
 @app.command()
 def classify(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="pictures")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="pictures")],
     model: Model = "torchvision:resnet50",
     weights: Weights = None,
     labels_file: LabelsFile = None,
@@ -75,10 +81,12 @@ def classify(
 ) -> None:
     """Explain what an image classifier sees in each picture."""
     from mmcam import Classes, explain, load
+    from mmcam.draw import check_look
 
+    check_look(colormap)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
     task = Classes(labels=label or None, top=top)
-    for image in images:
+    for image, folder in zip(images, folders(out, images), strict=True):
         found = explain(
             adapter,
             image,
@@ -88,14 +96,15 @@ def classify(
             guided=guided,
             counterfactual=counterfactual,
         )
-        folder = out if len(images) == 1 else out / Path(image).stem
         found.save(folder, command=sys.argv, colormap=colormap)
         report(found, image, folder)
 
 
 @app.command()
 def action(
-    clip: Annotated[str, typer.Argument(help="a video file, a GIF, or a folder of frames")],
+    clip: Annotated[
+        str, typer.Argument(metavar="CLIP", help="a video file, a GIF, or a folder of frames")
+    ],
     model: Model = "pytorchvideo:x3d_xs",
     weights: Weights = None,
     labels_file: LabelsFile = None,
@@ -109,17 +118,20 @@ def action(
     colormap: Colormap = "inferno",
     pane: Annotated[
         list[str],
-        typer.Option(help="what the written clip shows side by side; repeat for more"),
+        typer.Option(metavar="NAME", help="what the clip shows side by side; repeat for more"),
     ] = ["original", "overlay", "explanation"],  # noqa: B006 - typer copies it
     frames: Annotated[bool, typer.Option("--frames", help="write every frame as PNG too")] = False,
     batch: Annotated[int, typer.Option(help="windows of the clip that run at once")] = 1,
     out: Out = Path("mmcam-out"),
 ) -> None:
-    """Explain which action a video model sees in a clip, of any length, and where and when."""
-    from mmcam import Actions, explain, load
-    from mmcam.draw import check_panes
+    """Explain which action a video model sees in a clip, where and when.
 
-    check_panes(pane)
+    The clip may be of any length.
+    """
+    from mmcam import Actions, explain, load
+    from mmcam.draw import check_look
+
+    check_look(colormap, pane)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
     with _progress() as bars:
         explaining = bars.add_task("explaining windows", total=None)
@@ -148,11 +160,14 @@ def action(
 
 @app.command()
 def demo(out: Out = Path("mmcam-demo")) -> None:
-    """Do the main job on a picture and a clip made on the spot, with no download."""
+    """Do the main job on a picture and a clip made on the spot.
+
+    Nothing is downloaded.
+    """
     from mmcam.demo import run
 
     for line in run(out):
-        console.print(escape(line), highlight=False)
+        console.print(line, soft_wrap=True)
 
 
 @listing.command("models")
@@ -167,7 +182,7 @@ def list_models(
         table.add_row(family, row.example, row.summary)
     console.print(table)
     for name in model_names(match):
-        console.print(escape(name), highlight=False)
+        console.print(name, soft_wrap=True)
 
 
 @listing.command("methods")
@@ -183,56 +198,78 @@ def list_methods() -> None:
 
 @listing.command("layers")
 def list_layers(model: Model, weights: Weights = None) -> None:
-    """The layers of a model that have a grid to explain, in the order in which they run."""
+    """The layers of a model that have a grid to explain.
+
+    They are listed in the order in which they run.
+    """
     from mmcam.models import layers_of
 
     default, layers = layers_of(model, weights)
-    table = Table("layer", "channels", "grid", title=f"Layers of {escape(model)}")
+    table = Table("layer", "channels", "grid", title=f"Layers of {model}")
     for layer in layers:
         mark = " (default)" if layer.name in default else ""
         grid = " x ".join(map(str, layer.grid))
-        table.add_row(escape(layer.name) + mark, str(layer.channels), grid)
+        table.add_row(layer.name + mark, str(layer.channels), grid)
     console.print(table)
 
 
 def report(found: Sequence[Any], source: str, folder: Path) -> None:
     """What was found, a line for each map, and where the files are."""
-    table = Table("label", "score", "probability", "method", "layer", "peak", title=escape(source))
+    table = Table("label", "score", "probability", "method", "layer", "peak", title=source)
     for explanation in found:
         peak = explanation.peak()
         at = f"x {peak.x:.0f}, y {peak.y:.0f}"
         at += "" if peak.frame is None else f", frame {peak.frame}"
         share = "" if explanation.probability is None else f"{explanation.probability:.4f}"
         table.add_row(
-            escape(explanation.label),
+            explanation.label,
             f"{explanation.score:.3f}",
             share,
             explanation.method,
-            escape(explanation.layer),
+            explanation.layer,
             "no positive evidence" if explanation.empty else at,
         )
     console.print(table)
-    console.print(f"written to {escape(str(folder))}", highlight=False, soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True)
+
+
+def folders(out: Path, images: Sequence[str]) -> list[Path]:
+    """The folder of each picture's results: `out`, or one in it by the picture's name."""
+    from mmcam.store import distinct
+
+    if len(images) == 1:
+        return [out]
+    return [
+        out / name
+        for name in distinct([Path(image).stem.strip(".") or "picture" for image in images])
+    ]
 
 
 def _progress() -> Progress:
+    errors = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=errors,
         transient=True,
+        disable=not errors.is_terminal,
     )
 
 
 def main() -> NoReturn:
     """Run the command line; errors of mmcam are one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except MmcamError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]mmcam:[/] {type(error).__name__}: {escape(str(error))}", highlight=False
-        )
+        message = " ".join(str(error).split())
+        line = Text.assemble(("mmcam:", "bold red"), f" {type(error).__name__}: {message}")
+        Console(stderr=True, soft_wrap=True).print(line)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(0)

@@ -7,10 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcam.errors import InputError, nearest
+from mmcam.errors import InputError
 from mmcam.explanation import Explanation
 from mmcam.media import Clip, ClipWriter, write_image
-from mmcam.render import caption_bar, explanation_map, gradient_picture, overlay, panes, sheet
+from mmcam.render import (
+    COLORMAPS,
+    caption_bar,
+    explanation_map,
+    gradient_picture,
+    overlay,
+    panes,
+    sheet,
+)
+from mmcam.render.checks import check_name
 from mmcam.types import Pixels
 
 Tile = tuple[Pixels, str, str]
@@ -29,18 +38,15 @@ CHUNK = 8
 """Frames whose heatmaps are in memory at once while a clip is drawn."""
 
 
-def check_panes(names: Sequence[str]) -> None:
-    """That every pane is one of `PANES`.
+def check_look(colormap: str, names: Sequence[str] = tuple(PANES)) -> None:
+    """That there is such a colour map, and every pane is one of `PANES`.
 
     Raises:
-        InputError: one is not, or there is none.
+        InputError: one is not, or there is no pane.
     """
+    check_name(colormap, COLORMAPS, "colour map")
     for name in names:
-        if name not in PANES:
-            raise InputError(
-                f"there is no pane '{name}'; nearest: {nearest(name, PANES)}. "
-                f"The panes are {', '.join(PANES)}"
-            )
+        check_name(name, PANES, "pane")
     if not names:
         raise InputError(f"no panes to draw; name some of {', '.join(PANES)}")
 
@@ -72,9 +78,14 @@ def tile(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") ->
     return picture(explanation, pixels, colormap), title, below
 
 
-def picture_sheet(explanations: Sequence[Explanation], pixels: Pixels, title: str = "") -> Pixels:
+def picture_sheet(
+    explanations: Sequence[Explanation],
+    pixels: Pixels,
+    title: str = "",
+    colormap: str = "inferno",
+) -> Pixels:
     """The picture and all its explanations on one sheet."""
-    tiles = [tile(explanation, pixels) for explanation in explanations]
+    tiles = [tile(explanation, pixels, colormap) for explanation in explanations]
     return sheet([(pixels, "original", ""), *tiles], title=title)
 
 
@@ -89,7 +100,7 @@ def frames_of(
     The heat of all frames has one scale, the maximum over the clip. A single pane keeps the clip's
     own size and has the label in a strip above it.
     """
-    check_panes(names)
+    check_look(colormap, names)
     waiting: list[Pixels] = []
     done = 0
     for frame in clip:
@@ -149,6 +160,9 @@ def write_clip(
                 write_image(frames_to / f"frame-{number:06d}.png", frame)
             if progress:
                 progress(number + 1, clip.frames)
+    if frames_to is not None:  # those of a longer clip that was drawn here before
+        for stale in sorted(frames_to.glob("frame-*.png"))[number + 1 :]:
+            stale.unlink()
 
 
 def _chain(first: Pixels, rest: Iterator[Pixels]) -> Iterator[Pixels]:
@@ -156,13 +170,15 @@ def _chain(first: Pixels, rest: Iterator[Pixels]) -> Iterator[Pixels]:
     yield from rest
 
 
-def clip_sheet(explanation: Explanation, clip: Clip, count: int = 8) -> Pixels:
+def clip_sheet(
+    explanation: Explanation, clip: Clip, colormap: str = "inferno", count: int = 8
+) -> Pixels:
     """Frames spread evenly over the clip, each with its heat and its time."""
     count = min(count, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]
     heatmaps = explanation.heatmap(indices)
     tiles = [
-        (overlay(pixels, heatmap), f"{index / clip.fps:.2f} s", f"frame {index}")
+        (overlay(pixels, heatmap, colormap=colormap), f"{index / clip.fps:.2f} s", f"frame {index}")
         for index, pixels, heatmap in zip(indices, clip.read(indices), heatmaps, strict=True)
     ]
     return sheet(tiles, title=f"{heading(explanation)}  {detail(explanation)}", columns=4)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from mmcam.engine import Plan, explain_samples
-from mmcam.errors import InputError
+from mmcam.errors import InputError, LabelError, LayerError, MethodError, ModelError
 from mmcam.media import Clip, open_clip, read_image
 from mmcam.store import Explanations
-from mmcam.types import Adapter, Sample
+from mmcam.tasks import Actions
+from mmcam.types import Adapter, Sample, Target
 from mmcam.windows import Progress, explain_clip
 
 Source = Any
-"""A path, a PIL image, an array, or an open clip."""
+"""A path, a PIL image, an array, an open clip, or a `Sample`."""
 
 
 @overload
@@ -85,15 +87,15 @@ def explain(
         >>> maps["tabby"].heatmap().shape
         (480, 640)
     """
-    plan = Plan.of([method] if isinstance(method, str) else method, guided)
+    methods = [method] if isinstance(method, str) else list(method)
     layers = [layers] if isinstance(layers, str) else layers
-    if batch < 1:
-        raise InputError(f"batch={batch} holds nothing; it must be 1 or more")
+    _check(model, task, methods, layers, batch)
+    plan = Plan.of(methods, guided)
     sources = source if isinstance(source, list) else [source]
     if model.window is not None:
         made = []
         for one in sources:
-            with open_clip(one) as clip:
+            with _clip(one) as clip:
                 found = explain_clip(
                     model,
                     clip,
@@ -119,6 +121,51 @@ def explain(
     return made if isinstance(source, list) else made[0]
 
 
+def _check(
+    model: Adapter,
+    task: Any,
+    methods: Sequence[str],
+    layers: Sequence[str] | None,
+    batch: int,
+) -> None:
+    """That something is asked for, and of a model of the right kind.
+
+    Raises:
+        MmcamError: no targets, no method, no layer, an empty batch, or actions of a picture.
+    """
+    if isinstance(task, Actions) and model.window is None:
+        raise ModelError(
+            f"{model.name} is a model of pictures and actions are seen in clips; choose a video "
+            "model (mmcam list models), or ask for Classes (mmcam classify)"
+        )
+    if isinstance(task, Sequence) and not (task and all(isinstance(t, Target) for t in task)):
+        raise LabelError(
+            f"{task!r} asks for nothing that is known; give Classes([...]), Actions([...]), or one "
+            "Target or more"
+        )
+    if not methods:
+        raise MethodError("no methods in []; name some (mmcam list methods)")
+    if layers is not None and not layers:
+        raise LayerError("no layers in []; name some, or give None for the model's default")
+    if batch < 1:
+        raise InputError(f"batch={batch} holds nothing; it must be 1 or more")
+
+
+def _clip(source: Source) -> AbstractContextManager[Clip]:
+    """A clip for a video model, closed afterwards unless it was open before.
+
+    Raises:
+        InputError: a picture, or something that cannot be read.
+    """
+    if isinstance(source, Clip):
+        return nullcontext(source)
+    if not isinstance(source, Sample):
+        return open_clip(source)
+    clip = open_clip(source.pixels)
+    clip.path = source.id
+    return clip
+
+
 def _picture(model: Adapter, source: Source) -> Sample:
     """A picture for a model of pictures.
 
@@ -127,8 +174,9 @@ def _picture(model: Adapter, source: Source) -> Sample:
     """
     is_clip = isinstance(source, Clip) or (isinstance(source, np.ndarray) and source.ndim == 4)
     if is_clip or (isinstance(source, (str, Path)) and Path(source).is_dir()):
+        name = "array" if isinstance(source, np.ndarray) else getattr(source, "path", source)
         raise InputError(
-            f"{source if not isinstance(source, np.ndarray) else 'the array'} is a clip and "
-            f"{model.name} is a model of pictures; choose a video model (mmcam list models)"
+            f"'{name}' is a clip and {model.name} is a model of pictures; choose a video model "
+            "(mmcam list models)"
         )
     return source if isinstance(source, Sample) else read_image(source)

@@ -27,7 +27,7 @@ class Peak(NamedTuple):
     frame: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation:
     """The map of one target by one method at one layer.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -74,7 +75,7 @@ def _hash(path: str) -> str | None:
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanations(Sequence[Explanation]):
     """All explanations of one picture or clip, in the order in which they were asked for.
 
@@ -178,14 +179,9 @@ class Explanations(Sequence[Explanation]):
         Raises:
             OutputError: something cannot be written; no half file stays behind.
         """
-        draw.check_panes(panes)
+        draw.check_look(colormap, panes)
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"folder '{folder}' cannot be made ({error.strerror}); choose another --out"
-            ) from error
+        _make(folder)
         names = _names(self.items)
         if isinstance(self.source, Picture):
             drawn = self._save_pictures(folder, names, colormap)
@@ -196,7 +192,8 @@ class Explanations(Sequence[Explanation]):
         facts = folder / "explanation.json"
         content = json.dumps(self._facts(names, command), indent=1, ensure_ascii=False)
         with replacing(facts) as temporary:
-            temporary.write_text(content + "\n", encoding="utf-8")
+            # Half a pair, as in a file name that is no UTF-8, becomes JSON's own escape of it.
+            temporary.write_bytes(f"{content}\n".encode(errors="backslashreplace"))
         return [facts, maps, *drawn]
 
     def _save_pictures(self, folder: Path, names: Sequence[str], colormap: str) -> list[Path]:
@@ -209,7 +206,7 @@ class Explanations(Sequence[Explanation]):
         if len(self.items) > 1:
             paths.append(folder / "sheet.png")
             title = Path(self.source.path).name
-            write_image(paths[-1], draw.picture_sheet(self.items, pixels, title))
+            write_image(paths[-1], draw.picture_sheet(self.items, pixels, title, colormap))
         return paths
 
     def _save_clips(
@@ -228,9 +225,9 @@ class Explanations(Sequence[Explanation]):
                 paths += [folder / f"clip-{name}.mp4", folder / f"overlay-{name}.png"]
                 into = folder / f"frames-{name}" if frames else None
                 if into is not None:
-                    into.mkdir(exist_ok=True)
+                    _make(into)
                 draw.write_clip(paths[-2], explanation, clip, panes, colormap, into, progress)
-                write_image(paths[-1], draw.clip_sheet(explanation, clip))
+                write_image(paths[-1], draw.clip_sheet(explanation, clip, colormap))
         return paths
 
     def _facts(self, names: Sequence[str], command: Sequence[str]) -> dict[str, Any]:
@@ -244,6 +241,15 @@ class Explanations(Sequence[Explanation]):
             "versions": _versions(),
             "command": list(command),
         }
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"folder '{folder}' cannot be made ({error.strerror}); choose another --out"
+        ) from error
 
 
 def _task(task: Any) -> str:
@@ -307,15 +313,23 @@ def _names(items: Sequence[Explanation]) -> list[str]:
         parts += [item.method] if len(methods) > 1 else []
         parts += [item.layer] if len(layers) > 1 else []
         slug = "-".join(re.sub(r"[^\w+]+", "-", part.lower()).strip("-") for part in parts)
-        slug = slug.encode()[:120].decode(errors="ignore") or "map"
-        again = names.count(slug) + sum(n.startswith(f"{slug}-copy") for n in names)
-        names.append(f"{slug}-copy{again}" if again else slug)
-    return names
+        names.append(slug.encode()[:120].decode(errors="ignore") or "map")
+    return distinct(names)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that were there before, in whatever case."""
+    found: dict[str, str] = {}
+    for name in names:
+        numbered = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+        new = next(one for one in numbered if one.casefold() not in found)
+        found[new.casefold()] = new
+    return list(found.values())
 
 
 def _save_maps(path: Path, maps: dict[str, Explanation]) -> None:
     """The raw maps in float32; the metadata says for each how it lies on the original."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {
         name: e.cam.detach().float().cpu().contiguous().clone() for name, e in maps.items()
@@ -323,8 +337,8 @@ def _save_maps(path: Path, maps: dict[str, Explanation]) -> None:
     metadata = {
         name: json.dumps(_geometry(e.placement, e.saliency.shape)) for name, e in maps.items()
     }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    with replacing(path) as temporary:  # save_file would hide the file from all but its owner
+        temporary.write_bytes(save(tensors, metadata=metadata))
 
 
 def _geometry(placement: Placement, grid: Sequence[int]) -> dict[str, Any]:
@@ -358,10 +372,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except Exception as error:
-        if not (isinstance(error, OSError) or "SafetensorError" in type(error).__name__):
-            raise
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise OutputError(
-            f"'{path}' cannot be written ({reason}); free some space, or choose another --out"
+            f"'{path}' cannot be written ({error.strerror or error}); free some space, or choose "
+            "another --out"
         ) from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,6 +21,9 @@ from mmcam.types import Adapter, Sample, Window
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
 
+ROUNDING = 1e-6
+"""The share of a window that a clip may be longer than whole windows by rounding alone."""
+
 VIEWS = 10
 """Over how many windows the top labels of a clip are chosen."""
 
@@ -27,14 +32,14 @@ def spans(frames: int, window: float) -> list[tuple[float, float]]:
     """The stretches of a clip that its windows stand for, in frames.
 
     Windows lie end to end from the first frame on; the last is moved back to end with the clip. A
-    clip shorter than a window is one span.
+    clip shorter than a window is one span, and no window is shorter than a frame.
     """
-    if frames <= window:
+    window = max(window, 1.0)
+    count = math.ceil(frames / window - ROUNDING)
+    if count <= 1:
         return [(0.0, float(frames))]
-    starts = [i * window for i in range(int(frames / window))]
-    if starts[-1] + window < frames:
-        starts.append(frames - window)
-    return [(start, start + window) for start in starts]
+    edges = [i * window for i in range(count)]
+    return [*pairwise(edges), (min(edges[-1], frames - window), float(frames))]
 
 
 def sample_window(clip: Clip, span: tuple[float, float], window: Window) -> Sample:
@@ -87,14 +92,14 @@ def explain_clip(
 
 def _top_labels(
     adapter: Adapter, clip: Clip, stretches: Sequence[tuple[float, float]], task: Classes
-) -> list[int]:
+) -> list[int] | None:
     """The classes with the highest mean probability over windows spread evenly over the clip."""
     count = min(VIEWS, len(stretches))
     chosen = [stretches[(2 * i + 1) * len(stretches) // (2 * count)] for i in range(count)]
     mean = torch.stack(list(_probabilities(adapter, clip, chosen, task))).mean(0)
-    # Asking for more labels than there are is the adapter's to refuse.
-    top = mean.topk(min(task.top, len(mean))).indices.tolist()
-    return [int(index) for index in top]
+    if task.top > len(mean):
+        return None  # more than there are: the adapter's to refuse
+    return [int(index) for index in mean.topk(task.top).indices]
 
 
 def _probabilities(

@@ -6,9 +6,9 @@ import contextlib
 import math
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,6 +33,7 @@ DEFAULT_DURATION = 100.0
 """Milliseconds that browsers show a frame whose duration is not told."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Where frames come from; numbers that it is asked for exist."""
 
@@ -76,7 +77,7 @@ class Clip:
         self.height, self.width = reader.height, reader.width
         self._reader: Reader | None = reader
 
-    def read(self, indices: Sequence[int]) -> Frames:
+    def read(self, indices: Iterable[SupportsIndex]) -> Frames:
         """The frames `indices`, counted from 0: any order, repeats allowed, `uint8 [t h w 3]`.
 
         Ascending numbers are fastest. Frames read lately are kept (64 MiB of them), so that
@@ -117,7 +118,7 @@ class Clip:
         return self._reader
 
 
-def open_clip(source: str | Path | np.ndarray, fps: float = FPS) -> Clip:
+def open_clip(source: str | Path | np.ndarray, fps: int | float = FPS) -> Clip:
     """A clip of a video file, an animated picture, a folder of frames or an array.
 
     A folder's frames are its pictures in natural order (frame2 before frame10); hidden and other
@@ -147,7 +148,7 @@ def open_clip(source: str | Path | np.ndarray, fps: float = FPS) -> Clip:
 class _Array:
     """Frames in memory; not copied until they are read."""
 
-    def __init__(self, pixels: Frames, fps: float) -> None:
+    def __init__(self, pixels: Frames, fps: int | float) -> None:
         shape = list(pixels.shape)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             channels_first = pixels.ndim == 4 and 3 in pixels.shape[:2]
@@ -197,7 +198,7 @@ class _Pictures:
 class _Folder(_Pictures):
     """The pictures of a folder."""
 
-    def __init__(self, folder: Path, fps: float) -> None:
+    def __init__(self, folder: Path, fps: int | float) -> None:
         try:
             files = [file for file in folder.iterdir() if _is_frame(file)]
         except OSError as error:
@@ -233,7 +234,7 @@ class _Folder(_Pictures):
 class _Animation(_Pictures):
     """A GIF, WebP or PNG animation; another picture is a clip of one frame."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: int | float) -> None:
         self._path = path
         self._files = contextlib.ExitStack()
         self._image = self._files.enter_context(opened(path))

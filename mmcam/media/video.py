@@ -26,9 +26,11 @@ from mmcam.errors import InputError
 from mmcam.media.images import Picture, check_file
 
 if TYPE_CHECKING:
-    from av import Packet, VideoFrame
+    from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
+else:  # imported where they are used; what checks types at run time need not know them
+    VideoFrame = InputContainer = VideoStream = Any
 
 Matrix = tuple[int, int, int, int]
 """The (a, b, c, d) of a display matrix: (x, y) is shown at (a x + c y, b x + d y), shifted."""
@@ -57,8 +59,8 @@ class Index:
     """Which frames a file holds, in the order they are shown.
 
     `times` are their times in the stream's own unit, or None where they can only be counted.
-    `keys` are the numbers of the frames that decoding can start at. `closed` says that nothing
-    shown before such a frame comes after it in the file, and that it needs nothing before it.
+    `keys` are the numbers of the frames that decoding can start at. `closed` says that this is
+    H.264 in which nothing after such a frame looks back past it.
     """
 
     frames: int
@@ -76,14 +78,14 @@ class Video:
         InputError: the file is missing, broken, or holds no frame of video.
     """
 
-    def __init__(self, path: str, rate: float) -> None:
+    def __init__(self, path: str, rate: int | float) -> None:
         check_file(path)
         self.path = path
         index = _index_by_packets(path)
         self._decoder, first = _first_frame(path, index)
         self._index = self._decoder.index
         self.frames = self._index.frames
-        self.fps = _rate(self._decoder.stream, self._index) or rate
+        self.fps = _rate(self._decoder.stream, self._index) or float(rate)
         self.height, self.width = first.shape[:2]
         self._decord: Any = None
         self._trusts_decord = self._index.closed and self._decoder.upright
@@ -131,7 +133,7 @@ class Video:
                 self._decord = _open_decord(self.path, self.frames)
             frame = self._decord[number]
             # Other libraries switch decord's arrays to their own kind for the whole process.
-            pixels = frame.asnumpy() if hasattr(frame, "asnumpy") else np.array(frame)
+            pixels = frame.asnumpy() if hasattr(frame, "asnumpy") else frame.numpy().copy()
             if pixels.shape == (self.height, self.width, 3):
                 return np.asarray(pixels, np.uint8)
         except Exception:  # not installed, or damage in the file, which PyAV tells or gets past
@@ -238,7 +240,7 @@ class Decoder:
         return pixels if matrix is None else turned(pixels, matrix)
 
 
-def turned(pixels: Picture, matrix: Matrix) -> Picture:
+def turned(pixels: Picture, matrix: Matrix) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
     """A stored picture as it is to be shown; angles between go to the nearest quarter turn."""
     a, b, c, d = matrix
     if abs(b) > abs(a):
@@ -270,7 +272,7 @@ def _index_by_packets(path: str) -> Index | None:
             return None
         times: list[int] = []
         keys: list[int] = []
-        starts_afresh = stream.codec_context.name == "h264"
+        closed = stream.codec_context.name == "h264"
         header = stream.codec_context.extradata or b""
         try:
             for packet in container.demux(stream):
@@ -280,29 +282,22 @@ def _index_by_packets(path: str) -> Index | None:
                     return None
                 if packet.is_keyframe:
                     keys.append(len(times))
-                    starts_afresh = starts_afresh and _is_idr(packet, header)
+                    closed = closed and _is_idr(bytes(packet), header)
                 times.append(packet.pts)
         except av.FFmpegError:
             return None
         if stream.frames not in (0, len(times)):
             return None
-    return _index(np.array(times, np.int64), keys, starts_afresh)
+    return _index(np.array(times, np.int64), keys, closed and keys[:1] == [0])
 
 
-def _index(
-    times: Int64[np.ndarray, " packets"], keys: Sequence[int], starts_afresh: bool
-) -> Index | None:
+def _index(times: Int64[np.ndarray, " packets"], keys: Sequence[int], closed: bool) -> Index | None:
     """The index of packets in the order of the file; `keys` are places in that order."""
     shown = np.sort(times)
     if not len(times) or (np.diff(shown) <= 0).any():
         return None
-    before = np.maximum.accumulate(times)
-    after = np.minimum.accumulate(times[::-1])[::-1]
-    closed = all(after[key] == times[key] == before[key] for key in keys) and keys[:1] == [0]
     numbers = sorted(int(number) for number in np.searchsorted(shown, times[list(keys)]))
-    return Index(
-        frames=len(times), times=shown, keys=tuple(numbers), closed=closed and starts_afresh
-    )
+    return Index(frames=len(times), times=shown, keys=tuple(numbers), closed=closed)
 
 
 def _index_by_frames(path: str) -> Index:
@@ -387,9 +382,8 @@ def _display_matrix(frame: VideoFrame) -> Matrix | None:
     return None if shown_as_stored else (a, b, c, d)
 
 
-def _is_idr(packet: Packet[VideoStream], header: bytes) -> bool:
+def _is_idr(data: bytes, header: bytes) -> bool:
     """Whether an H.264 packet's picture is an IDR: nothing after it looks at what came before."""
-    data = bytes(packet)
     if header[:1] == b"\x01" and len(header) > 4:  # avcC: units behind their length
         width = (header[4] & 3) + 1
         at = 0
@@ -405,13 +399,13 @@ def _is_idr(packet: Packet[VideoStream], header: bytes) -> bool:
 
 
 def _rate(stream: VideoStream, index: Index) -> float:
-    """Frames per second: the stream's own word, unless its frames' times say otherwise; or 0."""
+    """Frames per second: what the stream tells unless its frames' times belie it; 0: unknown."""
     told = float(stream.average_rate or stream.guessed_rate or 0)
     if index.times is None or index.frames < 2 or not stream.time_base:
         return told
     seconds = float(index.times[-1] - index.times[0]) * float(stream.time_base)
     measured = (index.frames - 1) / seconds if seconds > 0 else told
-    return told if abs(told - measured) < 0.02 * measured else measured
+    return told if abs(told - measured) < 0.1 * measured else measured
 
 
 def _open_decord(path: str, frames: int) -> Any:

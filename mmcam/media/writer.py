@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from mmcam.media.images import Picture, check_picture, partial_name, unwritable
 if TYPE_CHECKING:
     from av import VideoCodecContext
     from av.container import OutputContainer
+else:  # imported where they are used; what checks types at run time need not know them
+    VideoCodecContext = OutputContainer = Any
 
 NTSC = (24, 30, 48, 60, 120)
 """Rates that are really n * 1000 / 1001 when they are written 23.976, 29.97, ..."""
@@ -59,7 +61,9 @@ class ClipWriter:
             written, or the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, fps: float | Fraction, height: int, width: int) -> None:
+    def __init__(
+        self, path: str | Path, fps: int | float | Fraction, height: int, width: int
+    ) -> None:
         self.path = Path(path)
         self.rate = exact_rate(fps)
         self.height, self.width = height, width
@@ -145,7 +149,7 @@ class ClipWriter:
             raise unwritable(self.path, error) from error
 
 
-def exact_rate(fps: float | Fraction) -> Fraction:
+def exact_rate(fps: int | float | Fraction) -> Fraction:
     """Frames per second as the fraction that is meant: 29.97 is 30000/1001.
 
     Raises:

@@ -4,6 +4,7 @@ import os
 import resource
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,12 @@ from mmcam.errors import InputError, OutputError
 from mmcam.media import read_image, write_image
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user meets, who does not check shapes and types at run time."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
@@ -57,6 +64,7 @@ def test_exif_orientation_is_undone(tmp_path: Path, picture: np.ndarray, orienta
     assert (read_image(path).pixels == picture).all()
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_does_not_stop_a_good_picture(tmp_path: Path, picture: np.ndarray) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(picture).save(path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff broken")
@@ -228,6 +236,7 @@ def test_a_wrong_array(array: np.ndarray, message: str) -> None:
         read_image(array)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_something_else() -> None:
     with pytest.raises(InputError, match=r"list: not a picture"):
         read_image([1, 2])  # type: ignore[arg-type]
@@ -244,6 +253,7 @@ def test_what_is_written_is_read(tmp_path: Path, picture: np.ndarray) -> None:
     assert os.listdir(tmp_path) == ["a.png"]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
 )

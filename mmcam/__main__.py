@@ -1,0 +1,5 @@
+"""`python -m mmcam` is `mmcam`."""
+
+from mmcam.cli import main
+
+main()

@@ -1,0 +1,557 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import jaxtyping
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmcam.errors import InputError
+from mmcam.media import Clip, open_clip, video
+
+HEIGHT, WIDTH, FRAMES = 64, 96, 50
+BLOCK = 32
+
+VIDEOS = {
+    "closed.mp4": ("libx264", {"bf": "3", "g": "12", "x264-params": "open-gop=0"}),
+    "closed.mkv": ("libx264", {"bf": "3", "g": "12", "x264-params": "open-gop=0"}),
+    "open.mp4": ("libx264", {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0"}),
+    "open.mkv": ("libx264", {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0"}),
+    "refresh.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=12"}),
+    "broadcast.ts": ("libx264", {"bf": "3", "g": "12"}),
+    "raw.h264": ("libx264", {"bf": "3", "g": "12"}),
+    "untimed.avi": ("libx264", {"bf": "3", "g": "12"}),
+    "phone.mp4": ("libx265", {"x265-params": "keyint=12:bframes=4:log-level=none"}),
+    "old.avi": ("mpeg4", {"bf": "2", "g": "12"}),
+    "old.mpg": ("mpeg2video", {"bf": "2", "g": "12"}),
+    "web.webm": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}),
+    "stills.mov": ("mjpeg", {}),
+}
+"""What cameras, sites and data sets give: key frames, orders and times of all kinds."""
+
+TRUSTED = {"closed.mp4", "closed.mkv"}
+"""Those in which decord finds every frame."""
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user meets, who does not check shapes and types at run time."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+def coded(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A frame that shows its number in binary, in six blocks that survive compression."""
+    frame = np.full((height, width, 3), 60, np.uint8)
+    for bit in range(6):
+        row, column = divmod(bit, 3)
+        y, x = row * BLOCK, column * BLOCK
+        frame[y : y + BLOCK, x : x + BLOCK] = 230 if number >> bit & 1 else 20
+    return frame
+
+
+def number_of(frame: np.ndarray) -> int:
+    centres = frame[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].mean(-1)[:2, :3] > 125
+    return sum(1 << bit for bit, lit in enumerate(centres.flatten()) if lit)
+
+
+def numbers(frames: np.ndarray | Clip) -> list[int]:
+    return [number_of(frame) for frame in frames]
+
+
+def encode(
+    path: Path,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    frames: int = FRAMES,
+    muxer: dict[str, str] | None = None,
+) -> Path:
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no {codec} here")
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=30, options=options or {})
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(coded(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which each video is made when it is first asked for."""
+    return tmp_path_factory.mktemp("videos")
+
+
+def made(videos: Path, name: str) -> Path:
+    path = videos / name
+    return path if path.exists() else encode(path, *VIDEOS[name])
+
+
+@pytest.fixture(params=["decord", "pyav"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "pyav":
+        monkeypatch.setitem(sys.modules, "decord", None)  # importing it raises
+    else:
+        pytest.importorskip("decord", reason="decord is not installed", exc_type=ImportError)
+    return str(request.param)
+
+
+# Videos.
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_every_frame_is_found(videos: Path, name: str, backend: str) -> None:
+    with open_clip(made(videos, name)) as clip:
+        assert (clip.frames, clip.height, clip.width) == (FRAMES, HEIGHT, WIDTH)
+        assert clip.fps == (25 if name == "raw.h264" else 30)
+        order = random.Random(0).sample(range(FRAMES), FRAMES)
+        for start in range(0, FRAMES, 5):
+            clip._reader._kept.clear()  # type: ignore[union-attr]
+            some = order[start : start + 5]
+            assert numbers(clip.read(some)) == some
+        assert numbers(clip) == list(range(FRAMES))
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_decord_reads_only_what_it_reads_right(
+    videos: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("decord", reason="decord is not installed")
+    opened = []
+    monkeypatch.setattr(video, "_open_decord", lambda path, frames: opened.append(path))
+    with open_clip(made(videos, name)) as clip:
+        assert numbers(clip.read([FRAMES - 1])) == [FRAMES - 1]  # PyAV steps in
+    assert bool(opened) == (name in TRUSTED)
+
+
+def test_both_backends_give_the_same_pixels(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("decord", reason="decord is not installed")
+    path = made(videos, "closed.mp4")
+    some = [0, 1, 13, 30, FRAMES - 2, FRAMES - 1]
+    with open_clip(path) as clip:
+        by_decord = clip.read(some)
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with open_clip(path) as clip:
+        np.testing.assert_allclose(clip.read(some).astype(int), by_decord, atol=2)
+
+
+def test_decord_in_another_bridge(videos: Path) -> None:
+    """pytorchvideo, for one, makes decord return torch tensors."""
+    decord = pytest.importorskip("decord", reason="decord is not installed")
+    decord.bridge.set_bridge("torch")
+    try:
+        with open_clip(made(videos, "closed.mp4")) as clip:
+            assert numbers(clip.read([20, 7])) == [20, 7]
+            assert clip._reader._decord is not None  # type: ignore[union-attr]
+    finally:
+        decord.bridge.set_bridge("native")
+
+
+def test_any_order_repeats_and_none(videos: Path, backend: str) -> None:
+    with open_clip(made(videos, "closed.mp4")) as clip:
+        assert numbers(clip.read([5, 40, 5, 0])) == [5, 40, 5, 0]
+        assert numbers(clip.read(np.arange(3))) == [0, 1, 2]
+        assert clip.read([]).shape == (0, HEIGHT, WIDTH, 3)
+        assert clip.read([1]).dtype == np.uint8
+
+
+def test_reading_and_iterating_do_not_disturb_each_other(videos: Path, backend: str) -> None:
+    with open_clip(made(videos, "open.mp4")) as clip:
+        for number, frame in enumerate(clip):
+            assert number_of(frame) == number
+            assert numbers(clip.read([FRAMES - 1 - number])) == [FRAMES - 1 - number]
+
+
+def test_onwards_is_not_reopened(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with open_clip(made(videos, "old.avi")) as clip:
+        restarts = []
+        monkeypatch.setattr(video.Decoder, "_restart", lambda self: restarts.append(1))
+        for start in range(0, FRAMES - 8, 4):  # windows that overlap
+            assert numbers(clip.read(range(start, start + 8))) == list(range(start, start + 8))
+        assert not restarts
+
+
+def test_a_clip_of_one_frame(tmp_path: Path, backend: str) -> None:
+    with open_clip(encode(tmp_path / "one.mp4", frames=1)) as clip:
+        assert clip.frames == 1
+        assert clip.fps > 0
+        assert clip.read([0, 0]).shape == (2, HEIGHT, WIDTH, 3)
+        assert numbers(clip) == [0]
+
+
+FIXED = 1 << 16
+SHOWN = {
+    (1, 0, 0, 1): lambda stored: stored,
+    (0, 1, -1, 0): lambda stored: np.rot90(stored, -1),
+    (-1, 0, 0, -1): lambda stored: np.rot90(stored, 2),
+    (0, -1, 1, 0): lambda stored: np.rot90(stored, 1),
+    (-1, 0, 0, 1): np.fliplr,
+    (1, 0, 0, -1): np.flipud,
+    (0, 1, 1, 0): lambda stored: stored.swapaxes(0, 1),
+    (0, 0, 0, 0): lambda stored: stored,  # meaningless, yet found in files
+}
+
+
+@pytest.mark.parametrize("matrix", SHOWN)
+def test_a_turned_phone_clip_is_upright(
+    videos: Path, tmp_path: Path, matrix: tuple[int, int, int, int], backend: str
+) -> None:
+    """The track header of an MP4 says how its frames are shown: (x, y) at (ax + cy, bx + dy)."""
+    data = bytearray(made(videos, "closed.mp4").read_bytes())
+    a, b, c, d = (FIXED * value for value in matrix)
+    upright = struct.pack(">9i", FIXED, 0, 0, 0, FIXED, 0, 0, 0, 1 << 30)
+    at = data.index(upright, data.index(b"tkhd"))
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path = tmp_path / "turned.mp4"
+    path.write_bytes(data)
+    with open_clip(path) as clip:
+        expected = SHOWN[matrix](coded(37)).shape
+        assert (clip.height, clip.width, 3) == expected
+        for frame in (clip.read([37])[0], list(clip)[37]):
+            np.testing.assert_allclose(frame.astype(int), SHOWN[matrix](coded(37)), atol=40)
+
+
+@pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "cut.ts"])
+def test_a_file_cut_short_has_the_frames_that_are_left(
+    tmp_path: Path, name: str, backend: str
+) -> None:
+    muxer = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    path = encode(tmp_path / name, "libx264", {"bf": "2", "g": "12"}, muxer=muxer)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    with open_clip(path) as clip:
+        assert 10 < clip.frames < FRAMES
+        left = list(range(clip.frames))
+        assert numbers(clip)[:-1] == left[:-1]  # the last one may be half there
+        assert numbers(clip.read(left))[:-1] == left[:-1]
+        assert numbers(clip) == numbers(clip.read(left))
+
+
+@pytest.mark.parametrize("name", ["excerpt.mkv", "excerpt.mp4"])
+def test_an_excerpt_starts_where_it_can_be_decoded(
+    videos: Path, tmp_path: Path, name: str, backend: str
+) -> None:
+    """Cut without encoding anew: what leads its first key frame needs frames that are gone."""
+    path = tmp_path / name
+    with av.open(str(made(videos, "open.mkv"))) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        second_key = [at for at, packet in enumerate(packets) if packet.is_keyframe][1]
+        for packet in packets[second_key:]:
+            packet.stream = stream
+            target.mux(packet)
+    with open_clip(path) as clip:
+        read = numbers(clip)
+        assert read == list(range(FRAMES - clip.frames, FRAMES))
+        assert 30 < clip.frames < FRAMES
+        assert numbers(clip.read(range(clip.frames))) == read
+
+
+def test_damage_in_the_middle_is_told_where_it_is(
+    videos: Path, tmp_path: Path, backend: str
+) -> None:
+    source = made(videos, "closed.mp4")
+    with av.open(str(source)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    packets = sorted(packets, key=lambda packet: packet.pts)
+    data = bytearray(source.read_bytes())
+    lost = 30
+    data[packets[lost].pos : packets[lost].pos + packets[lost].size] = bytes(packets[lost].size)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    with open_clip(path) as clip:
+        with pytest.raises(InputError, match=f"frame {lost} of {FRAMES} cannot be decoded.*ffmpeg"):
+            clip.read([lost])
+        assert numbers(clip.read([3, FRAMES - 1])) == [3, FRAMES - 1]
+        with pytest.raises(InputError, match=f"frame {lost} "):
+            list(clip)
+
+
+@pytest.fixture(scope="module")
+def fresh_process(videos: Path) -> dict[str, int]:
+    """What a process sees that does nothing but iterate a clip of 200 frames of 0.9 MB."""
+    path = videos / "long.mp4"
+    still = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        for _ in range(200):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(still, format="rgb24")))
+        container.mux(stream.encode(None))
+    code = f"""
+import json, resource, sys
+from mmcam.media import open_clip
+imported = len({{"av", "decord"}} & set(sys.modules))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with open_clip({str(path)!r}) as clip:
+    for number, frame in enumerate(clip):
+        if number == 30:
+            early = peak()
+print(json.dumps({{"imported": imported, "grown": peak() - early, "frames": number + 1}}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return dict(json.loads(run.stdout))
+
+
+def test_memory_does_not_grow_with_length(fresh_process: dict[str, int]) -> None:
+    assert fresh_process["frames"] == 200
+    kilobytes = fresh_process["grown"] / (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 20 * 900  # a few of the 170 frames that came after
+
+
+def test_importing_imports_no_video_library(fresh_process: dict[str, int]) -> None:
+    assert fresh_process["imported"] == 0
+
+
+# Videos that are none.
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    for name in ("nowhere.mp4", "nowhere.gif"):
+        with pytest.raises(InputError, match=f"{name}: there is no such file"):
+            open_clip(tmp_path / name)
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.gif"):
+        (tmp_path / name).touch()
+        with pytest.raises(InputError, match="is empty"):
+            open_clip(tmp_path / name)
+
+
+def test_no_video_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"not a video at all" * 100)
+    with pytest.raises(InputError, match=r"not a video that can be read.*ffmpeg"):
+        open_clip(tmp_path / "a.mp4")
+
+
+def test_text_is_not_drawn_as_video(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("FFmpeg would draw this. " * 100)
+    with pytest.raises(InputError):
+        open_clip(tmp_path / "a.txt")
+
+
+def test_sound_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(InputError, match="there is no video in this file"):
+        open_clip(path)
+
+
+def test_no_frames(videos: Path, tmp_path: Path) -> None:
+    """A header that is whole, with nothing behind it."""
+    data = made(videos, "closed.mkv").read_bytes()
+    path = tmp_path / "a.mkv"
+    path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # the first cluster of frames
+    with pytest.raises(InputError):
+        open_clip(path)
+
+
+@pytest.mark.parametrize("index", [-1, FRAMES])
+def test_a_frame_that_is_not_there(videos: Path, index: int) -> None:
+    with (
+        open_clip(made(videos, "closed.mp4")) as clip,
+        pytest.raises(InputError, match=f"no frame {index}; its frames are 0 to {FRAMES - 1}"),
+    ):
+        clip.read([0, index])
+
+
+def test_a_closed_clip(videos: Path) -> None:
+    clip = open_clip(made(videos, "closed.mp4"))
+    clip.close()
+    clip.close()
+    with pytest.raises(InputError, match="closed"):
+        clip.read([0])
+    with pytest.raises(InputError, match="closed"):
+        iter(clip)
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_a_rate_that_is_none(fps: float) -> None:
+    with pytest.raises(InputError, match="not a rate"):
+        open_clip(np.zeros((1, 4, 4, 3), np.uint8), fps=fps)
+
+
+# Animated pictures.
+
+
+@pytest.fixture
+def colours() -> list[np.ndarray]:
+    """Frames that survive a palette: one colour each, and a corner that tells what is up."""
+    frames = [np.full((6, 8, 3), 20 * number, np.uint8) for number in range(12)]
+    for frame in frames:
+        frame[0, 0] = 255
+    return frames
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_animations(tmp_path: Path, colours: list[np.ndarray], suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    first, *rest = map(Image.fromarray, colours)
+    options = {"lossless": True} if suffix == "webp" else {}
+    first.save(path, save_all=True, append_images=rest, duration=40, loop=0, **options)
+    with open_clip(path) as clip:
+        assert clip.frames == 12
+        assert clip.fps == pytest.approx(25)
+        assert (np.stack(list(clip)) == colours).all()
+        assert (clip.read([11, 2, 2]) == [colours[11], colours[2], colours[2]]).all()
+
+
+def test_a_truncated_gif(tmp_path: Path, colours: list[np.ndarray]) -> None:
+    path = tmp_path / "a.gif"
+    first, *rest = map(Image.fromarray, colours)
+    first.save(path, save_all=True, append_images=rest, duration=40)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with open_clip(path) as clip:
+        assert 3 < clip.frames < 12
+        assert (np.stack(list(clip)) == colours[: clip.frames]).all()
+
+
+def test_a_broken_gif(tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(b"GIF89a" + bytes(7) + b"\xff" * 50)
+    with pytest.raises(InputError):
+        open_clip(tmp_path / "a.gif")
+
+
+def test_a_gif_that_is_a_video(videos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    path.write_bytes(made(videos, "closed.mp4").read_bytes())
+    with open_clip(path) as clip:
+        assert numbers(clip.read([7])) == [7]
+
+
+def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
+    Image.fromarray(coded(9)).save(tmp_path / "a.png")
+    with open_clip(tmp_path / "a.png", fps=10) as clip:
+        assert (clip.frames, clip.fps) == (1, 10)
+        assert (clip.read([0])[0] == coded(9)).all()
+
+
+# Folders.
+
+
+def test_a_folder_in_natural_order(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.fromarray(coded(number)).save(tmp_path / f"Frame{number}.PNG")
+    (tmp_path / "notes.txt").write_text("not a frame")
+    (tmp_path / "._Frame1.PNG").write_text("what some systems leave behind")
+    with open_clip(tmp_path) as clip:
+        assert (clip.path, clip.frames, clip.fps) == (str(tmp_path), 12, 25)
+        assert (np.stack(list(clip)) == [coded(number) for number in range(12)]).all()
+        assert (clip.read([10, 2]) == [coded(10), coded(2)]).all()
+    with open_clip(str(tmp_path), fps=12.5) as clip:
+        assert clip.fps == 12.5
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no pictures in this folder"):
+        open_clip(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(64, 95), (96, 64)])
+def test_a_folder_of_several_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.fromarray(coded(0)).save(tmp_path / "1.png")
+    Image.new("RGB", size[::-1]).save(tmp_path / "2.png")
+    message = rf"2\.png: {size[1]} x {size[0]} pixels, the first frame has 96 x 64"
+    if size == (96, 64):  # it might have been stored turned
+        with open_clip(tmp_path) as clip, pytest.raises(InputError, match=message):
+            list(clip)
+    else:
+        with pytest.raises(InputError, match=message):
+            open_clip(tmp_path)
+
+
+def test_a_folder_with_a_broken_frame(tmp_path: Path) -> None:
+    Image.fromarray(coded(0)).save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_text("broken")
+    with pytest.raises(InputError, match=r"2\.png"):
+        open_clip(tmp_path)
+
+
+# Arrays.
+
+
+def test_an_array() -> None:
+    pixels = np.stack([coded(number) for number in range(5)])
+    with open_clip(pixels, fps=12) as clip:
+        assert (clip.path, clip.frames, clip.fps) == ("array", 5, 12)
+        assert clip.source is pixels
+        assert (clip.height, clip.width) == (HEIGHT, WIDTH)
+        assert numbers(clip.read([4, 0, 0])) == [4, 0, 0]
+        assert numbers(clip) == [0, 1, 2, 3, 4]
+        clip.read([0])[:] = 0
+        next(iter(clip))[:] = 0
+        assert (pixels[0] == coded(0)).all()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 4, 4, 3)), "float64"),
+        (np.zeros((4, 4, 3), np.uint8), r"\[4, 4, 3\]"),
+        (np.zeros((2, 3, 4, 4), np.uint8), r"channels first"),
+        (np.zeros((0, 4, 4, 3), np.uint8), "holds no frames"),
+    ],
+)
+def test_a_wrong_array(array: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_clip(array)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_something_else() -> None:
+    with pytest.raises(InputError, match="int: not a clip"):
+        open_clip(7)  # type: ignore[arg-type]
+
+
+# Real clips.
+
+REAL = {
+    "asl_book.mkv": (109, 30, 480, 640),
+    "flipping_a_pancake.mkv": (310, 30, 240, 426),
+    "mmaction_arm_wrestling.mp4": (280, 28, 256, 340),
+    "mmaction_cleaning_pool.mp4": (300, 30, 256, 340),
+    "mmaction_cleaning_pool_32f.mp4": (32, 30, 256, 340),
+    "torchvideo_high_jump.mp4": (247, 30, 256, 452),
+    "v_ApplyEyeMakeup_g01_c01.avi": (164, 25, 240, 320),
+}
+
+
+@pytest.fixture
+def real() -> Path:
+    if "MMCAM_ASSETS" not in os.environ:
+        pytest.skip("MMCAM_ASSETS does not name the folder of real clips")
+    return Path(os.environ["MMCAM_ASSETS"]) / "video" / "clips"
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", REAL)
+def test_real_clips(real: Path, name: str, backend: str) -> None:
+    """Frames read at random, by either backend, are those that PyAV decodes from the start."""
+    with open_clip(real / name) as clip:
+        assert (clip.frames, clip.fps, clip.height, clip.width) == REAL[name]
+        last = clip.frames - 1
+        wanted = [last, 0, 1, last - 1, last // 2, last // 3, last - 2]
+        read = dict(zip(wanted, clip.read(wanted), strict=True))
+        for number, frame in enumerate(clip):
+            if number in read:
+                np.testing.assert_allclose(frame.astype(int), read.pop(number), atol=2)
+    assert not read
+    assert number == last
