@@ -60,7 +60,7 @@ class Classifier:
         """What a video model sees at once; None for a model of pictures."""
         return self.preprocess.window
 
-    def prepare(self, samples: Sequence[Sample], task: Classes) -> Inputs:
+    def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The samples preprocessed and stacked, on the model's device and in its number type.
 
         Raises:
@@ -107,12 +107,17 @@ class Classifier:
             )
         return logits
 
-    def targets(self, output: Any, task: Classes) -> list[list[Target]]:
+    def targets(self, output: Any, task: Any) -> list[list[Target]]:
         """The named classes for every sample, or each sample's own top ones.
 
         Raises:
             LabelError: an unknown or ambiguous label; more top labels than classes.
         """
+        if not isinstance(task, Classes):
+            raise LabelError(
+                f"{self.name} is not asked by {task!r}; give Classes([...]), Actions([...]) or a "
+                "list of Target"
+            )
         logits = self.logits(output)
         classes = logits.shape[1]
         if task.labels is not None:

@@ -14,11 +14,12 @@ from mmcam.errors import ModelError, nearest
 from mmcam.grids import fold
 
 LAYERS: dict[str, str] = {
-    "coat": "serial_blocks4.-1.norm1",
+    "coat_": "serial_blocks4.-1.norm1",
     "pit": "transformers.2.blocks.-1.norm1",
     "twins": "blocks.3.-1",
     "mvitv2": "stages.3",
     "hrnet": "final_layer",
+    "xcit": "blocks.-1",
     "tnt": "blocks.-1.norm_out",
     "crossvit": "blocks.2.blocks.1",
 }

@@ -1,34 +1,40 @@
 """Time and peak memory of mmcam beside other tools and beside the bare forward, in one run.
 
-    pip install "mmcam[bench]"                         # the other tools; missing ones are left out
-    python examples/benchmark.py                       # everything, some twenty minutes on two cores
+    pip install "mmcam[bench]"             # the other tools; missing ones are left out
+    python examples/benchmark.py           # everything, half an hour on two cores
     python examples/benchmark.py --models r3d_18 --batches 1 --no-memory
-    python examples/benchmark.py --quick               # two small networks, a minute
+    python examples/benchmark.py --quick   # two small networks
     python examples/benchmark.py --device cuda --json benchmark.json
+
+On a machine that is not idle, OMP_NUM_THREADS=1 gives steadier ratios.
 
 What is compared: Grad-CAM and Guided Grad-CAM of one class at the last convolutional layer, on
 networks with random weights. Every tool gets the same input tensor, the same layer, the same class
 and a copy of the model of its own; what can be built once is built before the clock starts. Rows:
 
-- bare forward: the model under `torch.inference_mode()`; all ratios are to this one.
+- bare forward: the model under `torch.inference_mode()`.
 - forward+backward: the plain gradient at the pixels with frozen parameters.
 - mmcam: tensor in, raw map tensor out (capture, gradient, method); what the other tools' calls do.
-- mmcam.explain: the one-line call, from 8-bit arrays; with preprocessing, probabilities, results.
+- mmcam.explain: the one-line call from 8-bit arrays: preprocessing, probabilities, `Explanations`.
 
 Agreement: each tool's result is compared with ours, composed into the form that the tool returns,
 before it is timed; "differs" says that the largest difference is over 0.1 % of the largest value.
 
 Time: after a warm-up, each round calls every tool once, in an order drawn anew, with the garbage
-collector off. The ratio is the median over rounds of the call's time to that of the bare forward of
-the same round, so that a machine that slows down slows both. Milliseconds are medians.
+collector off. A ratio is the median over rounds of the call's time to that of the baseline in the
+same round, so that a machine that slows down slows both. Milliseconds are medians.
 
 Memory: each number is from a process of its own, which builds the model and the input, lets the
-tool explain a network of a few kilobytes (so that its libraries are loaded, but nothing of the size
-measured is allocated), and then explains once. It is the highest point reached during this call,
-above what was held just before it. On CUDA that is `torch.cuda.max_memory_allocated`. On a CPU it is
-the resident set: its high-water mark is reset before the call where Linux allows it (elsewhere
-a call that stays under the peak of start-up reads as nothing), and blocks from 64 KiB on are given
-back to the system when they are freed, so that memory left over from start-up cannot hide any.
+tool explain a network of a few kilobytes (its libraries are then loaded, and nothing of the size
+that is measured was allocated), and explains once. It is the highest point that this call reaches
+above what was held just before it, so weights and input do not count. On CUDA it is
+`torch.cuda.max_memory_allocated`. On a CPU it is the resident set: its high-water mark is reset
+before the call where Linux allows it (elsewhere, what stays under the peak of start-up reads as
+nothing), and blocks from 64 KiB on go back to the system as soon as they are freed, so that what
+start-up left over cannot hide any.
+
+The columns `t/` and `m/` are ratios of time and memory: to the bare forward, and to
+forward+backward (f+b). Behind our rows stand the bars that they are held to.
 """
 
 from __future__ import annotations
@@ -40,7 +46,6 @@ import os
 import platform
 import random
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -115,15 +120,20 @@ class Row:
 
 
 def difference(made: Tensor, expected: Tensor) -> float:
-    """The largest difference as a share of the largest expected value."""
+    """The largest difference as a share of the largest expected value.
+
+    Raises:
+        ValueError: their shapes differ.
+    """
     made, expected = made.detach().double().cpu(), expected.detach().double().cpu()
     if made.shape != expected.shape:
-        return float("inf")
-    return float((made - expected).abs().max() / expected.abs().max())
+        raise ValueError(f"the result is {tuple(made.shape)}, not {tuple(expected.shape)}")
+    largest = float((made - expected).abs().max())
+    return largest / (float(expected.abs().max()) or 1.0)
 
 
 def first_call(tool: Tool, case: Case, reference: Reference) -> tuple[Run | None, dict[str, Any]]:
-    """The tool made ready and called once, and how its row begins. No Run where it has no result."""
+    """The tool made ready and called once, if it can be, and how its row begins."""
     if not tool.installed:
         return None, {"status": "missing", "note": f"{tool.module} is not installed"}
     if reason := tool.limits(case):
@@ -240,6 +250,8 @@ def high_water(reset: bool = False) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     if found:
         return int(found[1]) * 1024
+    import resource
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
@@ -261,7 +273,7 @@ def compare(model: str, method: str, case: Case, settings: argparse.Namespace) -
     )
     rows = []
     for name, values in begun.items():
-        columns = time_columns.get(name, {}) | memory_columns.get(name, {})
+        columns: dict[str, Any] = time_columns.get(name, {}) | memory_columns.get(name, {})
         rows.append(
             Row(
                 model=model,
@@ -277,10 +289,10 @@ def compare(model: str, method: str, case: Case, settings: argparse.Namespace) -
     return rows
 
 
-def verdicts(method: str, columns: dict[str, float]) -> dict[str, str]:
+def verdicts(method: str, columns: dict[str, Any]) -> dict[str, str]:
     """For each bar whether a row of ours is under it, to the two digits that are printed."""
     return {
-        key: f"{'PASS' if round(columns[key], 2) <= bar else 'over'} {bar:.2f}"
+        key: f"{bar:.2f} {'PASS' if round(columns[key], 2) <= bar else 'over'}"
         for key, bar in BARS[method].items()
         if key in columns
     }
@@ -345,7 +357,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, help="default: 11")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--quick", action="store_true", help="small models, batch 1, 3 rounds")
-    parser.add_argument("--device", default="cpu", help="as torch names it; default: cpu")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows there")
     parser.add_argument("--memory-child", nargs=5, help=argparse.SUPPRESS)
     settings = parser.parse_args(arguments)
@@ -373,7 +385,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(peak_of(model, int(batch), method, tool, int(index), settings.device))
         return
     report = environment(settings.device) | {"rounds": settings.rounds, "bars": BARS}
-    print(json.dumps(report | {"bars": None}, indent=None))
+    for part in ("versions", "machine"):
+        print(", ".join(f"{key} {value}" for key, value in report[part].items()))
     rows: list[Row] = []
     for model in settings.models:
         for batch in settings.batches:

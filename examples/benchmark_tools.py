@@ -127,7 +127,7 @@ def build_case(name: str, batch: int, device: str) -> Case:
 
 
 def stand_in(rank: int, device: str) -> Case:
-    """A question about a network of a few kilobytes, to load every library that a tool uses."""
+    """A question about a network of a few kilobytes, to load all that a tool uses."""
     conv, norm, pool = (
         (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d)
         if rank == 2
@@ -183,7 +183,7 @@ def _min_max(maps: Tensor) -> Tensor:
 
 
 def ours(case: Case, guided: bool = False) -> Reference:
-    """mmcam with tensors ready: one forward recorded, one gradient (or two), one method."""
+    """Our engine with tensors ready: one forward recorded, one gradient (or two), one method."""
     target = mmcam.Target.logit(case.index)
     pixels = case.pixels.detach()
     start = pixels if guided else None
@@ -239,18 +239,20 @@ def mmcam_explain(case: Case, method: str) -> Run:
     """
     recipe = preprocess_of(case.space)
     model = mmcam.wrap(case.model, recipe, layer=case.layer)
-    clip = recipe.window is not None
-    source = case.arrays.reshape(-1, *case.arrays.shape[2:]) if clip else list(case.arrays)
     task = mmcam.Classes([case.index])
-    axis = 0 if method == "gradcam" else 1
+    batch = len(case.arrays)
 
-    def run() -> Tensor:
-        made = mmcam.explain(model, source, task, method=method, batch=len(case.arrays))
-        if clip:  # the windows lie end to end in time
-            return torch.stack(made[0].cam.chunk(len(case.arrays), axis))
+    def pictures() -> Tensor:
+        made = mmcam.explain(model, list(case.arrays), task, method=method, batch=batch)
         return torch.stack([one[0].cam for one in made])
 
-    return run
+    def clip() -> Tensor:
+        frames = case.arrays.reshape(-1, *case.arrays.shape[2:])
+        made = mmcam.explain(model, frames, task, method=method, batch=batch)
+        # The windows' maps lie end to end in time, behind the colours of a product.
+        return torch.stack(made[0].cam.chunk(batch, 0 if method == "gradcam" else 1))
+
+    return pictures if recipe.window is None else clip
 
 
 def captum_map(case: Case) -> Run:
@@ -260,7 +262,7 @@ def captum_map(case: Case) -> Run:
     extractor = LayerGradCam(case.model, case.module)
 
     def run() -> Tensor:
-        made = extractor.attribute(case.pixels, target=case.index, relu_attributions=True)
+        made: Tensor = extractor.attribute(case.pixels, target=case.index, relu_attributions=True)
         return made.detach()[:, 0]
 
     return run
@@ -275,7 +277,7 @@ def captum_product(case: Case) -> Run:
 
     def run() -> Tensor:
         pixels = case.pixels.clone().requires_grad_(True)
-        made = extractor.attribute(pixels, target=case.index, interpolate_mode=mode)
+        made: Tensor = extractor.attribute(pixels, target=case.index, interpolate_mode=mode)
         return made.detach()
 
     return run
@@ -314,7 +316,8 @@ def gradcam_product(case: Case) -> Run:
 
     def run() -> Tensor:
         gradient = guided(case.pixels.clone(), target_category=case.index)
-        return torch.from_numpy(gradient).movedim(-1, 0)[None] * cam()
+        made: Tensor = torch.from_numpy(gradient).movedim(-1, 0)[None] * cam()
+        return made
 
     return run
 
@@ -371,7 +374,9 @@ TOOLS: dict[str, dict[str, Tool]] = {
         BARE: Tool(bare),
         BACKWARD: Tool(forward_backward),
         "mmcam": Tool(mmcam_product, Reference.product),
-        "mmcam.explain": Tool(lambda case: mmcam_explain(case, "guided-gradcam"), Reference.product),
+        "mmcam.explain": Tool(
+            lambda case: mmcam_explain(case, "guided-gradcam"), Reference.product
+        ),
         "captum": Tool(captum_product, Reference.product, "captum"),
         "grad-cam": Tool(
             gradcam_product, Reference.scaled_product, "pytorch_grad_cam", one_picture

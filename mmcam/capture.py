@@ -90,7 +90,9 @@ def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
         for key, item in output.items():
             changed = map_tensor(item, change)
             if changed is not None:
-                return type(output)(**{**output, key: changed})
+                items = {**output, key: changed}
+                named = all(isinstance(name, str) for name in items)
+                return type(output)(**items) if named else type(output)(items)
     return None
 
 
@@ -149,7 +151,12 @@ def tapped(
         for stem in wanted:
             module = model.get_submodule(stem)
             stack.callback(module.register_forward_hook(hook_for(stem)).remove)
-        yield check
+
+        def done() -> None:
+            stack.close()  # what runs after this forward is not tapped
+            check()
+
+        yield done
 
 
 def _kind(output: Any) -> str:

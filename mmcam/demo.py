@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmcam import draw
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.preprocess import Preprocess
 from mmcam.explain import explain
 from mmcam.media import write_image
 from mmcam.models import wrap
+from mmcam.render import overlay, sheet
 from mmcam.store import Explanations
 from mmcam.tasks import Actions, Classes
 from mmcam.types import Pixels, Sample
@@ -113,9 +115,24 @@ def run(folder: Path) -> Iterator[str]:
         Classes(tuple(COLOURS)),
     )
     yield from _saved(found, folder / "picture")
-    write_image(folder / "picture" / "original.png", picture)
     moved = explain(model(clips=True), clip(), Actions(["red moves", "blue moves", "green moves"]))
     yield from _saved(moved, folder / "clip")
+    write_image(folder / "demo.png", _sheet(found, picture, moved))
+    yield f"Look at {folder / 'demo.png'} first."
+
+
+def _sheet(found: Explanations, picture: Pixels, moved: Explanations) -> Pixels:
+    """The picture's maps, and below them frames of the clip: red in the first row, then blue."""
+    frames = range(2, FRAMES, 8)
+    tiles = [(picture, "picture", "")]
+    tiles += [draw.tile(explanation, picture) for explanation in found]
+    for explanation in moved[:2]:
+        heatmaps = explanation.heatmap(frames)
+        tiles += [
+            (overlay(pixels, heatmap), explanation.label, f"frame {frame} of the clip")
+            for frame, pixels, heatmap in zip(frames, clip()[frames], heatmaps, strict=True)
+        ]
+    return sheet(tiles, columns=4)
 
 
 def _saved(found: Explanations, folder: Path) -> Iterator[str]:

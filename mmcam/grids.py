@@ -63,13 +63,18 @@ def fold(
 
 
 def _channels_last(shape: Sequence[int], space: Sequence[int]) -> bool:
-    """Whether the proportions of the input are those of the middle axes, not of the last ones."""
+    """Whether the proportions of the input are those of the middle axes, not of the last ones.
 
-    def misfit(height: int, width: int) -> float:
-        return abs(math.log(height / width) - math.log(space[-2] / space[-1]))
+    Channels come first where the last axes have these proportions up to the rounding of a cell.
+    """
+    height, width = space[-2:]
 
-    first, last = misfit(shape[-2], shape[-1]), misfit(shape[-3], shape[-2])
-    return last < first
+    def misfit(rows: int, columns: int) -> float:
+        return abs(math.log(rows / columns) - math.log(height / width))
+
+    if abs(shape[-2] * width - shape[-1] * height) <= max(height, width):
+        return False
+    return misfit(shape[-3], shape[-2]) < misfit(shape[-2], shape[-1])
 
 
 def token_grid(

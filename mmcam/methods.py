@@ -64,7 +64,8 @@ def grad_cam_framewise(activation: Grid, gradient: Grid) -> Cam:
 
     On pictures it is Grad-CAM.
     """
-    return (activation * gradient.mean((-2, -1), keepdim=True)).sum(1).relu()
+    space = tuple(range(2, gradient.ndim))[-2:]
+    return (activation * gradient.mean(space, keepdim=True)).sum(1).relu()
 
 
 def _plus_plus_weights(activation: Grid, gradient: Grid, rectify: bool) -> Tensor:
@@ -210,7 +211,7 @@ CAMS: dict[str, Method] = {
     "elementwise": Method(
         compute=elementwise_grad_cam,
         summary="positive part of gradient times activation, then the sum",
-        source="Pillai and Pirsiavash 2021",
+        source="as in pytorch-grad-cam (GradCAMElementWise)",
     ),
     "eigencam": Method(
         compute=eigen_cam,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,7 @@ class Rescorer:
 
             with untouched(self.adapter.model), torch.no_grad():
                 with tapped(self.adapter.model, [layer], drop):
-                    output = self.adapter.forward(self.inputs)
+                    output = self.adapter.forward(self._fresh(self.inputs))
                 scores.append(self.target.score(output).float())
         return torch.cat(scores)
 
@@ -60,9 +60,14 @@ class Rescorer:
         return folded[0].flatten(1).long()
 
     def _run(self, pixels: Tensor) -> Tensor:
-        inputs = self.inputs.repeated(pixels)
+        inputs = self._fresh(self.inputs.repeated(pixels))
         with untouched(self.adapter.model), torch.no_grad():
             return self.target.score(self.adapter.forward(inputs)).float()
+
+    @staticmethod
+    def _fresh(inputs: Inputs) -> Inputs:
+        """A copy for one forward: a model may work on its input in place."""
+        return replace(inputs, pixels=inputs.pixels.clone())
 
 
 def score_cam(
@@ -85,7 +90,7 @@ def score_cam(
         low, high = flat.amin(1), flat.amax(1)
         width = torch.where(high > low, high - low, 1)
         shape = (-1, *[1] * (masks.ndim - 1))
-        masks = (masks - low.view(shape)) / width.view(shape)
+        masks = ((masks - low.view(shape)) / width.view(shape)).to(pixels.dtype)
         rises.append(score(pixels[None] * masks[:, None]) - empty)
     weights = torch.cat(rises).softmax(0).to(activation.dtype)
     return weighted_sum(activation[None], weights[None])[0].relu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -135,6 +135,7 @@ class Weights:
     sha256: str | None = None
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """What a family of models has to say about itself to be explained."""
 

@@ -14,7 +14,8 @@ from mmcam.adapters.recipe import Recipe
 from mmcam.models import build
 
 CLASSES = 5
-Space = tuple[int, ...]
+COUNTS = {"timm": "num_classes", "hf": "num_labels", "pytorchvideo": "model_num_class"}
+"""What a family calls the number of classes."""
 
 
 class Tiny(NamedTuple):
@@ -22,22 +23,31 @@ class Tiny(NamedTuple):
 
     family: str
     name: str
-    space: Space
-    args: Mapping[str, Any] = {}
-    layer: str | None = None
+    space: tuple[int, ...]
+    args: Mapping[str, Any]
+    layer: str | None
     """The layer to probe; the default layer when None."""
-    slack: int = 0
+    slack: int
     """How many cells off its patch the strongest change may lie: strided convolutions overlap."""
-    module: Callable[[], nn.Module] | None = None
-    """Builds the model where its library's own builder has no small one."""
+    bumps: bool
+    """Whether its convolutions get positive weights, under which a patch spreads as a bump."""
+    module: Callable[[], nn.Module] | None
+    """Builds the model where torchvision's own builder has no small one."""
 
     def __str__(self) -> str:
-        return f"{self.family}-{self.name or self.family}-{self.layer or 'default'}"
+        return f"{self.family}-{self.name or self.family}"
 
     def build(self) -> Classifier:
-        """The adapter, the same weights every time."""
+        """The adapter, with the same weights every time."""
         torch.manual_seed(0)
-        recipe = Recipe(family=self.family, name=self.name, args=self.args, pretrained=False)
+        *frames, height, width = self.space
+        recipe = Recipe(
+            family=self.family,
+            name=self.name,
+            args=self.args,
+            pretrained=False,
+            preprocess={"resize": (height, width), "frames": frames[0] if frames else None},
+        )
         if self.module is None:
             adapter = build(recipe)
         else:
@@ -45,16 +55,37 @@ class Tiny(NamedTuple):
             with mock.patch("torchvision.models.get_model", lambda *_, **__: module):
                 adapter = build(recipe)
         assert isinstance(adapter, Classifier)
-        enliven(adapter.model)
+        ready(adapter.model, self.bumps)
         return adapter
 
 
 @torch.no_grad()
-def enliven(model: nn.Module) -> None:
-    """Weights that keep the size of what flows through (He et al. 2015), in heads of zeros too."""
+def ready(model: nn.Module, bumps: bool) -> None:
+    """No weights of zero, as some heads start with; kernels that average, where asked for."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            module.weight.normal_(std=(2 / module.weight[0].numel()) ** 0.5)
+            if not module.weight.any():
+                module.weight.normal_(std=0.02)
+            if bumps and not isinstance(module, nn.Linear):
+                flat = torch.rand(module.weight.shape[:2]) * 2 / module.weight[0].numel()
+                module.weight.copy_(flat.view(*flat.shape, *[1] * (module.weight.ndim - 2)))
+
+
+def tiny(
+    model: str,
+    space: tuple[int, ...],
+    *,
+    layer: str | None = None,
+    slack: int = 0,
+    bumps: bool = False,
+    module: Callable[[], nn.Module] | None = None,
+    **args: Any,
+) -> Tiny:
+    """A row of the tables below."""
+    family, _, name = model.partition(":")
+    if family in COUNTS and not name.startswith("mvit_base"):
+        args.setdefault(COUNTS[family], CLASSES)
+    return Tiny(family, name, space, args, layer, slack or int(bumps), bumps, module)
 
 
 def vit() -> nn.Module:
@@ -63,45 +94,25 @@ def vit() -> nn.Module:
     return VisionTransformer(48, 8, 2, 2, 16, 32, num_classes=CLASSES)
 
 
-def swin(version: int) -> nn.Module:
-    from torchvision.models import SwinTransformer, swin_transformer
+def swin() -> nn.Module:
+    from torchvision.models import SwinTransformer
 
-    kinds = (
-        {}
-        if version == 1
-        else {
-            "block": swin_transformer.SwinTransformerBlockV2,
-            "downsample_layer": swin_transformer.PatchMergingV2,
-        }
-    )
-    return SwinTransformer([4, 4], 8, [1, 1], [1, 2], [2, 2], num_classes=CLASSES, **kinds)
+    return SwinTransformer([4, 4], 8, [1, 1], [1, 2], [2, 2], num_classes=CLASSES)
 
 
-def maxvit() -> nn.Module:
-    from torchvision.models import MaxVit
+def swin_v2() -> nn.Module:
+    from torchvision.models import SwinTransformer
+    from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
-    return MaxVit((64, 64), 8, 2, [8, 16], [1, 1], 4, 0.0, num_classes=CLASSES)
-
-
-def mvit(version: int) -> nn.Module:
-    from torchvision.models.video.mvit import MSBlockConfig, MViT
-
-    first, *others = (
-        MSBlockConfig(1, width, 16, [3, 3, 3], [3, 3, 3], stride, [1, 1, 1])
-        for width, stride in ((8, [1, 1, 1]), (16, [1, 2, 2]), (16, [1, 1, 1]))
-    )
-    v2 = version == 2
-    if not v2:  # the first version widens at the end of a block
-        first.output_channels, others[0].input_channels = 8, 8
-    return MViT(
-        (32, 48),
+    return SwinTransformer(
+        [4, 4],
         8,
-        [first, *others],
-        residual_pool=v2,
-        residual_with_cls_embed=False,
-        rel_pos_embed=v2,
-        proj_after_attn=v2,
+        [1, 1],
+        [1, 2],
+        [2, 2],
         num_classes=CLASSES,
+        block=SwinTransformerBlockV2,
+        downsample_layer=PatchMergingV2,
     )
 
 
@@ -111,76 +122,129 @@ def swin3d() -> nn.Module:
     return SwinTransformer3d([2, 4, 4], 8, [1, 1], [1, 2], [2, 2, 2], num_classes=CLASSES)
 
 
+def maxvit() -> nn.Module:
+    from torchvision.models import MaxVit
+
+    return MaxVit((64, 64), 8, 2, [8, 16], [1, 1], 4, 0.0, num_classes=CLASSES)
+
+
+def mvit(second: bool) -> nn.Module:
+    from torchvision.models.video.mvit import MSBlockConfig, MViT
+
+    cubes = [3, 3, 3]
+    # The second version widens at the beginning of a block, the first at the end.
+    widths = [(8, 16), (16, 16)] if second else [(8, 8), (8, 16)]
+    blocks = [
+        MSBlockConfig(1, *widths[0], cubes, cubes, [1, 1, 1], [1, 2, 2]),
+        MSBlockConfig(1, *widths[1], cubes, cubes, [1, 2, 2], [1, 1, 1]),
+        MSBlockConfig(1, 16, 16, cubes, cubes, [1, 1, 1], [1, 1, 1]),
+    ]
+    return MViT(
+        (32, 48),
+        8,
+        blocks,
+        residual_pool=second,
+        residual_with_cls_embed=False,
+        rel_pos_embed=second,
+        proj_after_attn=second,
+        num_classes=CLASSES,
+    )
+
+
 TORCHVISION = [
-    Tiny("torchvision", "vit_b_16", (48, 48), module=vit),
-    Tiny("torchvision", "swin_t", (32, 48), module=lambda: swin(1)),
-    Tiny("torchvision", "swin_v2_t", (32, 48), module=lambda: swin(2), slack=1),
-    Tiny("torchvision", "maxvit_t", (64, 64), module=maxvit, slack=1),
-    Tiny("torchvision", "resnet18", (96, 160), layer="layer3", slack=1),
-    Tiny("torchvision", "mvit_v2_s", (8, 32, 48), module=lambda: mvit(2), slack=1),
-    Tiny("torchvision", "mvit_v1_b", (8, 32, 48), module=lambda: mvit(1), slack=1),
-    Tiny("torchvision", "swin3d_t", (6, 32, 48), module=swin3d),
-    Tiny("torchvision", "r3d_18", (8, 32, 48), layer="layer2", slack=1),
+    tiny("torchvision:vit_b_16", (48, 48), module=vit),
+    tiny("torchvision:swin_t", (32, 48), module=swin),
+    tiny("torchvision:swin_v2_t", (32, 48), module=swin_v2, slack=1),
+    tiny("torchvision:maxvit_t", (64, 64), module=maxvit, slack=1),
+    tiny("torchvision:resnet18", (96, 160), layer="layer3", bumps=True),
+    tiny("torchvision:swin3d_t", (6, 32, 48), module=swin3d),
+    tiny("torchvision:mvit_v1_b", (8, 32, 48), module=lambda: mvit(False), slack=1),
+    tiny("torchvision:mvit_v2_s", (8, 32, 48), module=lambda: mvit(True), slack=1),
+    tiny("torchvision:r3d_18", (8, 32, 48), layer="layer2", bumps=True),
 ]
 
-SMALL = {"patch_size": 8, "depth": 2, "embed_dim": 16, "num_heads": 2, "num_classes": CLASSES}
-MIXER = {"num_blocks": 1, "embed_dim": 16, "num_classes": CLASSES}
-WINDOWS = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4}
-STAGES = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "num_classes": CLASSES}
-
-
-def timm(name: str, space: Space, layer: str | None = None, slack: int = 0, **args: Any) -> Tiny:
-    args = {"num_classes": CLASSES, "img_size": space, **args}
-    return Tiny("timm", name, space, args, layer, slack)
-
+SMALL = {"patch_size": 8, "depth": 2, "embed_dim": 16, "num_heads": 2, "img_size": (32, 48)}
+VITS = (
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_dinov3",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch16_siglip_224",
+    "vit_pe_core_tiny_patch16_384",
+    "vit_relpos_small_patch16_224",
+    "naflexvit_base_patch16_gap",
+    "deit_tiny_distilled_patch16_224",
+    "beit_base_patch16_224",
+    "eva02_tiny_patch14_224",
+    "cait_xxs24_224",
+)
+WINDOWS: dict[str, Any] = {
+    "img_size": (32, 64),
+    "embed_dim": 8,
+    "depths": (1, 1),
+    "num_heads": (1, 2),
+    "window_size": 4,
+}
+FOUR = (1, 1, 1, 1)
+WIDTHS = (8, 8, 16, 16)
 
 TIMM = [
-    *(
-        timm(name, (32, 48), **SMALL)
-        for name in (
-            "vit_tiny_patch16_224",
-            "vit_small_patch16_dinov3",
-            "vit_small_patch14_reg4_dinov2",
-            "vit_base_patch16_siglip_224",
-            "vit_pe_core_tiny_patch16_384",
-            "vit_relpos_small_patch16_224",
-            "naflexvit_base_patch16_gap",
-            "deit_tiny_distilled_patch16_224",
-            "beit_base_patch16_224",
-            "eva02_tiny_patch14_224",
-            "cait_xxs24_224",
-        )
+    *(tiny(f"timm:{name}", (32, 48), **SMALL) for name in VITS),
+    tiny("timm:mixer_s16_224", (64, 96), layer="stem", img_size=(64, 96)),
+    tiny("timm:swin_tiny_patch4_window7_224", (32, 64), **WINDOWS),
+    tiny("timm:swinv2_tiny_window8_256", (32, 64), **WINDOWS),
+    tiny(
+        "timm:xcit_nano_12_p16_224",
+        (64, 96),
+        slack=1,
+        img_size=(64, 96),
+        depth=2,
+        embed_dim=16,
+        num_heads=2,
     ),
-    *(timm(name, (64, 96), layer="stem", **MIXER) for name in ("mixer_s16_224", "gmlp_s16_224")),
-    timm("swin_tiny_patch4_window7_224", (32, 64), **WINDOWS),
-    timm("swinv2_tiny_window8_256", (32, 64), **WINDOWS),
-    timm("xcit_nano_12_p16_224", (64, 96), slack=1, depth=2, embed_dim=16, num_heads=2),
-    timm("tnt_s_patch16_224", (64, 96), depth=2, embed_dim=24, inner_dim=8),
-    timm("pit_ti_224", (128, 192), slack=1, base_dims=(8, 8, 8), depth=(1, 1, 1), heads=(1, 1, 2)),
-    timm(
-        "hiera_tiny_224",
+    tiny(
+        "timm:tnt_s_patch16_224",
+        (64, 96),
+        img_size=(64, 96),
+        depth=2,
+        embed_dim=24,
+        inner_dim=8,
+        num_heads_inner=2,
+        num_heads_outer=2,
+    ),
+    tiny(
+        "timm:pit_ti_224",
+        (128, 192),
+        slack=1,
+        img_size=(128, 192),
+        base_dims=(8, 8, 8),
+        depth=(1, 1, 1),
+        heads=(1, 1, 2),
+    ),
+    tiny(
+        "timm:hiera_tiny_224",
         (32, 64),
         slack=1,
+        img_size=(32, 64),
         embed_dim=8,
         stages=(1, 1),
         num_heads=1,
         mask_unit_size=(4, 4),
         q_pool=1,
     ),
-    timm(
-        "twins_svt_small",
+    tiny(
+        "timm:twins_svt_small",
         (96, 160),
-        embed_dims=(8, 8, 16, 16),
-        depths=(1, 1, 1, 1),
-        num_heads=(1, 1, 1, 1),
+        slack=1,
+        img_size=(96, 160),
+        embed_dims=WIDTHS,
+        depths=FOUR,
+        num_heads=FOUR,
         wss=(2, 2, 2, 2),
     ),
-    timm("levit_128s", (160, 256), slack=1, embed_dim=(16, 16, 16), depth=(1, 1, 1)),
-    timm("sequencer2d_s", (64, 96), slack=1, embed_dims=(8, 16, 16, 16), layers=(1, 1, 1, 1)),
-    Tiny("timm", "convnext_atto", (96, 160), STAGES),
-    Tiny("timm", "mambaout_femto", (96, 160), STAGES, slack=1),
-    Tiny("timm", "mobilenetv3_small_100", (96, 160), {"num_classes": CLASSES}, slack=1),
-    Tiny("timm", "vgg11", (64, 96), {"num_classes": CLASSES}, layer="features.10", slack=1),
+    tiny("timm:convnext_atto", (96, 160), depths=FOUR, dims=WIDTHS),
+    tiny("timm:mambaout_femto", (96, 160), slack=1, depths=FOUR, dims=WIDTHS),
+    tiny("timm:mobilenetv3_small_100", (96, 160), bumps=True),
+    tiny("timm:vgg11", (64, 96), layer="features.10", bumps=True),
 ]
 
 PLAIN = {
@@ -188,65 +252,61 @@ PLAIN = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 32,
-    "image_size": (32, 48),
     "patch_size": 8,
-    "num_labels": CLASSES,
 }
-SQUARE = {**PLAIN, "image_size": 32}
-SINGLE = {key: value for key, value in SQUARE.items() if key != "num_labels"}
 TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-HIERARCHY = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_labels": CLASSES}
+SHIFTED: dict[str, Any] = {"patch_size": 4, "embed_dim": 8, "depths": [1, 1]}
+STAGES: dict[str, Any] = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 HEADS = {"num_attention_heads": [1, 1, 1, 1], "mlp_ratios": [2, 2, 2, 2]}
-SHIFTED = {"patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_labels": CLASSES}
-
-
-def hf(
-    name: str, space: Space, layer: str | None = None, slack: int = 0, /, **args: Any
-) -> Tiny:
-    return Tiny("hf", name, space, {"num_labels": CLASSES, **args}, layer, slack)
-
 
 HF_PICTURES = [
     *(
-        hf(name, (32, 48), **PLAIN)
+        tiny(f"hf:{name}", (32, 48), image_size=(32, 48), **PLAIN)
         for name in ("vit", "vit_msn", "deit", "beit", "data2vec-vision", "ijepa")
     ),
-    hf("dinov2", (32, 32), **SQUARE),
-    hf("dinov2_with_registers", (32, 32), **SQUARE, num_register_tokens=3),
+    tiny("hf:dinov2", (32, 32), image_size=32, **PLAIN),
+    tiny("hf:dinov2_with_registers", (32, 32), image_size=32, num_register_tokens=3, **PLAIN),
     *(
-        hf(name, (32, 32), vision_config=SINGLE, text_config=TEXT)
+        tiny(f"hf:{name}", (32, 32), vision_config={**PLAIN, "image_size": 32}, text_config=TEXT)
         for name in ("clip", "siglip")
     ),
-    hf("swin", (32, 64), **SHIFTED, image_size=(32, 64), num_heads=[1, 2], window_size=4),
-    hf("swinv2", (32, 64), None, 1, **SHIFTED, image_size=(32, 64), num_heads=[1, 2], window_size=4),
-    hf(
-        "focalnet",
-        (32, 32),
+    tiny("hf:swin", (32, 64), image_size=(32, 64), num_heads=[1, 2], window_size=4, **SHIFTED),
+    tiny(
+        "hf:swinv2",
+        (32, 64),
+        layer="swinv2.encoder.layers.0.blocks.0",
+        image_size=(32, 64),
+        num_heads=[1, 2],
+        window_size=4,
         **SHIFTED,
+    ),
+    tiny(
+        "hf:focalnet",
+        (32, 32),
         image_size=32,
         hidden_sizes=[8, 16],
         focal_levels=[1, 1],
         focal_windows=[3, 3],
+        **SHIFTED,
     ),
-    hf("pvt", (128, 128), **HIERARCHY, **HEADS, image_size=128),
-    hf("pvt_v2", (96, 160), None, 1, **HIERARCHY, **HEADS, sr_ratios=[8, 4, 2, 1]),
-    hf("segformer", (96, 160), None, 1, **HIERARCHY, **HEADS),
-    hf(
-        "levit",
-        (96, 96),
-        "levit.encoder.stages.0",
-        1,
-        image_size=96,
+    tiny("hf:pvt", (128, 128), image_size=128, **STAGES, **HEADS),
+    tiny("hf:pvt_v2", (96, 160), slack=1, sr_ratios=[8, 4, 2, 1], **STAGES, **HEADS),
+    tiny("hf:segformer", (96, 160), slack=1, **STAGES, **HEADS),
+    tiny(
+        "hf:levit",
+        (128, 128),
+        layer="levit.patch_embeddings",
+        bumps=True,
+        image_size=128,
         hidden_sizes=[16, 32, 48],
         num_attention_heads=[1, 1, 1],
         depths=[1, 1, 1],
         key_dim=[8, 8, 8],
     ),
-    hf(
-        "hiera",
+    tiny(
+        "hf:hiera",
         (32, 64),
-        None,
-        1,
+        slack=1,
         image_size=[32, 64],
         embed_dim=8,
         depths=[1, 1],
@@ -254,30 +314,59 @@ HF_PICTURES = [
         masked_unit_size=[4, 4],
         num_query_pool=1,
     ),
-    hf("convnext", (96, 160), **HIERARCHY),
-    hf("convnextv2", (96, 160), **HIERARCHY),
-    hf("poolformer", (96, 160), None, 1, **HIERARCHY),
-    hf("resnet", (96, 160), None, 1, **HIERARCHY, embedding_size=8),
-    hf("regnet", (96, 160), None, 1, **HIERARCHY, embedding_size=8, groups_width=8),
-    hf("bit", (96, 160), None, 1, hidden_sizes=[32, 32, 32, 64], depths=[1] * 4, num_groups=8),
-    hf("mobilenet_v1", (96, 160), "mobilenet_v1.layer.5", 1, depth_multiplier=0.125),
-    hf("mobilenet_v2", (96, 160), "mobilenet_v2.layer.3", 1, depth_multiplier=0.25),
-    hf("efficientnet", (96, 160), "efficientnet.encoder.blocks.3", 1, width_coefficient=0.25, depth_coefficient=0.1, hidden_dim=320),
-    hf("mobilevit", (96, 160), "mobilevit.encoder.layer.1", 1, image_size=96),
-    hf("mobilevitv2", (96, 160), "mobilevitv2.encoder.layer.1", 1, width_multiplier=0.25),
+    tiny("hf:convnext", (96, 160), **STAGES),
+    tiny("hf:convnextv2", (96, 160), **STAGES),
+    tiny("hf:poolformer", (96, 160), slack=1, **STAGES),
+    tiny("hf:resnet", (96, 160), bumps=True, embedding_size=8, **STAGES),
+    tiny("hf:regnet", (96, 160), bumps=True, embedding_size=8, groups_width=8, **STAGES),
+    tiny("hf:bit", (96, 160), slack=1, num_groups=8, hidden_sizes=[32, 32, 32, 64], depths=FOUR),
+    tiny(
+        "hf:mobilenet_v1",
+        (96, 160),
+        layer="mobilenet_v1.layer.10",
+        bumps=True,
+        depth_multiplier=0.125,
+    ),
+    tiny(
+        "hf:mobilenet_v2",
+        (96, 160),
+        layer="mobilenet_v2.layer.6",
+        bumps=True,
+        depth_multiplier=0.25,
+    ),
+    tiny(
+        "hf:efficientnet",
+        (96, 160),
+        layer="efficientnet.encoder.blocks.2",
+        bumps=True,
+        width_coefficient=0.25,
+        depth_coefficient=0.1,
+        hidden_dim=320,
+    ),
+    tiny("hf:mobilevit", (96, 160), layer="mobilevit.encoder.layer.1", bumps=True, image_size=96),
+    tiny(
+        "hf:mobilevitv2",
+        (96, 160),
+        layer="mobilevitv2.encoder.layer.1",
+        bumps=True,
+        width_multiplier=0.25,
+    ),
 ]
 
 HF_CLIPS = [
-    hf("videomae", (4, 32, 48), **PLAIN, num_frames=4),
-    hf("timesformer", (3, 32, 32), **SQUARE, num_frames=3),
-    hf("vivit", (4, 32, 48), **PLAIN, num_frames=4, tubelet_size=[2, 8, 8]),
-    hf(
-        "vjepa2",
+    tiny("hf:videomae", (4, 32, 48), image_size=(32, 48), num_frames=4, **PLAIN),
+    tiny("hf:timesformer", (3, 32, 32), image_size=32, num_frames=3, **PLAIN),
+    tiny(
+        "hf:vivit",
+        (4, 32, 48),
+        image_size=(32, 48),
+        num_frames=4,
+        tubelet_size=[2, 8, 8],
+        **PLAIN,
+    ),
+    tiny(
+        "hf:vjepa2",
         (4, 32, 32),
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        patch_size=8,
         crop_size=32,
         frames_per_clip=4,
         tubelet_size=2,
@@ -285,55 +374,57 @@ HF_CLIPS = [
         pred_num_attention_heads=2,
         pred_num_hidden_layers=1,
         num_pooler_layers=1,
+        **{**PLAIN, "hidden_size": 24},
     ),
 ]
 
-NARROW = {"stem_dim_out": 8, "model_num_class": CLASSES}
-SLOWFAST = {
-    "stem_dim_outs": (8, 2),
-    "slowfast_channel_reduction_ratio": (4,),
-    "model_num_class": CLASSES,
-}
-X3D = {"width_factor": 1.0, "depth_factor": 1.0, "head_dim_out": 16, "model_num_class": CLASSES}
-
 CLIPS = [
-    Tiny("pytorchvideo", "x3d_xs", (4, 160, 160), X3D, slack=1),
-    Tiny(
-        "pytorchvideo",
-        "i3d_r50",
+    tiny(
+        "pytorchvideo:x3d_xs",
+        (4, 160, 160),
+        layer="blocks.1",
+        slack=2,
+        bumps=True,
+        width_factor=1.0,
+        depth_factor=1.0,
+        head_dim_out=16,
+    ),
+    tiny(
+        "pytorchvideo:i3d_r50",
         (4, 64, 96),
-        {**NARROW, "head_pool_kernel_size": (2, 2, 3)},
-        "blocks.3",
-        1,
+        layer="blocks.4",
+        bumps=True,
+        stem_dim_out=8,
+        head_pool_kernel_size=(2, 2, 3),
     ),
-    Tiny(
-        "pytorchvideo",
-        "slowfast_r50",
-        (8, 32, 48),
-        {**SLOWFAST, "head_pool_kernel_sizes": ((2, 1, 1), (8, 1, 1))},
-        "blocks.1.multipathway_blocks.*",
-        1,
+    tiny(
+        "pytorchvideo:slowfast_r50",
+        (16, 32, 48),
+        layer="blocks.1.multipathway_blocks.*",
+        slack=2,
+        bumps=True,
+        stem_dim_outs=(8, 2),
+        slowfast_channel_reduction_ratio=(4,),
+        head_pool_kernel_sizes=((4, 1, 1), (16, 1, 1)),
     ),
-    Tiny(
-        "pytorchvideo",
-        "mvit_base_16x4",
+    tiny(
+        "pytorchvideo:mvit_base_16x4",
         (8, 64, 96),
-        {
-            "spatial_size": (64, 96),
-            "temporal_size": 8,
-            "patch_embed_dim": 8,
-            "head_num_classes": CLASSES,
-        },
-        "blocks.2.norm1",
-        1,
+        layer="blocks.2.norm1",
+        slack=1,
+        spatial_size=(64, 96),
+        temporal_size=8,
+        patch_embed_dim=8,
+        head_num_classes=CLASSES,
     ),
-    Tiny(
+    tiny(
         "c3d",
-        "",
         (16, 64, 96),
-        {"classes": CLASSES, "channels": (16, 16, 16, 16, 16), "hidden": 8, "size": (16, 64, 96)},
-        "relu4b",
-        1,
+        bumps=True,
+        classes=CLASSES,
+        channels=(8, 8, 8, 8, 8),
+        hidden=8,
+        size=(16, 64, 96),
     ),
 ]
 

@@ -1,0 +1,101 @@
+"""The layer that each family explains by default gives a map that is about the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import Tiny
+
+import mmcam
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.recipe import Recipe
+from mmcam.models import build, model_names
+
+SMALL = [
+    "torchvision:densenet121",
+    "torchvision:efficientnet_b0",
+    "torchvision:googlenet",
+    "torchvision:mnasnet0_5",
+    "torchvision:mobilenet_v3_small",
+    "torchvision:regnet_y_400mf",
+    "torchvision:shufflenet_v2_x0_5",
+    "torchvision:squeezenet1_1",
+    "timm:edgenext_xx_small",
+    "timm:efficientnet_b0",
+    "timm:ghostnet_100",
+    "timm:hardcorenas_a",
+    "timm:mobilenetv2_100",
+    "timm:mobilevit_xxs",
+    "timm:regnety_002",
+    "timm:repvgg_a0",
+    "timm:tinynet_e",
+]
+"""Whole architectures that are quick to build and take pictures of any size."""
+
+SLOW_TIMM = """
+    caformer_s18 cait_xxs24_224 coat_lite_tiny coat_tiny coatnet_nano_rw_224 convmixer_768_32 convnextv2_atto
+    crossvit_tiny_240 cspresnet50 darknet53 davit_tiny deit3_small_patch16_224 dla34 dpn68
+    efficientformer_l1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fastvit_t8
+    focalnet_tiny_srf gcvit_xxtiny gmlp_s16_224 hiera_tiny_224 hrnet_w18_small inception_next_tiny
+    inception_resnet_v2 inception_v3 inception_v4 lcnet_050 levit_128s levit_conv_128s
+    mambaout_femto maxvit_nano_rw_256 mobilenetv4_conv_small mobilevitv2_050 mvitv2_tiny nest_tiny
+    nfnet_f0 pit_ti_224 poolformer_s12 pvt_v2_b0 rdnet_tiny regnetx_002 repvit_m0_9 res2net50_26w_4s
+    resmlp_12_224 rexnet_100 selecsls42b sequencer2d_s seresnext26d_32x4d skresnet18 starnet_s1
+    swinv2_cr_tiny_ns_224 tf_efficientnetv2_b0 tiny_vit_5m_224 tnt_s_patch16_224 tresnet_m
+    twins_svt_small vgg11_bn visformer_tiny vit_base_patch16_clip_224 volo_d1_224 vovnet39a
+    xception41 xcit_nano_12_p16_224
+""".split()
+BIG = ("_h_14", "_l_16", "_l_32", "128gf", "32gf", "_l", "b5", "b6", "b7", "convnext_large", "vgg19")
+SLOW = [
+    *(f"timm:{name}" for name in SLOW_TIMM),
+    *(
+        name
+        for family in ("torchvision:", "pytorchvideo:")
+        for name in model_names(family)
+        if not name.endswith(BIG)
+    ),
+]
+
+
+def explained(adapter: Classifier, size: Sequence[int]) -> mmcam.Explanations:
+    """Signed maps of the first class on noise."""
+    frames = [adapter.window.frames] if adapter.window else []
+    pixels = np.random.default_rng(0).integers(0, 256, (*frames, *size, 3), dtype=np.uint8)
+    return mmcam.explain(adapter, pixels, mmcam.Classes(top=1), method="gradcam-signed")
+
+
+@pytest.mark.parametrize("case", tiny.EVERY, ids=str)
+def test_default_layers_of_tiny_models_have_a_signed_map(case: Tiny) -> None:
+    maps = explained(case._replace(bumps=False).build(), case.space[-2:])
+    assert maps
+    for found in maps:
+        assert found.cam.ndim == len(case.space)
+        assert found.cam.isfinite().all()
+        assert found.cam.any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_default_layers_of_whole_models_have_a_signed_map(name: str) -> None:
+    assert_has_signed_maps(name, {"resize": (96, 160)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_default_layers_of_further_models_have_a_signed_map(name: str) -> None:
+    assert_has_signed_maps(name, None)
+
+
+def assert_has_signed_maps(name: str, preprocess: dict[str, object] | None) -> None:
+    torch.manual_seed(0)
+    family, _, model = name.partition(":")
+    adapter = build(Recipe(family=family, name=model, pretrained=False, preprocess=preprocess))
+    assert isinstance(adapter, Classifier)
+    tiny.ready(adapter.model, bumps=False)
+    for found in explained(adapter, (240, 320)):
+        assert found.cam.shape[-2] > 1
+        assert found.cam.shape[-1] > 1
+        assert found.cam.any()

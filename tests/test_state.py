@@ -1,0 +1,264 @@
+"""The model is left as it was found, whatever is asked of it and whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mmcam
+from mmcam.capture import untouched
+from mmcam.engine import METHODS
+
+PRODUCTS = ["guided-gradcam", "deconv-gradcam", "guided-scorecam", "deconv-ablationcam"]
+HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_load_state_dict_pre_hooks"),
+)
+
+
+class Bomb(torch.autograd.Function):
+    """Passes on what it gets, and fails in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        raise KeyError("backward")
+
+
+class Net(nn.Module):
+    """Pooling behind the explained layer `trunk`, batch norm, dropout, noise, ReLUs all over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Dropout(0.5)
+        )
+        self.head = nn.ModuleDict({"norm": nn.BatchNorm1d(6), "fc": nn.Linear(6, 4)})
+        self.fail = ""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.trunk(x)
+        torch.rand(1)  # moves the random state
+        if self.fail == "forward":
+            raise KeyError("forward")
+        if self.fail == "backward":
+            x = Bomb.apply(x)
+        pooled = F.relu(F.dropout(x, 0.3, self.training)).flatten(2).mean(2)
+        return self.head["fc"](self.head["norm"](pooled))
+
+
+def lived_in() -> Net:
+    """A network in the middle of its training: mixed modes and flags, gradients, hooks."""
+    net = Net()
+    net(torch.rand(4, 3, 8, 8)).sum().backward()
+    net.train()
+    net.trunk[1].eval()
+    net.head["fc"].eval()
+    net.trunk[0].weight.requires_grad_(False)
+    net.head["fc"].bias.grad = None
+    net.register_forward_hook(lambda *args: None)
+    net.trunk.register_forward_pre_hook(lambda *args: None)
+    net.trunk[0].register_full_backward_hook(lambda *args: None)
+    return net
+
+
+def copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def snapshot(net: nn.Module) -> dict[str, Any]:
+    """All that an explanation could leave behind."""
+    state: dict[str, Any] = {
+        "random state": torch.get_rng_state(),
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "relu": F.relu,
+    }
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        state[f"{name}: value"] = copied(tensor)
+        state[f"{name}: place"] = tensor.data_ptr()
+        state[f"{name}: gradient"] = copied(tensor.grad)
+        state[f"{name}: requires_grad"] = tensor.requires_grad
+        state[f"{name}: version"] = tensor._version
+    for name, module in net.named_modules():
+        state[f"{name}: training"] = module.training
+        state[f"{name}: attributes"] = sorted(vars(module))
+        for hooks in HOOKS:
+            state[f"{name}: {hooks}"] = dict(getattr(module, hooks))
+    return state
+
+
+def assert_as_found(net: nn.Module, before: dict[str, Any]) -> None:
+    after = snapshot(net)
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        found = after[key]
+        both = isinstance(value, Tensor) and isinstance(found, Tensor)
+        same = torch.equal(found, value) if both else found is value or found == value
+        assert same, f"{key}: {value} became {found}"
+
+
+def test_the_snapshot_sees_what_other_tools_leave_behind() -> None:
+    """Modes, gradients, statistics, hooks, flags, random state: each is noticed."""
+    leftovers: list[Callable[[Net], Any]] = [
+        lambda net: net.eval(),
+        lambda net: net.head["fc"](torch.rand(2, 6)).sum().backward(),
+        lambda net: net.trunk[1].running_mean.mul_(1),
+        lambda net: net.head.register_forward_hook(print),
+        lambda net: net.requires_grad_(True),
+        lambda net: net.zero_grad(),
+        lambda net: torch.rand(1),
+    ]
+    for leave in leftovers:
+        net = lived_in()
+        before = snapshot(net)
+        leave(net)
+        with pytest.raises(AssertionError):
+            assert_as_found(net, before)
+
+
+@pytest.mark.parametrize("method", [*METHODS, *PRODUCTS])
+def test_every_method_leaves_the_model_as_found(method: str, wrapped: Callable[..., Any]) -> None:
+    net = lived_in()
+    setup = wrapped(net, "trunk")
+    sample = setup.sample(8, 9)
+    if method == "cam":  # batch norm and ReLU behind the trunk let the gradient vary
+        net.forward = lambda x: net.head["fc"](net.trunk(x).flatten(2).mean(2))
+    before = snapshot(net)
+    (maps,) = setup.explain(sample, method, mmcam.Classes([0, 2]))
+    assert len(maps) == 2
+    assert_as_found(net, before)
+
+
+def test_default_layer_search_leaves_the_model_as_found(wrapped: Callable[..., Any]) -> None:
+    net = lived_in()
+    setup = wrapped(net)
+    before = snapshot(net)
+    setup.cam(setup.sample(8, 9), "gradcam", 1)
+    assert_as_found(net, before)
+
+
+def fails_forward(net: Net) -> Any:
+    net.fail = "forward"
+    return 0
+
+
+def fails_backward(net: Net) -> Any:
+    net.fail = "backward"
+    return 0
+
+
+def fails_in_the_users_hook(net: Net) -> Any:
+    def hook(*args: Any) -> None:
+        raise KeyError("hook")
+
+    net.head["norm"].register_forward_hook(hook)
+    return 0
+
+
+def fails_in_the_score(net: Net) -> Any:
+    def score(logits: Tensor) -> Tensor:
+        raise KeyError("score")
+
+    return mmcam.Target(label="bad", score=score)
+
+
+@pytest.mark.parametrize(
+    "failure", [fails_forward, fails_backward, fails_in_the_users_hook, fails_in_the_score]
+)
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++softmax", "guided-gradcam", "gradient"])
+def test_failure_half_way_leaves_the_model_as_found(
+    failure: Callable[[Net], Any], method: str, wrapped: Callable[..., Any]
+) -> None:
+    net = lived_in()
+    task = failure(net)
+    setup = wrapped(net, "trunk")
+    sample = setup.sample(8, 9)
+    before = snapshot(net)
+    with pytest.raises(KeyError):
+        setup.cam(sample, method, task)
+    assert_as_found(net, before)
+
+
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam", "occlusion"])
+def test_failure_while_scoring_again_leaves_the_model_as_found(
+    method: str, wrapped: Callable[..., Any]
+) -> None:
+    net = lived_in()
+    runs = [0]
+
+    def fail_later(*args: Any) -> None:
+        runs[0] += 1
+        if runs[0] > 2:
+            raise KeyError("third run")
+
+    net.head["fc"].register_forward_hook(fail_later)
+    setup = wrapped(net, "trunk")
+    sample = setup.sample(8, 9)
+    before = snapshot(net)
+    with pytest.raises(KeyError):
+        setup.cam(sample, method, 0)
+    assert_as_found(net, before)
+
+
+@pytest.mark.parametrize("layer", ["trunk.9", "head.fc", "trunk#4"])
+def test_refused_layer_leaves_the_model_as_found(layer: str, wrapped: Callable[..., Any]) -> None:
+    net = lived_in()
+    setup = wrapped(net, layer)
+    sample = setup.sample(8, 9)
+    before = snapshot(net)
+    with pytest.raises(mmcam.MmcamError):
+        setup.cam(sample, "gradcam", 0)
+    assert_as_found(net, before)
+
+
+def test_surrounding_modes_are_restored(wrapped: Callable[..., Any]) -> None:
+    net = lived_in()
+    setup = wrapped(net, "trunk")
+    sample = setup.sample(8, 9)
+    for surrounding in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with surrounding():
+            before = snapshot(net)
+            setup.cam(sample, "guided-gradcam", 0)
+            assert_as_found(net, before)
+
+
+def test_untouched_is_evaluation_without_trainable_parameters_inside() -> None:
+    net = lived_in()
+    before = snapshot(net)
+    with torch.no_grad(), untouched(net):
+        assert torch.is_grad_enabled()
+        assert not any(module.training for module in net.modules())
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert_as_found(net, before)
+
+
+def test_module_with_a_train_method_of_its_own_is_in_evaluation_mode() -> None:
+    class Stubborn(Net):
+        def train(self, mode: bool = True) -> Stubborn:
+            return super().train(True)
+
+    net = Stubborn()
+    net.train()
+    with untouched(net):
+        assert not net.training
+        assert not net.trunk[3].training
+    assert net.training
+
+
+def test_same_answer_in_training_and_in_evaluation(wrapped: Callable[..., Any]) -> None:
+    net = lived_in()
+    setup = wrapped(net, "trunk")
+    sample = setup.sample(8, 9)
+    training = setup.cam(sample, "gradcam", 3)
+    net.eval()
+    assert torch.equal(setup.cam(sample, "gradcam", 3), training)

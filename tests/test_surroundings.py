@@ -1,0 +1,201 @@
+"""Frozen and borrowed models, gradients switched off around or inside them, odd number types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from mmcam.errors import LayerError, ScoreError
+
+METHODS = ["hirescam", "gradcam++softmax", "guided-gradcam", "scorecam", "ablationcam"]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 2), nn.BatchNorm2d(5)
+        )
+        self.head = nn.Sequential(nn.Conv2d(5, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(80, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))
+
+
+class FrozenTrunk(Net):
+    """A trunk that its owner runs without gradients, as when only a head is trained."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.trunk(x)
+        return self.head(x)
+
+
+class Decorated(Net):
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+@pytest.fixture
+def plain(wrapped: Callable[..., Any]) -> Any:
+    return wrapped(Net(), "trunk.2")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_frozen_parameters_change_nothing(
+    method: str, plain: Any, wrapped: Callable[..., Any]
+) -> None:
+    sample = plain.sample(8, 8)
+    frozen = wrapped(Net().requires_grad_(False), "trunk.2")
+    assert_close(frozen.cam(sample, method, 1), plain.cam(sample, method, 1))
+
+
+@pytest.mark.parametrize("surrounding", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_switched_off_around_change_nothing(
+    method: str, surrounding: Callable[[], Any], plain: Any
+) -> None:
+    sample = plain.sample(8, 8)
+    expected = plain.cam(sample, method, 1)
+    with surrounding():
+        found = plain.cam(sample, method, 1)
+    assert_close(found, expected)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("kind", [FrozenTrunk, Decorated])
+@pytest.mark.parametrize("layers", [["trunk"], ["trunk.0"], ["trunk.0", "trunk.3", "trunk"]])
+def test_gradients_switched_off_inside_change_nothing(
+    kind: type[Net], layers: list[str], plain: Any, wrapped: Callable[..., Any]
+) -> None:
+    sample = plain.sample(8, 8)
+    (found,) = wrapped(kind()).explain(sample, ["hirescam", "gradcam"], 1, layers)
+    (expected,) = plain.explain(sample, ["hirescam", "gradcam"], 1, layers)
+    assert found.keys() == expected.keys()
+    for key, explanation in found.items():
+        assert_close(explanation.cam, expected[key].cam)
+
+
+def test_gradient_at_the_pixels_of_a_frozen_trunk_is_refused(wrapped: Callable[..., Any]) -> None:
+    """Without gradients in it the score does not depend on the pixels, and a map would lie."""
+    setup = wrapped(FrozenTrunk(), "trunk")
+    with pytest.raises(ScoreError, match="does not depend on layer 'pixels'"):
+        setup.cam(setup.sample(8, 8), "gradient", 1)
+
+
+def test_maps_hold_no_graph(plain: Any) -> None:
+    for method in [*METHODS, "gradcam", "guided", "occlusion", "eigencam"]:
+        assert not plain.cam(plain.sample(8, 8), method, 0).requires_grad, method
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "eigencam", "gradcam-signed"])
+def test_number_types(
+    method: str, dtype: torch.dtype, plain: Any, wrapped: Callable[..., Any]
+) -> None:
+    """Narrow types are widened before anything is added up, so that maps are float32 at least."""
+    sample = plain.sample(8, 8)
+    expected = plain.cam(sample, method, 1)
+    found = wrapped(Net().to(dtype), "trunk.2").cam(sample, method, 1)
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    scale = float(expected.abs().max())
+    assert scale > 0
+    assert_close(found.float() / scale, expected / scale, rtol=0, atol=0.05)
+
+
+def test_large_half_precision_maps_do_not_overflow(wrapped: Callable[..., Any]) -> None:
+    class Loud(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.Conv2d(3, 64, 1, bias=False)
+            nn.init.constant_(self.trunk.weight, 10_000.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.trunk(x).mean(1).mean((1, 2))[:, None].repeat(1, 2)
+
+    setup = wrapped(Loud().half(), "trunk")
+    found = setup.cam(setup.sample(4, 4), "xgradcam", 0)
+    assert found.isfinite().all()
+    assert found.any()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_no_numbers_are_refused(value: float, wrapped: Callable[..., Any]) -> None:
+    net = Net()
+    net.trunk[2].bias.data[1] = value
+    setup = wrapped(net, "trunk.2", name="broken")
+    reason = "layer 'trunk.2' of broken has NaN or infinite activations; check the weights"
+    with pytest.raises(LayerError, match=reason):
+        setup.cam(setup.sample(8, 8), "gradcam", 0)
+
+
+def test_infinite_gradients_are_refused(wrapped: Callable[..., Any]) -> None:
+    class Root(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).mul(0).sqrt()
+
+    setup = wrapped(Root(), "trunk")
+    with pytest.raises(LayerError, match="NaN or infinite gradients"):
+        setup.cam(setup.sample(8, 8), "gradcam", 0)
+
+
+class Vit(nn.Module):
+    """Patches of 4 x 4 pixels and a class token; the last attention's queries are its alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.first = nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks = nn.ModuleList(
+            [nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)]
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.first.expand(len(x), -1, -1), tokens], 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens[:, 0])
+
+
+def test_token_layer_folds_behind_its_class_token(wrapped: Callable[..., Any]) -> None:
+    net = Vit().eval()
+    setup = wrapped(net, "blocks.0")
+    sample = setup.sample(12, 20)
+    kept: list[Tensor] = []
+    handle = net.blocks[0].register_forward_hook(lambda *args: kept.append(args[2]))
+    score = net(setup.pixels(sample))[0, 1]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score, kept)
+    weights = gradient[0, 1:].mean(0)
+    expected = (kept[0][0, 1:] @ weights).relu().view(3, 5).detach()
+    assert expected.any()
+    assert_close(setup.cam(sample, "gradcam", 1), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_gradient_at_the_class_token_alone_is_explained(wrapped: Callable[..., Any]) -> None:
+    setup = wrapped(Vit(), "blocks.1")
+    with pytest.raises(ScoreError, match="through its class token alone"):
+        setup.cam(setup.sample(12, 20), "gradcam", 1)
+
+
+def test_dead_layer_gives_an_empty_map_not_an_error(wrapped: Callable[..., Any]) -> None:
+    net = Net()
+    net.trunk.append(nn.ReLU())
+    net.trunk[3].bias.data.fill_(-1e4)
+    setup = wrapped(net, "trunk")
+    for method in ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "layercam"):
+        (found,) = setup.explain(setup.sample(8, 8), method, 0)
+        (explanation,) = found.values()
+        assert not explanation.cam.any()
+        assert explanation.empty
+        assert (explanation.heatmap() == 0).all()
