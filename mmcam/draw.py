@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mmcam.errors import InputError
 from mmcam.explanation import Explanation
@@ -22,8 +23,11 @@ from mmcam.render import (
 from mmcam.render.checks import check_name
 from mmcam.types import Pixels
 
-Tile = tuple[Pixels, str, str]
-Pane = Callable[[Explanation, Pixels, np.ndarray, str], Pixels]
+Picture = UInt8[np.ndarray, "_ _ 3"]
+"""A drawn picture, of a size of its own."""
+
+Tile = tuple[Picture, str, str]
+Pane = Callable[[Explanation, Pixels, np.ndarray, str], Picture]
 
 PANES: dict[str, Pane] = {
     "original": lambda explanation, pixels, heatmap, colormap: pixels,
@@ -64,7 +68,7 @@ def detail(explanation: Explanation) -> str:
     return f"score {explanation.score:.2f}{share}"
 
 
-def picture(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Pixels:
+def picture(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Picture:
     """A picture's explanation: the map over it, or, for a pixel-space map, the gradient itself."""
     if explanation.has_colours:
         return gradient_picture(np.nan_to_num(explanation.gradient()))
@@ -83,7 +87,7 @@ def picture_sheet(
     pixels: Pixels,
     title: str = "",
     colormap: str = "inferno",
-) -> Pixels:
+) -> Picture:
     """The picture and all its explanations on one sheet."""
     tiles = [tile(explanation, pixels, colormap) for explanation in explanations]
     return sheet([(pixels, "original", ""), *tiles], title=title)
@@ -94,7 +98,7 @@ def frames_of(
     clip: Clip,
     names: Sequence[str] = tuple(PANES),
     colormap: str = "inferno",
-) -> Iterator[Pixels]:
+) -> Iterator[Picture]:
     """Every frame of a clip, drawn: the panes side by side under the label and the score.
 
     The heat of all frames has one scale, the maximum over the clip. A single pane keeps the clip's
@@ -118,14 +122,14 @@ def _drawn(
     start: int,
     names: Sequence[str],
     colormap: str,
-) -> Iterator[Pixels]:
+) -> Iterator[Picture]:
     heatmaps = explanation.heatmap(range(start, start + len(frames))) if frames else ()
     for pixels, heatmap in zip(frames, heatmaps, strict=True):
         made = [PANES[name](explanation, pixels, heatmap, colormap) for name in names]
         yield _framed(explanation, made, names)
 
 
-def _framed(explanation: Explanation, made: Sequence[Pixels], names: Sequence[str]) -> Pixels:
+def _framed(explanation: Explanation, made: Sequence[Picture], names: Sequence[str]) -> Picture:
     if len(made) == 1:
         width = made[0].shape[1]
         bar = caption_bar(width, heading(explanation), detail=detail(explanation))
@@ -165,14 +169,14 @@ def write_clip(
             stale.unlink()
 
 
-def _chain(first: Pixels, rest: Iterator[Pixels]) -> Iterator[Pixels]:
+def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
     yield first
     yield from rest
 
 
 def clip_sheet(
     explanation: Explanation, clip: Clip, colormap: str = "inferno", count: int = 8
-) -> Pixels:
+) -> Picture:
     """Frames spread evenly over the clip, each with its heat and its time."""
     count = min(count, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]

@@ -70,7 +70,7 @@ def explained(adapter: Classifier, size: Sequence[int]) -> mmcam.Explanations:
 
 @pytest.mark.parametrize("case", tiny.EVERY, ids=str)
 def test_default_layers_of_tiny_models_have_a_signed_map(case: Tiny) -> None:
-    maps = explained(case._replace(bumps=False).build(), case.space[-2:])
+    maps = explained(case.build(tiny.lively), case.space[-2:])
     assert maps
     for found in maps:
         assert found.cam.ndim == len(case.space)
@@ -94,7 +94,7 @@ def assert_has_signed_maps(name: str, preprocess: dict[str, object] | None) -> N
     family, _, model = name.partition(":")
     adapter = build(Recipe(family=family, name=model, pretrained=False, preprocess=preprocess))
     assert isinstance(adapter, Classifier)
-    tiny.ready(adapter.model, bumps=False)
+    tiny.ready(adapter.model, tiny.lively)
     for found in explained(adapter, (240, 320)):
         assert found.cam.shape[-2] > 1
         assert found.cam.shape[-1] > 1

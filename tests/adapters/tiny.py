@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.recipe import Recipe
 from mmcam.models import build
+
+Fill = Callable[[Tensor], Tensor]
 
 CLASSES = 5
 COUNTS = {"timm": "num_classes", "hf": "num_labels", "pytorchvideo": "model_num_class"}
@@ -30,14 +32,14 @@ class Tiny(NamedTuple):
     slack: int
     """How many cells off its patch the strongest change may lie: strided convolutions overlap."""
     bumps: bool
-    """Whether its convolutions get positive weights, under which a patch spreads as a bump."""
+    """Whether it is probed with `averaging` kernels."""
     module: Callable[[], nn.Module] | None
     """Builds the model where torchvision's own builder has no small one."""
 
     def __str__(self) -> str:
         return f"{self.family}-{self.name or self.family}"
 
-    def build(self) -> Classifier:
+    def build(self, kernels: Fill | None = None) -> Classifier:
         """The adapter, with the same weights every time."""
         torch.manual_seed(0)
         *frames, height, width = self.space
@@ -55,20 +57,30 @@ class Tiny(NamedTuple):
             with mock.patch("torchvision.models.get_model", lambda *_, **__: module):
                 adapter = build(recipe)
         assert isinstance(adapter, Classifier)
-        ready(adapter.model, self.bumps)
+        ready(adapter.model, kernels or (averaging if self.bumps else None))
         return adapter
 
 
+def averaging(weight: Tensor) -> Tensor:
+    """Kernels that are flat and positive: a lit patch spreads as a bump around itself."""
+    means = torch.rand(weight.shape[:2]) * 2 / weight[0].numel()
+    return means.view(*means.shape, *[1] * (weight.ndim - 2)).expand_as(weight)
+
+
+def lively(weight: Tensor) -> Tensor:
+    """Kernels that keep the size of what flows through ReLUs (He et al. 2015)."""
+    return torch.randn(weight.shape) * (2 / weight[0].numel()) ** 0.5
+
+
 @torch.no_grad()
-def ready(model: nn.Module, bumps: bool) -> None:
-    """No weights of zero, as some heads start with; kernels that average, where asked for."""
+def ready(model: nn.Module, kernels: Fill | None) -> None:
+    """No weights of zero, as some heads start with; other kernels, where asked for."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             if not module.weight.any():
                 module.weight.normal_(std=0.02)
-            if bumps and not isinstance(module, nn.Linear):
-                flat = torch.rand(module.weight.shape[:2]) * 2 / module.weight[0].numel()
-                module.weight.copy_(flat.view(*flat.shape, *[1] * (module.weight.ndim - 2)))
+            if kernels and not isinstance(module, nn.Linear):
+                module.weight.copy_(kernels(module.weight))
 
 
 def tiny(
