@@ -22,8 +22,10 @@ class Preprocess:
 
     `resize` is the length of the short side, or (height, width) to squash the picture into; `crop`
     a side or (height, width), padded with black where the picture is smaller. `mean` and `std` are
-    per colour after division by 255, in the model's `order` of colours, "rgb" or "bgr". `frames`,
-    `stride` and `fps` are a video model's window.
+    per colour after division by 255, in the model's `order` of colours, "rgb" or "bgr". `centre`
+    says how a crop lies that cannot be central to the pixel: "round" to the nearest, halves to
+    even, as torchvision and timm do, or "down", as transformers does. `frames`, `stride` and `fps`
+    are a video model's window.
     """
 
     resize: int | Sequence[int] | None = None
@@ -32,6 +34,7 @@ class Preprocess:
     std: Sequence[float] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     order: str = "rgb"
+    centre: str = "round"
     frames: int | None = None
     stride: float = 1.0
     fps: float | None = None
@@ -91,9 +94,14 @@ class Preprocess:
         if self.crop is None:
             return pixels, (0, 0)
         height, width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-        top = round((pixels.shape[-2] - height) / 2)
-        left = round((pixels.shape[-1] - width) / 2)
+        top, left = self._corner(pixels.shape[-2], height), self._corner(pixels.shape[-1], width)
         return crop(pixels, top, left, height, width), (left, top)
+
+    def _corner(self, length: int, side: int) -> int:
+        """Where a crop of `side` begins; before 0 by half of what is padded, rounded down."""
+        if side > length:
+            return -((side - length) // 2)
+        return round((length - side) / 2) if self.centre == "round" else (length - side) // 2
 
 
 def _column(values: Sequence[float]) -> Tensor:

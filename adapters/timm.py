@@ -55,7 +55,7 @@ def load(recipe: Recipe) -> Classifier:
     return Classifier(
         name=recipe.title,
         model=model,
-        preprocess=recipe.preprocessing(_preprocess(model)),
+        preprocess=recipe.preprocessing(_preprocess(model, recipe.args.get("img_size"))),
         labels=recipe.labels or (_imagenet_labels(model) if recipe.pretrained else ()),
         layers=recipe.layers or _default_layer(recipe.name, model),
         weights=weights,
@@ -67,11 +67,13 @@ def _nearest(name: str) -> str:
     return nearest(name.partition(".")[0], names())
 
 
-def _preprocess(model: nn.Module) -> Preprocess:
-    """What the weights were evaluated with, as timm records it."""
+def _preprocess(model: nn.Module, size: int | Sequence[int] | None) -> Preprocess:
+    """What the weights were evaluated with, as timm records it, at another size if there is one."""
     from timm.data import resolve_model_data_config
 
-    config: dict[str, Any] = resolve_model_data_config(model)
+    size = (size, size) if isinstance(size, int) else size
+    args = {"input_size": (3, *size)} if size else None
+    config: dict[str, Any] = resolve_model_data_config(model, args=args)
     height, width = config["input_size"][1:]
     share = config["crop_pct"]
     squash = config["crop_mode"] == "squash"

@@ -140,16 +140,29 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
 
 
 def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
-    """What the model's own processor does: resize, crop, rescale, normalise."""
+    """What the model's own processor does: resize, crop, rescale, normalise.
+
+    Raises:
+        ModelError: a trained model without a processor whose settings are known here.
+    """
     values = _processor(recipe)
+    if "image_mean" not in values and recipe.pretrained and recipe.preprocess is None:
+        raise ModelError(
+            f"'{recipe.name}' comes without the settings of its image processor, so its input "
+            "cannot be made; save the processor beside the model (processor.save_pretrained), or "
+            "describe it as \"preprocess\" in a model folder's mmcam.json"
+        )
     resize, crop = _geometry(values, getattr(config, "image_size", None) or 224)
+    mean, std = _normalisation(values)
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     return Preprocess(
         resize=resize,
         crop=crop,
-        mean=values.get("image_mean") or (0.5,) * 3,
-        std=values.get("image_std") or (0.5,) * 3,
+        mean=mean,
+        std=std,
         interpolation={0: "nearest", 3: "bicubic"}.get(values.get("resample", 2), "bilinear"),
+        order="bgr" if values.get("do_flip_channel_order") else "rgb",
+        centre="down",
         frames=(frames or 16) if video else None,
         stride=4 if video else 1,
         fps=30 if video else None,
@@ -163,28 +176,48 @@ def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
         size = size.get("shortest_edge") or [size["height"], size["width"]]
     elif isinstance(size, int):
         size = [size, size]
-    if values.get("crop_pct") and isinstance(size, int):
-        # ConvNeXT keeps `crop_pct` of pictures below 384 pixels, and squashes larger ones.
-        return ([size, size], None) if size >= 384 else (int(size / values["crop_pct"]), size)
     crop = values.get("crop_size") if values.get("do_center_crop") else None
     if isinstance(crop, Mapping):
         crop = [crop["height"], crop["width"]]
-    return size, crop
+    if isinstance(size, int):
+        kind = values.get("image_processor_type", "")
+        if kind.startswith("ConvNext"):
+            # It keeps `crop_pct` of pictures below 384 pixels, and squashes larger ones.
+            whole = int(size / values["crop_pct"])
+            size, crop = ([size, size], crop) if size >= 384 else (whole, [size, size])
+        elif kind.startswith("PoolFormer"):
+            size = int(size / (values.get("crop_pct") or 1))
+        elif kind.startswith("Levit"):
+            size = int(256 / 224 * size)
+    return (size if values.get("do_resize", True) else None), crop
+
+
+def _normalisation(values: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation, after a division by 255, that give a processor's numbers."""
+    mean = values.get("image_mean") or (0.5,) * 3
+    std = values.get("image_std") or (0.5,) * 3
+    if not values.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
+    offset = float(bool(values.get("offset") or values.get("rescale_offset")))  # ViViT's
+    if values.get("include_top"):  # EfficientNet's divide a second time
+        return [(offset + m) / (255 * scale) for m in mean], [s * s / (255 * scale) for s in std]
+    return [(offset + m) / (255 * scale) for m in mean], [s / (255 * scale) for s in std]
 
 
 def _processor(recipe: Recipe) -> Mapping[str, Any]:
     """The settings of the model's processor; empty for an untrained model type."""
-    from transformers import CONFIG_MAPPING
-    from transformers.image_processing_base import ImageProcessingMixin
+    from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoVideoProcessor
 
     if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
         return {}
-    try:
-        values, _ = ImageProcessingMixin.get_image_processor_dict(recipe.name)
-    except OSError:
-        return {}
-    found: Mapping[str, Any] = values
-    return found
+    for auto in (AutoImageProcessor, AutoVideoProcessor):
+        try:
+            found: Mapping[str, Any] = auto.from_pretrained(recipe.name).to_dict()
+        except (OSError, ValueError):
+            continue
+        return found
+    return {}
 
 
 def _frames_first(pixels: Tensor) -> Tensor:

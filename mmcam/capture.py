@@ -90,9 +90,10 @@ def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
         for key, item in output.items():
             changed = map_tensor(item, change)
             if changed is not None:
-                items = {**output, key: changed}
-                named = all(isinstance(name, str) for name in items)
-                return type(output)(**items) if named else type(output)(items)
+                entries = {**output, key: changed}
+                kind: Any = type(output)
+                named = all(isinstance(name, str) for name in entries)
+                return kind(**entries) if named else kind(entries)
     return None
 
 

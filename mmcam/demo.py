@@ -121,7 +121,7 @@ def run(folder: Path) -> Iterator[str]:
     yield f"Look at {folder / 'demo.png'} first."
 
 
-def _sheet(found: Explanations, picture: Pixels, moved: Explanations) -> Pixels:
+def _sheet(found: Explanations, picture: Pixels, moved: Explanations) -> draw.Picture:
     """The picture's maps, and below them frames of the clip: red in the first row, then blue."""
     frames = range(2, FRAMES, 8)
     tiles = [(picture, "picture", "")]

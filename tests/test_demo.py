@@ -107,9 +107,9 @@ def test_the_demo_writes_its_files_and_needs_no_network(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     lines = list(demo.run(tmp_path / "new"))
-    files = {str(file.relative_to(tmp_path / "new")) for file in (tmp_path / "new").glob("*/*")}
+    files = {str(file.relative_to(tmp_path / "new")) for file in (tmp_path / "new").rglob("*.*")}
     assert files == {
-        "picture/original.png",
+        "demo.png",
         "picture/sheet.png",
         "picture/explanation.json",
         "picture/maps.safetensors",

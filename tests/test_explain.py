@@ -219,6 +219,7 @@ def test_layers_may_be_patterns_and_are_found_where_none_is_named() -> None:
         (5, r"int: not a picture that can be read; give a path"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_a_model_of_pictures_refuses_what_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any, message: str
 ) -> None:

@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, SupportsIndex, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -118,7 +118,7 @@ class Clip:
         return self._reader
 
 
-def open_clip(source: str | Path | np.ndarray, fps: int | float = FPS) -> Clip:
+def open_clip(source: Any, fps: int | float = FPS) -> Clip:
     """A clip of a video file, an animated picture, a folder of frames or an array.
 
     A folder's frames are its pictures in natural order (frame2 before frame10); hidden and other

@@ -38,7 +38,7 @@ ROUNDING = 1e-6
 """How far a float array may leave [0, 1] by rounding alone."""
 
 
-def read_image(source: str | Path | Image.Image | np.ndarray) -> Sample:
+def read_image(source: Any) -> Sample:
     """A picture as upright RGB, `uint8 [h w 3]`.
 
     `source` is a file, a PIL image or an array: `uint8` or float in [0, 1], `[h w]`, `[h w 3]` or

@@ -256,7 +256,7 @@ TIMM = [
     tiny("timm:convnext_atto", (96, 160), depths=FOUR, dims=WIDTHS),
     tiny("timm:mambaout_femto", (96, 160), slack=1, depths=FOUR, dims=WIDTHS),
     tiny("timm:mobilenetv3_small_100", (96, 160), bumps=True),
-    tiny("timm:vgg11", (64, 96), layer="features.10", bumps=True),
+    tiny("timm:vgg11", (64, 96), layer="features.10", bumps=True, num_features=16),
 ]
 
 PLAIN = {

@@ -1,0 +1,135 @@
+"""What is peculiar to pytorchvideo: two pathways, lists changed in place, softmax in heads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mmcam
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.pytorchvideo import MODELS, pathways
+from mmcam.adapters.recipe import Recipe
+from mmcam.errors import ModelError
+from mmcam.models import build
+from mmcam.types import Inputs
+
+SLOW, FAST = (f"blocks.4.multipathway_blocks.{number}" for number in (0, 1))
+
+
+@pytest.fixture(scope="module")
+def slowfast() -> Classifier:
+    """SlowFast on its own 32 frames, with few channels and small pictures."""
+    torch.manual_seed(0)
+    args = {
+        "stem_dim_outs": (8, 2),
+        "slowfast_channel_reduction_ratio": (4,),
+        "head_pool_kernel_sizes": ((8, 2, 3), (32, 2, 3)),
+        "model_num_class": 5,
+    }
+    preprocess = {"resize": (64, 96), "frames": 32, "stride": 2}
+    recipe = Recipe(
+        family="pytorchvideo",
+        name="slowfast_r50",
+        args=args,
+        pretrained=False,
+        preprocess=preprocess,
+    )
+    adapter = build(recipe)
+    assert isinstance(adapter, Classifier)
+    return adapter
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (64, 48, 72, 3), dtype=np.uint8)
+
+
+def test_both_pathways_are_explained_from_one_forward(
+    slowfast: Classifier, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    forward = slowfast.forward
+
+    def counted(inputs: Inputs) -> object:
+        calls.append(len(inputs.pixels))
+        return forward(inputs)
+
+    monkeypatch.setattr(slowfast, "forward", counted)
+    maps = list(mmcam.explain(slowfast, clip, mmcam.Actions([3]), method="gradcam-signed"))
+    assert calls == [1]
+    assert {found.layer: tuple(found.cam.shape) for found in maps} == {
+        SLOW: (8, 2, 3),
+        FAST: (32, 2, 3),
+    }
+    assert all(found.cam.any() for found in maps)
+    assert len({found.score for found in maps}) == 1
+
+
+def test_explaining_twice_gives_the_same_maps(slowfast: Classifier, clip: np.ndarray) -> None:
+    first, second = (
+        list(mmcam.explain(slowfast, clip, mmcam.Actions([3]), method="gradcam-signed"))
+        for _ in range(2)
+    )
+    for one, other in zip(first, second, strict=True):
+        assert one.score == other.score
+        torch.testing.assert_close(one.cam, other.cam, rtol=0, atol=0)
+
+
+def test_both_maps_land_on_every_frame_of_the_clip(slowfast: Classifier, clip: np.ndarray) -> None:
+    for found in mmcam.explain(slowfast, clip, mmcam.Actions([3])):
+        assert found.heatmap().shape == (64, 48, 72)
+        assert np.isfinite(found.heatmap()).all()
+
+
+def test_the_slow_pathway_sees_frames_spread_over_the_fast_ones() -> None:
+    pixels = torch.arange(32.0).view(1, 1, 32, 1, 1).expand(1, 3, 32, 2, 2)
+    slow, fast = pathways(pixels)
+    assert slow[0, 0, :, 0, 0].tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
+    assert fast is pixels
+
+
+def test_the_model_gets_a_list_of_its_own_at_every_call(slowfast: Classifier) -> None:
+    pixels = torch.randn(1, 3, 32, 64, 96)
+    kept = pixels.clone()
+    inputs = Inputs(pixels=pixels, placements=())
+    slowfast.model.eval()
+    with torch.no_grad():
+        first, second = slowfast.forward(inputs), slowfast.forward(inputs)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert torch.equal(pixels, kept)
+
+
+@pytest.mark.parametrize("name", ["x3d_xs", "r2plus1d_r50"])
+def test_heads_with_a_softmax_give_logits(name: str) -> None:
+    """Both builders end in a softmax unless they are told otherwise."""
+    adapter = build(Recipe(family="pytorchvideo", name=name, pretrained=False))
+    assert not any(isinstance(module, nn.Softmax) for module in adapter.model.modules())
+
+
+def test_logits_of_x3d_do_not_sum_to_one() -> None:
+    args = {"width_factor": 1.0, "depth_factor": 1.0, "head_dim_out": 16, "model_num_class": 5}
+    adapter = build(Recipe(family="pytorchvideo", name="x3d_xs", args=args, pretrained=False))
+    adapter.model.eval()
+    with torch.no_grad():
+        pixels = torch.randn(2, 3, 4, 160, 160)
+        logits = adapter.logits(adapter.forward(Inputs(pixels=pixels, placements=())))
+    assert logits.shape == (2, 5)
+    assert (logits.sum(1) - 1).abs().min() > 1e-3
+    assert logits.min() < 0
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_windows_are_those_of_the_published_results(name: str) -> None:
+    published = MODELS[name]
+    seconds = published.frames * published.stride / 30
+    assert 1 < seconds < 5
+    if name.startswith("mvit"):
+        frames, stride = name.rpartition("_")[2].split("x")
+        assert (published.frames, published.stride) == (int(frames), int(stride))
+
+
+def test_an_unknown_model_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ModelError, match=r"no 'x3d_xx'; nearest: x3d_xs"):
+        build(Recipe(family="pytorchvideo", name="x3d_xx", pretrained=False))
