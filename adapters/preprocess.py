@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmcam.errors import ModelError
@@ -140,8 +142,8 @@ class Transform:
         """The input `[3, *time, height, width]`, and where it lies on the sample.
 
         Raises:
-            ModelError: the transform does not give `[3, height, width]`, or moves pixels in a way
-                that is no resizing, cropping or padding.
+            ModelError: the transform does not give `[3, height, width]`, draws random numbers, or
+                moves pixels in a way that is no resizing, cropping or padding.
         """
         height, width = sample.pixels.shape[-3:-1]
         placement = Placement(
@@ -164,17 +166,41 @@ class Transform:
 
     def _box(self, height: int, width: int) -> Box:
         """Where the output's edges lie on a picture of this size."""
-        across = np.broadcast_to(np.linspace(0, 255, width), (height, width))
-        down = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
+        whole = (height, width)
+        before = _random_states()
         black, white, x, y = (
-            self._one(np.repeat(np.round(ramp).astype(np.uint8)[..., None], 3, 2))[0].double()
-            for ramp in (np.zeros((height, width)), np.full((height, width), 255), across, down)
+            self._one(np.round(values).clip(0, 255).astype(np.uint8)).double()
+            for values in (
+                np.full((*whole, 3), 0),
+                np.full((*whole, 3), 255),
+                np.broadcast_to(_ramp(width), (*whole, 3)),
+                np.broadcast_to(_ramp(height)[:, None], (*whole, 3)),
+            )
         )
-        seen = (white - black).abs() > 0.5 * (white - black).abs().max()
+        if _random_states() != before:
+            raise ModelError(
+                "the transform draws random numbers (a random crop, a flip?), so nobody knows "
+                "where its output lies; use the transform for evaluation"
+            )
+        reach = (white - black).abs()
+        seen = (reach > 0.5 * reach.amax((1, 2), keepdim=True)).all(0)
         scale = torch.where(seen, white - black, 1)
-        left, right = _extent(((x - black) / scale), seen, 1, width)
-        top, bottom = _extent(((y - black) / scale), seen, 0, height)
+        left, right = _extent(((x - black) / scale).mean(0), seen, 1, width)
+        top, bottom = _extent(((y - black) / scale).mean(0), seen, 0, height)
         return left, top, right, bottom
+
+
+def _ramp(length: int) -> NDArray[np.float64]:
+    """From 1 to 254 along an axis; the colours a third of a level apart, against rounding."""
+    thirds = np.array([-1, 0, 1]) / 3
+    return np.linspace(1, 254, length)[:, None] + thirds
+
+
+def _random_states() -> tuple[object, ...]:
+    """The states of the generators that transforms draw from."""
+    _, keys, position, *_ = np.random.get_state()
+    torch_state = torch.get_rng_state().numpy().tobytes()
+    return random.getstate(), np.asarray(keys).tobytes(), position, torch_state
 
 
 def _extent(ramp: Tensor, seen: Tensor, axis: int, length: int) -> tuple[float, float]:
@@ -184,7 +210,7 @@ def _extent(ramp: Tensor, seen: Tensor, axis: int, length: int) -> tuple[float, 
     shares = (ramp * seen).sum(1 - axis) / seen.sum(1 - axis).clamp(min=1)
     inside = seen.any(1 - axis)
     at = torch.arange(len(shares), dtype=torch.float64)[inside] + 0.5
-    source = shares[inside] * (length - 1) + 0.5
+    source = (255 * shares[inside] - 1) / 253 * (length - 1) + 0.5
     if len(at) < 2:
         return 0.0, float(length)
     slope = ((at - at.mean()) * (source - source.mean())).sum() / ((at - at.mean()) ** 2).sum()

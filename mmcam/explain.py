@@ -31,7 +31,7 @@ def explain(
     layers: str | Sequence[str] | None = ...,
     guided: bool = ...,
     counterfactual: bool = ...,
-    batch: int = ...,
+    batch: int | None = ...,
     progress: Progress | None = ...,
 ) -> list[Explanations]: ...
 
@@ -46,7 +46,7 @@ def explain(
     layers: str | Sequence[str] | None = ...,
     guided: bool = ...,
     counterfactual: bool = ...,
-    batch: int = ...,
+    batch: int | None = ...,
     progress: Progress | None = ...,
 ) -> Explanations: ...
 
@@ -60,7 +60,7 @@ def explain(
     layers: str | Sequence[str] | None = None,
     guided: bool = False,
     counterfactual: bool = False,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> Explanations | list[Explanations]:
     """Show where a picture or clip speaks for what the task asks.
@@ -75,7 +75,7 @@ def explain(
         layers: names or patterns (`layer*`, `features.*`); the model's default when None.
         guided: add the guided-backpropagation product of each map (Guided Grad-CAM).
         counterfactual: show what speaks against each target instead (IJCV eq. 12).
-        batch: how many pictures, or windows of a clip, run at once.
+        batch: how many pictures (8 by default) or windows of a clip (1) run at once.
         progress: called with (done, all) as a clip's windows are explained.
 
     Raises:
@@ -89,6 +89,7 @@ def explain(
     """
     methods = [method] if isinstance(method, str) else list(method)
     layers = [layers] if isinstance(layers, str) else layers
+    batch = (8 if model.window is None else 1) if batch is None else batch
     _check(model, task, methods, layers, batch)
     plan = Plan.of(methods, guided)
     sources = source if isinstance(source, list) else [source]

@@ -163,7 +163,7 @@ def onto_original(
     left, top, right, bottom = placement.box
     rows = _edges(height, top, bottom, cam.shape[-2])
     columns = _edges(width, left, right, cam.shape[-1])
-    cam = cam.detach().double().cpu()
+    cam = cam.detach().cpu().double()
     if frames is not None:
         mix = frame_weights(frames, placement, cam.shape[-3])
         cam = torch.einsum("ft,...thw->...fhw", mix, cam)

@@ -55,9 +55,9 @@ class Rescorer:
 
     def _cells(self, layer: str, tensor: Tensor) -> Tensor:
         """Where each channel's cells lie in the flattened row of the layer's own layout."""
-        numbers = torch.arange(tensor[0].numel(), device=tensor.device, dtype=torch.float64)
+        numbers = torch.arange(tensor[0].numel(), dtype=torch.float64)
         folded = self.adapter.grid(layer, numbers.view(1, *tensor.shape[1:]), self.inputs)
-        return folded[0].flatten(1).long()
+        return folded[0].flatten(1).long().to(tensor.device)
 
     def _run(self, pixels: Tensor) -> Tensor:
         inputs = self._fresh(self.inputs.repeated(pixels))

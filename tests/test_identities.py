@@ -32,7 +32,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...]]] = {
     "pooled 2D": (lambda: Pooled(2), "trunk", (19, 14)),
     "pooled 3D": (lambda: Pooled(3), "trunk", (7, 13, 10)),
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=7), "layer4", (70, 50)),
-    "r3d_18": (lambda: torchvision.models.video.r3d_18(num_classes=7), "layer4", (8, 40, 40)),
+    "r3d_18": (lambda: torchvision.models.video.r3d_18(num_classes=7), "layer4", (8, 32, 32)),
 }
 """Networks that end in pooling and one linear layer `fc`; the layer before; an input's size."""
 
@@ -102,8 +102,10 @@ def test_counterfactual_keeps_the_score(ready: Ready) -> None:
 
 def test_signed_maps_of_targets_add_up_to_that_of_their_sum(ready: Ready) -> None:
     total = Target(label="sum", score=lambda logits: logits.sum(1))
-    parts = [ready.cam("gradcam-signed", label) for label in range(len(ready.logits))]
-    assert_close(sum(parts), ready.cam("gradcam-signed", total))
+    every = mmcam.Classes(range(len(ready.logits)))
+    (parts,) = ready.setup.explain(ready.sample, "gradcam-signed", every)
+    assert len(parts) == len(ready.logits)
+    assert_close(sum(part.cam for part in parts.values()), ready.cam("gradcam-signed", total))
 
 
 def test_contrast_is_the_difference_of_two_maps(ready: Ready) -> None:

@@ -1,0 +1,264 @@
+"""A model's input: the numbers its library makes, and where they lie on the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import mmcam
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.preprocess import Preprocess, Transform
+from mmcam.adapters.recipe import Recipe
+from mmcam.errors import ModelError
+from mmcam.grids import onto_original
+from mmcam.models import build
+
+LEVELS = 2.01 / 255
+"""Two libraries may round a resized pixel to levels that are this far apart."""
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A smooth picture with edges and different colours."""
+    y, x = np.mgrid[:height, :width]
+    red, green = 128 + 120 * np.sin(x / 9), 255 * y / height
+    blue = np.where((x // 11 + y // 7) % 2, 220, 30)
+    return np.stack([red, green, blue], -1).astype(np.uint8)
+
+
+def sample(height: int = 97, width: int = 131, frames: int = 0) -> mmcam.Sample:
+    if not frames:
+        return mmcam.Sample(pixels=picture(height, width))
+    pixels = np.stack([np.roll(picture(height, width), 5 * i, 1) for i in range(frames)])
+    return mmcam.Sample(pixels=pixels)
+
+
+def through_torchvision(name: str) -> Classifier:
+    """The adapter of a torchvision model, without the model."""
+    recipe = Recipe(family="torchvision", name=name, pretrained=False, layers=("0",))
+    with mock.patch("torchvision.models.get_model", lambda *_, **__: nn.Linear(1, 1)):
+        adapter = build(recipe)
+    assert isinstance(adapter, Classifier)
+    return adapter
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "vit_b_16", "vit_h_14", "efficientnet_b1", "maxvit_t", "swin_v2_t", "vgg16"]
+)
+def test_pictures_are_what_torchvision_makes_of_them(name: str) -> None:
+    from torchvision import models
+
+    preset = models.get_model_weights(name).DEFAULT.transforms()
+    made, _ = through_torchvision(name).preprocess(sample())
+    expected = preset(Image.fromarray(sample().pixels))
+    torch.testing.assert_close(made, expected, rtol=0, atol=LEVELS / min(preset.std))
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t"])
+def test_clips_are_what_torchvision_makes_of_them(name: str) -> None:
+    from torchvision import models
+
+    preset = models.get_model_weights(name).DEFAULT.transforms()
+    clip = sample(frames=3)
+    made, _ = through_torchvision(name).preprocess(clip)
+    expected = preset(torch.from_numpy(clip.pixels).movedim(-1, 1))
+    assert made.shape == expected.shape
+    torch.testing.assert_close(made, expected, rtol=0, atol=LEVELS / min(preset.std))
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("mobilenetv2_100", {}),
+        ("resnet18.a1_in1k", {}),
+        ("tf_efficientnetv2_b0", {}),
+        ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 8, 8, 8)}),
+        ("vit_tiny_patch16_384.augreg_in21k_ft_in1k", {"depth": 1}),
+        ("vit_base_patch16_siglip_224", {"depth": 1, "embed_dim": 24, "num_classes": 5}),
+    ],
+)
+@pytest.mark.parametrize("size", [(97, 131), (300, 500), (401, 222)])
+def test_pictures_are_what_timm_makes_of_them(
+    name: str, args: dict[str, Any], size: tuple[int, int]
+) -> None:
+    import timm
+
+    recipe = Recipe(family="timm", name=name, args=args, pretrained=False)
+    adapter = build(recipe)
+    assert isinstance(adapter, Classifier)
+    config = timm.data.resolve_model_data_config(adapter.model)
+    transform = timm.data.create_transform(**config)
+    made, _ = adapter.preprocess(sample(*size))
+    expected = transform(Image.fromarray(sample(*size).pixels))
+    torch.testing.assert_close(made, expected, rtol=0, atol=LEVELS / min(config["std"]))
+
+
+def test_timm_models_of_another_size_are_fed_that_size() -> None:
+    args = {"img_size": (64, 96), "depth": 1}
+    adapter = build(Recipe(family="timm", name="vit_tiny_patch16_224", args=args, pretrained=False))
+    assert adapter.prepare([sample()], mmcam.Classes()).pixels.shape == (1, 3, 64, 96)
+
+
+GEOMETRIES = {
+    "as it is": Preprocess(),
+    "short side": Preprocess(resize=64),
+    "squashed": Preprocess(resize=(80, 50)),
+    "cropped": Preprocess(crop=(60, 71)),
+    "resized, then cropped": Preprocess(resize=64, crop=50),
+    "padded": Preprocess(crop=(120, 163)),
+    "padded and cropped": Preprocess(resize=100, crop=(111, 90)),
+    "transformers' corner": Preprocess(resize=101, crop=(98, 90), centre="down"),
+}
+
+
+@pytest.mark.parametrize("recipe", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_a_square_is_found_where_it_was(recipe: Preprocess) -> None:
+    pixels = np.zeros((97, 131, 3), np.uint8)
+    pixels[38:58, 70:90] = 255
+    made, placement = recipe(mmcam.Sample(pixels=pixels))
+    light = made[0].double() - made[0].min()
+    light[light < 0.5 * light.max()] = 0
+    rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in light.shape)
+    left, top, right, bottom = placement.box
+    y = (light.sum(1) * rows).sum() / light.sum() / len(rows) * (bottom - top) + top
+    x = (light.sum(0) * columns).sum() / light.sum() / len(columns) * (right - left) + left
+    assert (float(x), float(y)) == pytest.approx((80, 48), abs=0.3)
+    placed = onto_original(light / light.max(), placement)
+    inside, outside = placed[40:56, 72:88], placed.clone()
+    outside[36:60, 68:92] = 0
+    assert inside.min() > 0.8
+    assert outside.nan_to_num().max() < 0.1
+
+
+def test_the_box_of_a_crop_is_exact() -> None:
+    _, placement = Preprocess(resize=64, crop=50)(sample(128, 200))
+    assert placement.size == (128, 200)
+    assert placement.box == (50, 14, 150, 114)
+
+
+def test_padding_reaches_out_of_the_original() -> None:
+    made, placement = Preprocess(crop=(100, 140), mean=(0,) * 3, std=(1,) * 3)(sample(97, 131))
+    assert placement.box == (-4, -1, 136, 99)
+    assert not made[:, 0].any()
+    assert not made[:, :, :4].any()
+    assert made[:, 1:98, 4:135].any()
+
+
+@pytest.mark.parametrize("size", [(9, 12), (10, 12), (11, 14), (12, 17), (13, 20), (6, 7), (5, 30)])
+def test_crops_lie_where_torchvision_has_them(size: tuple[int, int]) -> None:
+    from torchvision.transforms.v2.functional import center_crop
+
+    pixels = picture(*size)
+    made, _ = Preprocess(crop=(8, 9), mean=(0,) * 3, std=(1,) * 3)(mmcam.Sample(pixels=pixels))
+    expected = center_crop(torch.from_numpy(pixels).movedim(-1, 0), [8, 9]) / 255
+    torch.testing.assert_close(made, expected)
+
+
+def test_bgr_turns_colours_round_before_their_means() -> None:
+    pixels = np.full((2, 2, 3), (255, 51, 0), np.uint8)
+    recipe = Preprocess(mean=(0.1, 0.2, 0.3), std=(1, 1, 0.5), order="bgr")
+    made, _ = recipe(mmcam.Sample(pixels=pixels))
+    torch.testing.assert_close(made[:, 0, 0], torch.tensor([-0.1, 0.0, 1.4]))
+
+
+def test_a_clip_stands_for_its_own_span_or_all_frames() -> None:
+    clip = sample(8, 8, frames=4)
+    recipe = Preprocess(frames=4)
+    assert recipe(clip)[1].spans == ((0, 4),)
+    part = mmcam.Sample(pixels=clip.pixels, span=(12, 60))
+    made, placement = recipe(part)
+    assert placement.spans == ((12, 60),)
+    assert made.shape == (3, 4, 8, 8)
+
+
+def test_an_unknown_key_of_a_recipe_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"preprocess has no 'size'; it takes resize, crop"):
+        Preprocess.of({"size": 224})
+
+
+def compose(*steps: Callable[[Any], Any]) -> Callable[[Any], Tensor]:
+    from torchvision.transforms import v2
+
+    end = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    normalise = v2.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.1])
+    composed: Callable[[Any], Tensor] = v2.Compose([*steps, *end, normalise])
+    return composed
+
+
+def step(name: str, *args: Any, **options: Any) -> Callable[[Any], Any]:
+    from torchvision.transforms import v2
+
+    made: Callable[[Any], Any] = getattr(v2, name)(*args, **options)
+    return made
+
+
+PIPELINES: dict[str, tuple[list[tuple[Any, ...]], tuple[float, float, float, float]]] = {
+    "nothing": ([], (0, 0, 600, 300)),
+    "short side and crop": ([("Resize", 100), ("CenterCrop", 80)], (180, 30, 420, 270)),
+    "squashed": ([("Resize", (64, 48))], (0, 0, 600, 300)),
+    "padded": ([("Pad", [10, 20, 30, 40])], (-10, -20, 630, 340)),
+    "padded, then resized": ([("Pad", [0, 150]), ("Resize", 60)], (0, -150, 600, 450)),
+    "crop beyond the picture": ([("CenterCrop", (400, 300))], (150, -50, 450, 350)),
+    "grey": ([("Grayscale", 3), ("Resize", 75)], (0, 0, 600, 300)),
+}
+
+
+@pytest.mark.parametrize(("steps", "box"), PIPELINES.values(), ids=PIPELINES)
+def test_the_box_of_a_transform_is_found_to_less_than_a_pixel(
+    steps: list[tuple[Any, ...]], box: tuple[float, float, float, float]
+) -> None:
+    transform = Transform(compose(*(step(*one) for one in steps)))
+    made, placement = transform(sample(300, 600))
+    assert placement.size == (300, 600)
+    assert placement.box == pytest.approx(box, abs=0.99)
+    expected = transform.function(Image.fromarray(sample(300, 600).pixels))
+    torch.testing.assert_close(made, expected, rtol=0, atol=0)
+
+
+def test_the_box_of_a_transform_is_that_of_the_same_recipe() -> None:
+    transform = Transform(compose(step("Resize", 64), step("CenterCrop", (51, 44))))
+    for size in ((97, 131), (640, 427), (427, 640), (65, 1000)):
+        _, expected = Preprocess(resize=64, crop=(51, 44))(sample(*size))
+        _, found = transform(sample(*size))
+        assert found.box == pytest.approx(expected.box, abs=0.99)
+
+
+def test_a_transform_makes_a_clip_frame_by_frame() -> None:
+    transform = Transform(compose(step("Resize", (8, 8))), frames=3, stride=2)
+    clip = sample(frames=3)
+    made, placement = transform(clip)
+    assert made.shape == (3, 3, 8, 8)
+    last, _ = transform(mmcam.Sample(pixels=clip.pixels[2]))
+    torch.testing.assert_close(made[:, 2], last)
+    assert placement.spans == ((0, 3),)
+    assert transform.window is not None
+    assert transform.window.length(30) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("RandomCrop", (50,)), ("RandomHorizontalFlip", ()), ("RandomResizedCrop", (40,))],
+)
+def test_random_transforms_are_refused(name: str, args: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match=r"draws random numbers.*for evaluation"):
+        Transform(compose(step(name, *args)))(sample())
+
+
+@pytest.mark.parametrize("turn", [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90])
+def test_flips_and_turns_are_refused(turn: Image.Transpose) -> None:
+    with pytest.raises(ModelError, match="no resizing, cropping or padding"):
+        Transform(compose(lambda image: image.transpose(turn)))(sample())
+
+
+@pytest.mark.parametrize(
+    ("output", "said"), [(torch.zeros(1, 4, 4), r"\(1, 4, 4\)"), (np.zeros((3, 4, 4)), "ndarray")]
+)
+def test_a_transform_that_gives_no_picture_tensor_is_refused(output: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=rf"gives {said}.*tensor \[3, height, width\]"):
+        Transform(lambda image: output)(sample())
