@@ -145,11 +145,13 @@ class Classifier:
     def index(self, label: str | int, classes: int) -> int:
         """The class that a label means: a name in any case, or a number.
 
+        Text is taken for a name first, as names may be numbers too; an int is always a number.
+
         Raises:
             LabelError: no class or several have that name, or the number is out of range.
         """
-        number = label if isinstance(label, int) else int(label) if label.isdigit() else None
-        wanted = str(label).casefold()
+        is_number = isinstance(label, int) or label.isdecimal()
+        wanted = None if isinstance(label, int) else label.casefold()
         found = [i for i, name in enumerate(self.labels) if name.casefold() == wanted]
         if len(found) == 1:
             return found[0]
@@ -158,8 +160,8 @@ class Classifier:
                 f"label '{label}' means several classes of {self.name}: give one of the numbers "
                 f"{', '.join(map(str, found))} instead"
             )
-        if number is not None and 0 <= number < classes:
-            return number
+        if is_number and 0 <= int(label) < classes:
+            return int(label)
         known = nearest(str(label), self.labels) if self.labels else f"numbers 0 to {classes - 1}"
         raise LabelError(f"{self.name} has no label '{label}'; nearest: {known}")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mmcam.adapters.classifier import Classifier, Fold
 from mmcam.adapters.preprocess import Preprocess
 from mmcam.adapters.recipe import Recipe, counted
-from mmcam.errors import ModelError, nearest
+from mmcam.adapters.weights import State
+from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import fold
 
 
@@ -57,6 +60,9 @@ PLACES: dict[str, Place] = {
 }
 """Model type -> where it is explained. Types that are not here are asked by a probe."""
 
+RESAMPLING = {0: "nearest-exact", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
+"""Pillow's numbers of filters, which processors store -> torchvision's names."""
+
 
 def names() -> Sequence[str]:
     """The model types that are known; any hub name or folder of theirs works."""
@@ -82,7 +88,7 @@ def load(recipe: Recipe) -> Classifier:
         preprocess=recipe.preprocessing(_preprocess(recipe, config, video)),
         labels=recipe.labels or (labels if named else ()),
         layers=recipe.layers or ((counted(model, place.layer),) if place else ()),
-        weights=recipe.fill(model),
+        weights=recipe.fill(model, partial(_renamed, type(model), config)),
         pack=_frames_first if video else _as_it_is,
         folds=_fold_of(config, place),
     )
@@ -130,13 +136,35 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
 
     auto = AutoModelForVideoClassification if video else AutoModelForImageClassification
     if recipe.downloads:
-        model: nn.Module = auto.from_pretrained(recipe.name, config=config)
-        return model
+        model, info = auto.from_pretrained(recipe.name, config=config, output_loading_info=True)
+        if info["missing_keys"]:
+            raise WeightsError(
+                f"'{recipe.name}' holds no weights for {', '.join(sorted(info['missing_keys']))}, "
+                "so it is no trained classifier; choose a checkpoint that was trained as one"
+            )
+        trained: nn.Module = model
+        return trained
     # Types with several classifiers (DeiT, LeViT) are an error without a choice.
     choice = auto._model_mapping[type(config)]
     classifier = choice[0] if isinstance(choice, (list, tuple)) else choice
     made: nn.Module = classifier(config)
     return made
+
+
+def _renamed(kind: Any, config: Any, state: State) -> State:
+    """A checkpoint's weights under the names of today's code, as transformers converts them."""
+    made, info = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(state),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    renamed: State = {
+        key: value for key, value in made.state_dict().items() if key not in info["missing_keys"]
+    }
+    renamed |= {key: state[key] for key in info["unexpected_keys"] if key in state}
+    return renamed | {key: torch.empty(found) for key, found, _ in info["mismatched_keys"]}
 
 
 def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
@@ -160,7 +188,7 @@ def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
         crop=crop,
         mean=mean,
         std=std,
-        interpolation={0: "nearest", 3: "bicubic"}.get(values.get("resample", 2), "bilinear"),
+        interpolation=RESAMPLING.get(values.get("resample", 2), "bilinear"),
         order="bgr" if values.get("do_flip_channel_order") else "rgb",
         centre="down",
         frames=(frames or 16) if video else None,
@@ -213,7 +241,7 @@ def _processor(recipe: Recipe) -> Mapping[str, Any]:
         return {}
     for auto in (AutoImageProcessor, AutoVideoProcessor):
         try:
-            found: Mapping[str, Any] = auto.from_pretrained(recipe.name).to_dict()
+            found = auto.from_pretrained(recipe.name).to_dict()
         except (OSError, ValueError):
             continue
         return found

@@ -67,7 +67,7 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
         if not matches or (call and not call.isdigit()):
             raise LayerError(
                 f"{name} has no layer '{pattern}'; nearest: {nearest(stem, known)}. "
-                f"List them: mmcam list layers --model {name}"
+                "`mmcam list layers --model MODEL` lists them"
             )
         found += [f"{layer}#{call}" if call else layer for layer in matches]
     return sorted(set(found), key=lambda layer: known.index(layer.partition("#")[0]))
@@ -205,7 +205,7 @@ class Recording:
             known: dict[int, Tensor] = {}
             for target in asked:
                 if target is not None and id(target) not in known:
-                    score = target.score(output)
+                    score = _checked(target, output, self.copies * len(targets))
                     block = len(score) // self.copies * min(slot, self.copies - 1)
                     known[id(target)] = score[block : block + len(targets)]
             zero = next(iter(known.values())).new_zeros(())
@@ -260,6 +260,27 @@ class Recording:
                         "to it"
                     )
             yield dict(zip(names, rows, strict=True))
+
+
+def _checked(target: Target, output: Any, rows: int) -> Tensor:
+    """The target's score, one number a row.
+
+    Raises:
+        ScoreError: it is something else.
+    """
+    try:
+        score = target.score(output)
+    except (IndexError, AttributeError, TypeError) as error:
+        raise ScoreError(
+            f"the score of '{target.label}' cannot be taken from the model's output, "
+            f"{_kind(output)} ({error}); mend Target.score"
+        ) from error
+    if not isinstance(score, Tensor) or score.shape != (rows,):
+        raise ScoreError(
+            f"the score of '{target.label}' is {_kind(score)}; it must be a tensor of shape "
+            f"({rows},), one number for each sample: mend Target.score"
+        )
+    return score
 
 
 def _backward(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmcam.capture import Recording, capture, resolve
-from mmcam.errors import LayerError, MethodError, ScoreError, nearest
+from mmcam.errors import LayerError, MethodError, ModelError, ScoreError, nearest
 from mmcam.explanation import Explanation
 from mmcam.grids import resize
 from mmcam.guided import PIXELS
@@ -116,7 +116,7 @@ def explain_samples(
         check,
     ):
         # A model may work on its input in place; the leaf must stay as it is.
-        output = adapter.forward(replace(inputs, pixels=inputs.pixels.clone()))
+        output = _forward(adapter, replace(inputs, pixels=inputs.pixels.clone()))
         check()
         targets = _targets(adapter, output, task, len(samples))
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
@@ -124,10 +124,20 @@ def explain_samples(
         batch = _Batch(adapter, inputs, recording, named, plan, asked)
         slots = list(batch.maps(scores, output))
         scores = scores.detach() * (-1 if counterfactual else 1)
+    if not scores.isfinite().all():
+        raise ScoreError(
+            f"{adapter.name} gives a score that is NaN or infinite; check its weights and the range "
+            "of its input"
+        )
     probabilities = _probabilities(output, targets)
     explanations: list[list[Explanation]] = [[] for _ in samples]
     for slot, made in enumerate(slots):
         for method, layer, cams in made:
+            if not cams.isfinite().all():
+                raise MethodError(
+                    f"method '{method}' gives NaN or infinite values at '{layer}' of "
+                    f"{adapter.name}; check the weights and the range of the input"
+                )
             for row, found in enumerate(explanations):
                 if slot < len(targets[row]):
                     found.append(
@@ -143,6 +153,21 @@ def explain_samples(
                         )
                     )
     return explanations
+
+
+def _forward(adapter: Adapter, inputs: Inputs) -> Any:
+    """The model's output.
+
+    Raises:
+        ModelError: the model cannot run on such an input.
+    """
+    try:
+        return adapter.forward(inputs)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{adapter.name} failed on an input of shape {tuple(inputs.pixels.shape)}: {error}; "
+            "give it the size it was made for (preprocess), or another device if memory ran out"
+        ) from error
 
 
 def _targets(adapter: Adapter, output: Any, task: Any, samples: int) -> Sequence[Sequence[Target]]:

@@ -91,7 +91,7 @@ def test_unknown_layer_is_named_with_its_nearest(pattern: str) -> None:
     with pytest.raises(LayerError) as error:
         resolve(made(), [pattern], "mynet")
     assert str(error.value).startswith(f"mynet has no layer '{pattern}'; nearest: ")
-    assert str(error.value).endswith("List them: mmcam list layers --model mynet")
+    assert str(error.value).endswith("`mmcam list layers --model MODEL` lists them")
     if pattern == "blocks.7":
         assert "nearest: blocks" in str(error.value)
 

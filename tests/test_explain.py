@@ -14,7 +14,15 @@ import mmcam
 from mmcam import demo
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.preprocess import Preprocess
-from mmcam.errors import InputError, LabelError, LayerError, MethodError, MmcamError, ModelError
+from mmcam.errors import (
+    InputError,
+    LabelError,
+    LayerError,
+    MethodError,
+    MmcamError,
+    ModelError,
+    ScoreError,
+)
 from mmcam.media import ClipWriter, open_clip, write_image
 
 RED = mmcam.Classes(["red"])
@@ -313,3 +321,33 @@ def test_broken_weights_are_told(part: str) -> None:
         LayerError, match=r"'trunk' of Tiny has NaN or infinite .*check the weights"
     ):
         mmcam.explain(model, noise(8, 12), ASKED)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradient", "guided", "occlusion", "scorecam"])
+@pytest.mark.parametrize("part", ["first.0.weight", "head.weight", "head.bias"])
+def test_no_method_lets_values_pass_that_are_no_numbers(part: str, method: str) -> None:
+    model = tiny()
+    with torch.no_grad():
+        model.model.get_parameter(part).view(-1)[:] = torch.nan
+    with pytest.raises(mmcam.MmcamError, match=r"NaN or infinite.*check"):
+        mmcam.explain(model, noise(8, 12), ASKED, method=method)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [lambda out: out, lambda out: out.sum(), lambda out: out[:, 9], lambda out: 1.0],
+    ids=["one a class", "one for all", "no such class", "no tensor"],
+)
+def test_a_score_of_the_wrong_form_is_told(score: Any) -> None:
+    with pytest.raises(ScoreError, match=r"score of 'mine' .*mend Target\.score"):
+        mmcam.explain(tiny(), noise(8, 12), mmcam.Target(label="mine", score=score))
+
+
+def test_an_input_that_the_model_cannot_run_on_is_told() -> None:
+    model = mmcam.wrap(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 5), torch.nn.Flatten()), small())
+    with pytest.raises(ModelError, match=r"Sequential failed on an input of shape \(1, 3, 2, 2\)"):
+        mmcam.explain(model, noise(8, 12), mmcam.Classes([0]), layers=["0"])
+
+
+def small() -> Preprocess:
+    return Preprocess(resize=(2, 2), mean=(0, 0, 0), std=(1, 1, 1))

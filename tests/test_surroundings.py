@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mmcam.errors import LayerError, ScoreError
+from mmcam.errors import LayerError, MmcamError, ScoreError
 
 METHODS = ["hirescam", "gradcam++softmax", "guided-gradcam", "scorecam", "ablationcam"]
 
@@ -126,14 +126,25 @@ def test_large_half_precision_maps_do_not_overflow(wrapped: Callable[..., Any]) 
     assert found.any()
 
 
+class Forgiving(Net):
+    """Its score is a number whatever its trunk gives."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x).nan_to_num(0, 0, 0))
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_values_that_are_no_numbers_are_refused(value: float, wrapped: Callable[..., Any]) -> None:
-    net = Net()
-    net.trunk[2].bias.data[1] = value
-    setup = wrapped(net, "trunk.2", name="broken")
-    reason = "layer 'trunk.2' of broken has NaN or infinite activations; check the weights"
-    with pytest.raises(LayerError, match=reason):
-        setup.cam(setup.sample(8, 8), "gradcam", 0)
+    for kind, reason in [
+        (Forgiving, "layer 'trunk.2' of broken has NaN or infinite activations; check the weights"),
+        (Net, "NaN or infinite"),
+    ]:
+        net = kind()
+        net.trunk[2].bias.data[1] = value
+        setup = wrapped(net, "trunk.2", name="broken")
+        with pytest.raises(MmcamError, match=reason) as error:
+            setup.cam(setup.sample(8, 8), "gradcam", 0)
+        assert isinstance(error.value, (LayerError, ScoreError))
 
 
 def test_infinite_gradients_are_refused(wrapped: Callable[..., Any]) -> None:

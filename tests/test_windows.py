@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import mmcam
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.preprocess import Preprocess
-from mmcam.errors import InputError, LabelError
+from mmcam.errors import InputError, LabelError, ModelError
 from mmcam.explanation import Explanation
 from mmcam.grids import frame_weights
 from mmcam.media import open_clip
@@ -240,7 +240,7 @@ def test_progress_counts_windows() -> None:
 
 def test_a_window_that_fails_half_way_is_told_and_leaves_the_model_as_it_was() -> None:
     network = Tiny(breaks=3).train()
-    with pytest.raises(RuntimeError, match="half-way"):
+    with pytest.raises(ModelError, match="half-way"):
         mmcam.explain(model(network), noise(12), ALL, batch=1)
     assert network.calls == 3
     assert all(module.training and not module._forward_hooks for module in network.modules())
