@@ -109,9 +109,9 @@ def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
     if special:
         return (counted(model, LAYERS[special[0]]),)
     features = getattr(model, "feature_info", None)
-    if not features:
-        return ()
-    layer = features[-1]["module"]
+    layer = features[-1]["module"] if features else ""
+    if layer not in dict(model.named_modules()) or not layer:
+        return ()  # the probe will find one
     if hasattr(model, "conv_head") and hasattr(model, "bn2"):
         return ("bn2",)
     block = model.get_submodule(layer)
@@ -129,11 +129,12 @@ def _fold_of(model: nn.Module) -> Fold:
     """Tokens by timm's own reduction; maps by where the channels of its table stand."""
     features = getattr(model, "feature_info", None) or [{}]
     reduction, channels = features[-1].get("reduction"), features[-1].get("num_chs")
+    leading = max(8, getattr(model, "num_prefix_tokens", 0))
 
     def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         if tensor.ndim == 3 and reduction:
             cells = -(-space[0] // reduction) * -(-space[1] // reduction)
-            if 0 <= tensor.shape[1] - cells < 9:
+            if 0 <= tensor.shape[1] - cells <= leading:
                 return fold(tensor, space, prefix=tensor.shape[1] - cells)
         if tensor.ndim == 4 and channels in (tensor.shape[1], tensor.shape[3]):
             return fold(tensor, space, channels_last=tensor.shape[1] != channels)

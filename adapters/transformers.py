@@ -241,10 +241,11 @@ def _processor(recipe: Recipe) -> Mapping[str, Any]:
         return {}
     for auto in (AutoImageProcessor, AutoVideoProcessor):
         try:
-            found = auto.from_pretrained(recipe.name).to_dict()
+            # What a class switches off by None is left out of its settings.
+            off = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"))
+            return {**off, **auto.from_pretrained(recipe.name).to_dict()}
         except (OSError, ValueError):
             continue
-        return found
     return {}
 
 

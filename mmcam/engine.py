@@ -6,6 +6,7 @@ graph again with another backward rule. Only re-scoring methods run the model fu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,9 +61,19 @@ class Plan:
         return any(part.needs == kind for part in self.parts)
 
     @property
+    def has_layers(self) -> bool:
+        """Whether any map is one of a layer; those of the pixels alone need none."""
+        return any(not on_input(part) for part in self.parts)
+
+    @property
     def rules(self) -> set[str]:
         """The backward rules that the plan takes gradients under."""
         return {part.rule for part in self.parts}
+
+
+def on_input(method: Method) -> bool:
+    """Whether a method looks at the input alone, at no layer."""
+    return method.needs == "pixels" or method is RESCORING["occlusion"]
 
 
 def split(name: str) -> tuple[str, str | None]:
@@ -107,7 +118,9 @@ def explain_samples(
     """
     with torch.inference_mode(False):
         inputs = adapter.prepare(samples, task)
-    if layers is None:
+    if not plan.has_layers:
+        layers = []
+    elif layers is None:
         adapter.layers = layers = adapter.layers or [default_layer(adapter, inputs)]
     named = resolve(adapter.model, layers, adapter.name) if layers else []
     pixels = inputs.pixels if plan.needs("pixels") else None
@@ -121,7 +134,7 @@ def explain_samples(
         targets = _targets(adapter, output, task, len(samples))
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
         scores = recording.scores(output, asked)
-        batch = _Batch(adapter, inputs, recording, named, plan, asked)
+        batch = _Batch(adapter, inputs, recording, named, plan, asked, counterfactual)
         slots = list(batch.maps(scores, output))
         scores = scores.detach() * (-1 if counterfactual else 1)
     if not scores.isfinite().all():
@@ -197,6 +210,7 @@ class _Batch:
     layers: list[str]
     plan: Plan
     targets: list[list[Target]]
+    counterfactual: bool
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[tuple[str, str, Tensor]]]:
         """For each target slot: (method, layer, map of every sample), in the plan's order."""
@@ -226,9 +240,11 @@ class _Batch:
     def _gradients(self, scores: Tensor, rule: str) -> Iterator[Mapping[str, Tensor]]:
         """Gradients under `rule` at the layers that some method wants under it."""
         parts = [part for part in self.plan.parts if part.rule == rule]
-        names = [] if all(part.needs == "pixels" for part in parts) else list(self.layers)
-        if any(part.needs == "pixels" for part in parts):
-            names.append("pixels")
+        needs = {part.needs for part in parts}
+        names = list(self.layers) if needs & {"gradient", "moments"} else []
+        names += ["pixels"] if "pixels" in needs else []
+        if not names:
+            return itertools.repeat({})
         relus = self.recording.relus
         if rule != "relu" and relus is not None and not relus.count:
             raise MethodError(
@@ -252,7 +268,9 @@ class _Batch:
             return self._rescored(method, layer, slot)
         trace = self._trace(layer, gradients[method.rule][layer])
         if method.needs == "moments":
-            return method.compute(trace.activation, trace.gradient, moments[layer])
+            # The gradient is that of the negated score; the moments are those of the scores.
+            sign = -1.0 if self.counterfactual else 1.0
+            return method.compute(trace.activation, sign * trace.gradient, moments[layer], sign)
         return method.compute(trace.activation, trace.gradient)
 
     def _trace(self, layer: str, gradient: Tensor) -> Trace:
@@ -302,7 +320,8 @@ class _Batch:
     def _moments(self, output: Any) -> dict[str, Moments]:
         """Moments of all classes' gradients under their probabilities, class by class."""
         logits = self.adapter.logits(output)
-        shares = logits.detach().float().softmax(1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        shares = logits.detach().softmax(1)
         sums: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
         for share, gradients in zip(
             shares.T, self.recording.gradients(logits.T, self.layers), strict=True

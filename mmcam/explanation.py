@@ -97,7 +97,7 @@ class Explanation:
         """
         return self._shares(self.saliency, frames)
 
-    def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, 3 * size]:
+    def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "3 *size"]:
         """A pixel-space map with its colours and signs on the original, not scaled."""
         frames = self._frames(frames)
         return onto_original(self.cam, self.placement, frames).numpy()

@@ -20,7 +20,7 @@ from mmcam.types import Placement
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def resize(maps: Float[Tensor, batch * grid], size: Sequence[int]) -> Float[Tensor, batch * size]:
+def resize(maps: Float[Tensor, "batch *grid"], size: Sequence[int]) -> Float[Tensor, "batch *size"]:
     """Linear, bilinear or trilinear interpolation to `size`, by the number of axes."""
     mode = LINEAR[len(size)]
     resized = F.interpolate(maps[:, None], size=tuple(size), mode=mode, align_corners=False)

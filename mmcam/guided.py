@@ -37,7 +37,7 @@ class switchable_relus(TorchFunctionMode):  # noqa: N801 - used like a function
     """A context in which ReLUs are recorded so that `rule(name)` sets how they backpropagate.
 
     The rule is looked up when the backward runs. Outside `rule(...)` it is the ordinary one.
-    `count` is the number of ReLUs that ran on tensors that take part in the graph.
+    `count` is the number of ReLUs that ran.
     """
 
     def __init__(self) -> None:
@@ -64,9 +64,9 @@ class switchable_relus(TorchFunctionMode):  # noqa: N801 - used like a function
         kwargs = kwargs or {}
         read = _RECTIFIERS.get(func)
         bounds = read(*args, **kwargs) if read else None
+        self.count += bounds is not None
         if bounds is None or not (torch.is_grad_enabled() and bounds[0].requires_grad):
             return func(*args, **kwargs)
-        self.count += 1
         return _Rectify.apply(*bounds, self)
 
 

@@ -94,11 +94,15 @@ def grad_cam_plus_plus_all(activation: Grid, gradient: Grid) -> Cam:
     return weighted_sum(activation, _plus_plus_weights(activation, gradient, rectify=False)).relu()
 
 
-def grad_cam_plus_plus_softmax(activation: Grid, gradient: Grid, moments: Moments) -> Cam:
+def grad_cam_plus_plus_softmax(
+    activation: Grid, gradient: Grid, moments: Moments, sign: float = 1.0
+) -> Cam:
     """Grad-CAM++ of Y = softmax(S) (WACV eq. 10, 21-24).
 
     The common factor Y^c of the three derivatives cancels in eq. 10 and scales the weights of
     eq. 5 evenly; it is left out, so the map is that of the paper up to this positive factor.
+
+    `gradient` is that of the score S^c; `sign` -1 explains -Y instead (counterfactual).
     """
     mean, square, cube = moments
     variance = square - mean**2
@@ -109,7 +113,7 @@ def grad_cam_plus_plus_softmax(activation: Grid, gradient: Grid, moments: Moment
     total = activation.flatten(2).sum(2).reshape(*activation.shape[:2], *[1] * (first.ndim - 2))
     denominator = 2 * second + total * third
     alpha = torch.where(denominator != 0, second / denominator, 0)
-    return weighted_sum(activation, (alpha * first.relu()).flatten(2).sum(2)).relu()
+    return weighted_sum(activation, (alpha * (sign * first).relu()).flatten(2).sum(2)).relu()
 
 
 def hires_cam(activation: Grid, gradient: Grid) -> Cam:

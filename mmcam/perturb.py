@@ -71,8 +71,8 @@ class Rescorer:
 
 
 def score_cam(
-    activation: Float[Tensor, channel * grid],
-    pixels: Float[Tensor, 3 * space],
+    activation: Float[Tensor, "channel *grid"],
+    pixels: Float[Tensor, "3 *space"],
     score: ScoreRows,
     chunk: int = 32,
 ) -> Float[Tensor, "*grid"]:
@@ -97,7 +97,7 @@ def score_cam(
 
 
 def ablation_cam(
-    activation: Float[Tensor, channel * grid],
+    activation: Float[Tensor, "channel *grid"],
     score: float,
     ablated: Float[Tensor, " channel"],
 ) -> Float[Tensor, "*grid"]:
@@ -111,7 +111,7 @@ def ablation_cam(
 
 
 def occlusion(
-    pixels: Float[Tensor, 3 * space],
+    pixels: Float[Tensor, "3 *space"],
     score: ScoreRows,
     *,
     cells: tuple[int, ...] | None = None,

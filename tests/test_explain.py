@@ -24,6 +24,7 @@ from mmcam.errors import (
     ScoreError,
 )
 from mmcam.media import ClipWriter, open_clip, write_image
+from mmcam.methods import Moments, grad_cam_plus_plus_softmax
 
 RED = mmcam.Classes(["red"])
 MOVES = mmcam.Actions(["red moves"])
@@ -351,3 +352,47 @@ def test_an_input_that_the_model_cannot_run_on_is_told() -> None:
 
 def small() -> Preprocess:
     return Preprocess(resize=(2, 2), mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@pytest.mark.parametrize("method", ["gradient", "guided", "occlusion", "guided-occlusion"])
+def test_maps_of_the_pixels_need_no_layer(method: str) -> None:
+    """A network whose layers have no grid at all can still be asked about its pixels."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
+    found = mmcam.explain(mmcam.wrap(module, small()), noise(8, 12), CATS, method=method)
+    assert found[0].saliency.abs().max() > 0
+
+
+def test_the_counterfactual_of_the_softmax_form_negates_the_probability() -> None:
+    """Alpha is the same (WACV eq. 10); the weights take the negative part of dY/dA (eq. 5)."""
+    activation, gradient = torch.rand(1, 3, 2, 2), torch.randn(1, 3, 2, 2)
+    moments = Moments(*torch.rand(3, 1, 3, 2, 2))
+    one, other = (grad_cam_plus_plus_softmax(activation, gradient, moments, s) for s in (1, -1))
+    assert not torch.allclose(one, other)
+    sample = noise(8, 12)
+    # Two classes' probabilities share one gradient direction each way: what speaks against the
+    # first of two is what speaks for the second.
+    two = mmcam.wrap(TwoClasses(Tiny()), small_as_given(), layer="net.trunk")
+    against = mmcam.explain(two, sample, CATS, method="gradcam++softmax", counterfactual=True)
+    second = mmcam.explain(two, sample, mmcam.Classes([1]), method="gradcam++softmax")
+    shares = [found[0].cam / found[0].maximum for found in (against, second)]
+    torch.testing.assert_close(*shares, rtol=1e-3, atol=1e-4)
+
+
+CATS = mmcam.Classes([0])
+
+
+class TwoClasses(nn.Module):
+    """The first two logits of a network."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.net(pixels)[:, :2] / 100
+        return logits
+
+
+def small_as_given() -> Preprocess:
+    return Preprocess(mean=(0, 0, 0), std=(1, 1, 1))
