@@ -165,7 +165,7 @@ def broken(kind: str, folder: Path) -> Path:
     elif kind == "pickled code":
         torch.save({"state_dict": state(), "hook": Trap(folder / "sprung")}, path)
     elif kind == "bare pickled code":
-        path.write_bytes(pickle.dumps(Trap(folder / "sprung")))
+        path.write_bytes(pickle.dumps(Trap(folder / "sprung"), protocol=2))
     elif kind == "whole module":
         torch.save(Net(), path)
     elif kind == "text":
