@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.networks import c3d
@@ -24,7 +25,10 @@ def load(recipe: Recipe) -> Classifier:
     Raises:
         WeightsError: the weights do not fit.
     """
-    model = c3d.C3D(**recipe.args)
+    args: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in recipe.args.items()
+    }
+    model = c3d.C3D(**args)
     default = Preprocess(
         resize=c3d.RESIZE,
         crop=c3d.CROP,

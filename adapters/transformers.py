@@ -178,7 +178,7 @@ def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
         raise ModelError(
             f"'{recipe.name}' comes without the settings of its image processor, so its input "
             "cannot be made; save the processor beside the model (processor.save_pretrained), or "
-            "describe it as \"preprocess\" in a model folder's mmcam.json"
+            'describe it as "preprocess" in a model folder\'s mmcam.json'
         )
     resize, crop = _geometry(values, getattr(config, "image_size", None) or 224)
     mean, std = _normalisation(values)

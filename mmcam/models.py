@@ -17,7 +17,7 @@ from mmcam.adapters.classifier import Classifier, logits_of
 from mmcam.adapters.preprocess import Preprocess, Transform
 from mmcam.adapters.recipe import Recipe
 from mmcam.capture import resolve
-from mmcam.errors import ModelError, nearest
+from mmcam.errors import MmcamError, ModelError, nearest
 from mmcam.grids import fold
 from mmcam.probe import SpatialLayer, default_layer, spatial_layers
 from mmcam.tasks import Classes
@@ -51,6 +51,16 @@ FAMILIES: dict[str, Family] = {
     ),
     "c3d": Family("mmcam.adapters.c3d", "c3d", "C3D (Tran et al. 2015), weights by file"),
 }
+
+MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "name": (str, "the name of a model of the family"),
+    "args": (dict, "a mapping from names to values"),
+    "weights": (str, "the name of a file"),
+    "labels": (str, "the name of a file"),
+    "preprocess": (dict, "a mapping from names to values"),
+    "layer": ((str, list), "the name of a layer, or a list of names"),
+}
+"""What a model folder's `mmcam.json` may say beside its family and schema version."""
 
 UNTRAINED = "random"
 """As `weights`, asks for the model with untrained weights."""
@@ -87,7 +97,9 @@ def load(
         overrides["layers"] = (layers,) if isinstance(layers, str) else tuple(layers)
     if weights is not None:
         untrained = weights == UNTRAINED
-        overrides |= {"pretrained": False} if untrained else {"weights": Path(weights)}
+        overrides |= (
+            {"weights": None, "pretrained": False} if untrained else {"weights": Path(weights)}
+        )
     family, _, rest = name.partition(":")
     if Path(name).is_dir():
         adapter = build(folder_recipe(Path(name), overrides))
@@ -111,7 +123,12 @@ def load(
 
 
 def build(recipe: Recipe) -> Adapter:
-    """The adapter that a recipe describes."""
+    """The adapter that a recipe describes.
+
+    Raises:
+        ModelError: there is no such family or model, or it does not take the arguments.
+        WeightsError: the weights do not fit.
+    """
     if recipe.family not in FAMILIES:
         raise ModelError(
             f"there is no family '{recipe.family}'; nearest: {nearest(recipe.family, FAMILIES)}"
@@ -119,7 +136,21 @@ def build(recipe: Recipe) -> Adapter:
     loader: Callable[[Recipe], Adapter] = importlib.import_module(
         FAMILIES[recipe.family].module
     ).load
-    return loader(recipe)
+    try:
+        return loader(recipe)
+    except (TypeError, ValueError, AssertionError) as error:
+        if not recipe.args:
+            raise
+        raise ModelError(
+            f"{recipe.title} cannot be built with the arguments {dict(recipe.args)} "
+            f'({reason_of(error)}); mend "args"'
+        ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says; its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -144,16 +175,19 @@ def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> R
         raise ModelError(
             f"'{path}' has schema_version {values.get('schema_version')!r}; this mmcam reads 1"
         )
+    for key, (kind, wanted) in MANIFEST.items():
+        if values.get(key) is not None and not isinstance(values[key], kind):
+            raise ModelError(f"'{path}' has \"{key}\": {values[key]!r}; it must be {wanted}")
     recipe: dict[str, Any] = {
         "family": values["family"],
         "name": str(values.get("name", "")),
-        "args": values.get("args", {}),
+        "args": values.get("args") or {},
         "preprocess": values.get("preprocess"),
         "pretrained": False,
     }
-    if isinstance(values.get("weights"), str):
+    if values.get("weights"):
         recipe["weights"] = inside(folder, values["weights"])
-    if isinstance(values.get("labels"), str):
+    if values.get("labels"):
         recipe["labels"] = read_labels(inside(folder, values["labels"]))
     if values.get("layer"):
         layer = values["layer"]
@@ -203,13 +237,20 @@ def _from_factory(module: str, function: str, name: str, overrides: Mapping[str,
             f"model '{name}' cannot be found ({error}); give family:name (families: "
             f"{', '.join(FAMILIES)}) or package.module:factory"
         ) from error
-    adapter = factory()
+    try:
+        adapter = factory()
+    except MmcamError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"'{name}' failed ({type(error).__name__}: {reason_of(error)}); mend the factory"
+        ) from error
     if isinstance(adapter, nn.Module) or not hasattr(adapter, "prepare"):
         raise ModelError(
             f"'{name}' returns a {type(adapter).__name__}; let it return mmcam.wrap(module, "
             "prepare=transform, layer=...)"
         )
-    if "weights" in overrides:
+    if overrides.get("weights"):
         from mmcam.adapters.weights import load_weights
 
         adapter.weights = load_weights(adapter.model, overrides["weights"])

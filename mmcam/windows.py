@@ -77,17 +77,20 @@ def explain_clip(
     stretches = spans(clip.frames, adapter.window.length(clip.fps))
     if isinstance(task, Classes) and task.labels is None:
         task = replace(task, labels=_top_labels(adapter, clip, stretches, task))
-    joined: list[list[Explanation]] = []
+    films: list[_Film] = []
     for number in range(0, len(stretches), batch):
         some = stretches[number : number + batch]
         samples = [sample_window(clip, span, adapter.window) for span in some]
-        for found in explain_samples(
-            adapter, samples, task, plan, layers, counterfactual=counterfactual
+        for place, found in enumerate(
+            explain_samples(adapter, samples, task, plan, layers, counterfactual=counterfactual),
+            start=number,
         ):
-            joined.append(found)
+            films = films or [_Film(explanation, len(stretches)) for explanation in found]
+            for film, explanation in zip(films, found, strict=True):
+                film.put(place, explanation)
         if progress:
             progress(number + len(some), len(stretches))
-    return [_join(parts) for parts in zip(*joined, strict=True)]
+    return [film.whole() for film in films]
 
 
 def _top_labels(
@@ -112,18 +115,41 @@ def _probabilities(
             yield adapter.logits(adapter.forward(inputs))[0].float().softmax(0)
 
 
-def _join(windows: Sequence[Explanation]) -> Explanation:
-    """One explanation of the whole clip out of those of its windows, in order."""
-    first = windows[0]
-    probabilities = [w.probability for w in windows if w.probability is not None]
-    scores = tuple(w.score for w in windows)
-    return replace(
-        first,
-        cam=torch.cat([w.cam for w in windows], 1 if first.has_colours else 0),
-        score=sum(scores) / len(scores),
-        probability=sum(probabilities) / len(probabilities) if probabilities else None,
-        placement=replace(
-            first.placement, spans=tuple(span for w in windows for span in w.placement.spans)
-        ),
-        window_scores=scores,
-    )
+class _Film:
+    """One target's explanation of a whole clip, put together window by window.
+
+    The map of the clip is made at once: small maps that are kept between the large tensors of each
+    window would leave holes in the memory, which grows with every window then.
+    """
+
+    def __init__(self, first: Explanation, windows: int) -> None:
+        self.first = first
+        self.axis = 1 if first.has_colours else 0
+        self.slices = first.cam.shape[self.axis]
+        shape = list(first.cam.shape)
+        shape[self.axis] *= windows
+        self.cam = first.cam.new_zeros(shape, device="cpu")
+        self.scores: list[float] = []
+        self.probabilities: list[float] = []
+        self.spans: list[tuple[float, float]] = []
+
+    def put(self, place: int, window: Explanation) -> None:
+        """Add the window at `place`; windows come in order."""
+        start = place * self.slices
+        self.cam.narrow(self.axis, start, self.slices).copy_(window.cam)
+        self.scores.append(window.score)
+        self.spans += window.placement.spans
+        if window.probability is not None:
+            self.probabilities.append(window.probability)
+
+    def whole(self) -> Explanation:
+        """The explanation of the clip; its score and probability are means over the windows."""
+        shares = self.probabilities
+        return replace(
+            self.first,
+            cam=self.cam,
+            score=sum(self.scores) / len(self.scores),
+            probability=sum(shares) / len(shares) if shares else None,
+            placement=replace(self.first.placement, spans=tuple(self.spans)),
+            window_scores=tuple(self.scores),
+        )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import mmcam
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.networks.c3d import C3D
-from mmcam.errors import LayerError, ModelError, WeightsError
+from mmcam.errors import LayerError, ModelError
 from mmcam.models import FAMILIES, layers_of, load, model_names, wrap
 from mmcam.types import Adapter
 
@@ -79,9 +79,7 @@ def test_a_folder_says_all_about_its_model(folder: Path) -> None:
     assert adapter.weights.sha256 is not None
 
 
-def test_what_the_user_gives_goes_before_what_the_folder_says(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_what_the_user_gives_goes_before_what_the_folder_says(folder: Path, tmp_path: Path) -> None:
     torch.save(network(2).state_dict(), tmp_path / "other.pth")
     adapter = classifier(
         load(str(folder), weights=tmp_path / "other.pth", labels=["a", "b", "c"], layers="relu5b")
@@ -92,9 +90,9 @@ def test_what_the_user_gives_goes_before_what_the_folder_says(
 
 
 def test_a_folder_can_be_loaded_untrained(folder: Path) -> None:
-    (folder / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(WeightsError):
-        load(folder)
+    adapter = load(folder, weights="random")
+    assert adapter.weights is None
+    assert not torch.equal(adapter.model.state_dict()["fc8.weight"], network(1).fc8.weight)
 
 
 def test_files_beside_the_folder_are_its_own(folder: Path) -> None:
@@ -105,9 +103,10 @@ def test_files_beside_the_folder_are_its_own(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights", "labels"])
-@pytest.mark.parametrize("path", ["../../x", "../../../etc/passwd", "sub/../../../x", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["../../x", "../../../etc/passwd", "sub/../../../x", "/etc/passwd"]
+)
 def test_paths_that_leave_the_folder_are_refused(folder: Path, name: str, path: str) -> None:
-    (folder.parent.parent / "x").touch()
     change(folder, **{name: path})
     with pytest.raises(ModelError, match=r"outside the folder; keep the file in the folder"):
         load(folder)
@@ -233,7 +232,6 @@ def test_a_factory_that_gives_no_model_is_refused(name: str, said: str) -> None:
         ("timm:resnet5o", r"timm has no model 'resnet5o'; nearest: resnet50"),
         ("pytorchvideo:slowfast", r"no 'slowfast'; nearest: slowfast_r"),
         ("./no/such/folder", r"no model './no/such/folder'"),
-        ("", r"no model ''"),
     ],
 )
 def test_an_unknown_model_is_refused_with_the_nearest(name: str, said: str) -> None:

@@ -21,7 +21,9 @@ LOGITS = torch.tensor([[0.0, 5, 1, 2, 3, 4, -1], [9, 1, 2, 3, 4, 5, 6]])
 
 
 def adapter(labels: tuple[str, ...] = NAMES, **changes: Any) -> Classifier:
-    return Classifier(name="toy", model=nn.Identity(), preprocess=Preprocess(), labels=labels, **changes)
+    return Classifier(
+        name="toy", model=nn.Identity(), preprocess=Preprocess(), labels=labels, **changes
+    )
 
 
 def labels_of(task: mmcam.Classes, logits: Tensor = LOGITS) -> list[list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import tiny
+import tiny_models
 import torch
 from tiny import Tiny
 
@@ -36,20 +37,86 @@ SMALL = [
 ]
 """Whole architectures that are quick to build and take pictures of any size."""
 
-SLOW_TIMM = """
-    caformer_s18 cait_xxs24_224 coat_lite_tiny coat_tiny coatnet_nano_rw_224 convmixer_768_32 convnextv2_atto
-    crossvit_tiny_240 cspresnet50 darknet53 davit_tiny deit3_small_patch16_224 dla34 dpn68
-    efficientformer_l1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fastvit_t8
-    focalnet_tiny_srf gcvit_xxtiny gmlp_s16_224 hiera_tiny_224 hrnet_w18_small inception_next_tiny
-    inception_resnet_v2 inception_v3 inception_v4 lcnet_050 levit_128s levit_conv_128s
-    mambaout_femto maxvit_nano_rw_256 mobilenetv4_conv_small mobilevitv2_050 mvitv2_tiny nest_tiny
-    nfnet_f0 pit_ti_224 poolformer_s12 pvt_v2_b0 rdnet_tiny regnetx_002 repvit_m0_9 res2net50_26w_4s
-    resmlp_12_224 rexnet_100 selecsls42b sequencer2d_s seresnext26d_32x4d skresnet18 starnet_s1
-    swinv2_cr_tiny_ns_224 tf_efficientnetv2_b0 tiny_vit_5m_224 tnt_s_patch16_224 tresnet_m
-    twins_svt_small vgg11_bn visformer_tiny vit_base_patch16_clip_224 volo_d1_224 vovnet39a
-    xception41 xcit_nano_12_p16_224
-""".split()
-BIG = ("_h_14", "_l_16", "_l_32", "128gf", "32gf", "_l", "b5", "b6", "b7", "convnext_large", "vgg19")
+SLOW_TIMM = [
+    "caformer_s18",
+    "cait_xxs24_224",
+    "coat_lite_tiny",
+    "coat_tiny",
+    "coatnet_nano_rw_224",
+    "convmixer_768_32",
+    "convnextv2_atto",
+    "crossvit_tiny_240",
+    "cspresnet50",
+    "darknet53",
+    "davit_tiny",
+    "deit3_small_patch16_224",
+    "dla34",
+    "dpn68",
+    "efficientformer_l1",
+    "efficientvit_b0",
+    "efficientvit_m0",
+    "eva02_tiny_patch14_224",
+    "fastvit_t8",
+    "focalnet_tiny_srf",
+    "gcvit_xxtiny",
+    "gmlp_s16_224",
+    "hiera_tiny_224",
+    "hrnet_w18_small",
+    "inception_next_tiny",
+    "inception_resnet_v2",
+    "inception_v3",
+    "inception_v4",
+    "lcnet_050",
+    "levit_128s",
+    "levit_conv_128s",
+    "mambaout_femto",
+    "maxvit_nano_rw_256",
+    "mobilenetv4_conv_small",
+    "mobilevitv2_050",
+    "mvitv2_tiny",
+    "nest_tiny",
+    "nfnet_f0",
+    "pit_ti_224",
+    "poolformer_s12",
+    "pvt_v2_b0",
+    "rdnet_tiny",
+    "regnetx_002",
+    "repvit_m0_9",
+    "res2net50_26w_4s",
+    "resmlp_12_224",
+    "rexnet_100",
+    "selecsls42b",
+    "sequencer2d_s",
+    "seresnext26d_32x4d",
+    "skresnet18",
+    "starnet_s1",
+    "swinv2_cr_tiny_ns_224",
+    "tf_efficientnetv2_b0",
+    "tiny_vit_5m_224",
+    "tnt_s_patch16_224",
+    "tresnet_m",
+    "twins_svt_small",
+    "vgg11_bn",
+    "visformer_tiny",
+    "vit_base_patch16_clip_224",
+    "volo_d1_224",
+    "vovnet39a",
+    "xception41",
+    "xcit_nano_12_p16_224",
+]
+BIG = (
+    "_h_14",
+    "_l_16",
+    "_l_32",
+    "128gf",
+    "32gf",
+    "_l",
+    "b5",
+    "b6",
+    "b7",
+    "convnext_large",
+    "vgg19",
+)
 SLOW = [
     *(f"timm:{name}" for name in SLOW_TIMM),
     *(
@@ -68,7 +135,7 @@ def explained(adapter: Classifier, size: Sequence[int]) -> mmcam.Explanations:
     return mmcam.explain(adapter, pixels, mmcam.Classes(top=1), method="gradcam-signed")
 
 
-@pytest.mark.parametrize("case", tiny.EVERY, ids=str)
+@pytest.mark.parametrize("case", tiny_models.EVERY, ids=str)
 def test_default_layers_of_tiny_models_have_a_signed_map(case: Tiny) -> None:
     maps = explained(case.build(tiny.lively), case.space[-2:])
     assert maps
@@ -81,6 +148,26 @@ def test_default_layers_of_tiny_models_have_a_signed_map(case: Tiny) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_default_layers_of_whole_models_have_a_signed_map(name: str) -> None:
     assert_has_signed_maps(name, {"resize": (96, 160)})
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("vgg11", "features.19"),
+        ("efficientnet_b0", "bn2"),
+        ("coat_tiny", "serial_blocks4.1.norm1"),
+        ("coatnet_nano_rw_224", "stages.3"),
+        ("vit_tiny_patch16_224", "blocks.11.norm1"),
+        ("vit_relpos_small_patch16_224", "blocks.11"),
+        ("cait_xxs24_224", "blocks.23"),
+        ("xcit_nano_12_p16_224", "blocks.11"),
+        ("hrnet_w18_small", "final_layer"),
+    ],
+)
+def test_timm_models_whose_table_of_features_is_not_the_whole_story(name: str, layer: str) -> None:
+    with torch.device("meta"):
+        adapter = build(Recipe(family="timm", name=name, pretrained=False))
+    assert adapter.layers == (layer,)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
-import tiny
+import tiny_models
 import torch
 from tiny import Tiny
 from torch import Tensor
@@ -41,7 +41,7 @@ def lit(pixels: Tensor, cell: tuple[int, ...], grid: tuple[int, ...]) -> Tensor:
     return changed
 
 
-@pytest.mark.parametrize("case", tiny.EVERY, ids=str)
+@pytest.mark.parametrize("case", tiny_models.EVERY, ids=str)
 def test_a_lit_patch_lights_its_own_cell(case: Tiny) -> None:
     adapter = case.build()
     layers = resolve(adapter.model, [case.layer] if case.layer else adapter.layers)
@@ -62,4 +62,4 @@ def test_a_lit_patch_lights_its_own_cell(case: Tiny) -> None:
 
 
 def test_every_known_type_of_transformers_is_probed() -> None:
-    assert set(PLACES) <= {case.name for case in tiny.EVERY if case.family == "hf"}
+    assert set(PLACES) <= {case.name for case in tiny_models.EVERY if case.family == "hf"}

@@ -42,14 +42,15 @@ def sample(height: int = 97, width: int = 131, frames: int = 0) -> mmcam.Sample:
 def through_torchvision(name: str) -> Classifier:
     """The adapter of a torchvision model, without the model."""
     recipe = Recipe(family="torchvision", name=name, pretrained=False, layers=("0",))
-    with mock.patch("torchvision.models.get_model", lambda *_, **__: nn.Linear(1, 1)):
+    with mock.patch("torchvision.models.get_model", return_value=nn.Linear(1, 1)):
         adapter = build(recipe)
     assert isinstance(adapter, Classifier)
     return adapter
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50", "vit_b_16", "vit_h_14", "efficientnet_b1", "maxvit_t", "swin_v2_t", "vgg16"]
+    "name",
+    ["resnet50", "vit_b_16", "vit_h_14", "efficientnet_b1", "maxvit_t", "swin_v2_t", "vgg16"],
 )
 def test_pictures_are_what_torchvision_makes_of_them(name: str) -> None:
     from torchvision import models

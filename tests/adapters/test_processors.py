@@ -1,4 +1,4 @@
-"""Models of transformers from a folder: their weights, labels, and their own processors' numbers."""
+"""Models of transformers from a folder: weights, labels, and their own processors' numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ SHORT = {"shortest_edge": 45}
 SIZES = [(97, 131), (131, 97), (60, 200), (33, 40)]
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "squash": ("ViTImageProcessor", {"size": HALF}),
-    "squash, then crop": ("DeiTImageProcessor", {"size": HALF, "crop_size": {"height": 20, "width": 24}}),
+    "squash, then crop": (
+        "DeiTImageProcessor",
+        {"size": HALF, "crop_size": {"height": 20, "width": 24}},
+    ),
     "bicubic": ("BeitImageProcessor", {"size": HALF}),
     "share of a small picture": ("ConvNextImageProcessor", {"size": SHORT, "crop_pct": 0.8}),
     "large squash": ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}}),
@@ -48,7 +51,10 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "divided twice": ("EfficientNetImageProcessor", {"size": HALF, "image_std": [0.4, 0.5, 0.6]}),
     "no resizing": ("ViTImageProcessor", {"do_resize": False}),
-    "no rescaling": ("ViTImageProcessor", {"size": HALF, "do_rescale": False, "image_mean": [9.0] * 3}),
+    "no rescaling": (
+        "ViTImageProcessor",
+        {"size": HALF, "do_rescale": False, "image_mean": [9.0] * 3},
+    ),
     "nearest": ("SegformerImageProcessor", {"size": HALF, "resample": 0}),
     "Lanczos": ("PvtImageProcessor", {"size": HALF, "resample": 1}),
 }
@@ -186,7 +192,9 @@ def test_an_untrained_model_needs_no_processor(saved: Path) -> None:
 def test_a_folder_brings_its_weights_and_labels(with_settings: Any) -> None:
     from transformers import ViTForImageClassification
 
-    folder = with_settings({"image_processor_type": "ViTImageProcessor", "size": HALF | {"width": 31}})
+    folder = with_settings(
+        {"image_processor_type": "ViTImageProcessor", "size": HALF | {"width": 31}}
+    )
     adapter = loaded(folder)
     assert adapter.labels == ("tench", "goldfish", "great white shark")
     trained = ViTForImageClassification.from_pretrained(folder).state_dict()

@@ -61,7 +61,16 @@ def test_safetensors_fill_the_model(tmp_path: Path) -> None:
         lambda plain: {f"module.model.{key}": value for key, value in plain.items()},
         lambda plain: {"state_dict": {f"model.{key}": value for key, value in plain.items()}},
     ],
-    ids=["plain", "state_dict", "model_state", "nested", "module.", "_orig_mod.", "two", "lightning"],
+    ids=[
+        "plain",
+        "state_dict",
+        "model_state",
+        "nested",
+        "module.",
+        "_orig_mod.",
+        "two",
+        "lightning",
+    ],
 )
 def test_checkpoints_fill_the_model_however_they_are_wrapped(
     wrapped: Callable[[State], Any], tmp_path: Path

@@ -1,0 +1,38 @@
+"""Published weights, really downloaded: pytest -m hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mmcam
+from mmcam.adapters.classifier import Classifier
+from mmcam.models import load
+
+pytestmark = pytest.mark.hub
+
+
+@pytest.mark.parametrize(
+    "name", ["hf:microsoft/resnet-50", "torchvision:resnet18", "timm:resnet18.a1_in1k"]
+)
+def test_published_classifiers_know_a_cat_and_where_it_is(name: str, assets: Path) -> None:
+    """The Grad-CAM authors' own picture; the cat's box was measured on it."""
+    picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
+    adapter = load(name)
+    assert adapter.weights is not None
+    found = mmcam.explain(adapter, picture, mmcam.Classes(["tiger cat"]))["tiger cat"]
+    x, y, _ = found.peak()
+    assert 128 <= x <= 571
+    assert 257 <= y <= 480
+
+
+def test_published_x3d_has_the_classes_of_kinetics() -> None:
+    adapter = load("pytorchvideo:x3d_xs")
+    assert isinstance(adapter, Classifier)
+    clip = np.random.default_rng(0).integers(0, 256, (48, 64, 80, 3), dtype=np.uint8)
+    (found,) = mmcam.explain(adapter, clip, mmcam.Actions([399]))
+    assert found.cam.shape[0] % 4 == 0
+    assert found.cam.any()
