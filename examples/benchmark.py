@@ -27,12 +27,11 @@ same round, so that a machine that slows down slows both. Milliseconds are media
 Memory: each number is from a process of its own, which builds the model and the input, lets the
 tool explain a network of a few kilobytes (its libraries are then loaded, and nothing of the size
 that is measured was allocated), and explains once. It is the highest point that this call reaches
-above what was held just before it, so weights and input do not count (mmcam.explain makes its input
-itself). On CUDA it is
-`torch.cuda.max_memory_allocated`. On a CPU it is the resident set: its high-water mark is reset
-before the call where Linux allows it (elsewhere, what stays under the peak of start-up reads as
-nothing), and blocks from 64 KiB on go back to the system as soon as they are freed, so that what
-start-up left over cannot hide any.
+above what was held just before it: weights do not count, nor does the input, but for the one that
+mmcam.explain makes itself. On CUDA it is `torch.cuda.max_memory_allocated`. On a CPU it is the
+resident set: its high-water mark is reset before the call where Linux allows it (elsewhere, what
+stays under the peak of start-up reads as nothing), and blocks from 64 KiB on go back to the system
+as soon as they are freed, so that what start-up left over cannot hide any.
 
 The columns `t/` and `m/` are ratios of time and memory: to the bare forward, and to
 forward+backward (f+b). Behind our rows stand the bars that they are held to.

@@ -139,8 +139,8 @@ def explain_samples(
         scores = scores.detach() * (-1 if counterfactual else 1)
     if not scores.isfinite().all():
         raise ScoreError(
-            f"{adapter.name} gives a score that is NaN or infinite; check its weights and the range "
-            "of its input"
+            f"{adapter.name} gives a score that is NaN or infinite; check its weights and the "
+            "range of its input"
         )
     probabilities = _probabilities(output, targets)
     explanations: list[list[Explanation]] = [[] for _ in samples]

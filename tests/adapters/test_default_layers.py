@@ -55,7 +55,6 @@ SLOW_TIMM = [
     "efficientformer_l1",
     "efficientvit_b0",
     "efficientvit_m0",
-    "eva02_tiny_patch14_224",
     "fastvit_t8",
     "focalnet_tiny_srf",
     "gcvit_xxtiny",
