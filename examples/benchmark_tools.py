@@ -195,7 +195,7 @@ def ours(case: Case, guided: bool = False) -> Reference:
         cam = grad_cam(recording.activation(case.layer), gradients[case.layer])
         if not guided:
             return Reference(cam)
-        at_pixels = next(recording.gradients(scores, ["pixels"], rule="guided"))
+        at_pixels = next(recording.gradients(scores, ["pixels"], rule="guided", last=True))
     return Reference(cam, at_pixels["pixels"])
 
 

@@ -32,12 +32,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
     directly, so that a module's own `train` method cannot get in the way.
     """
     modes = [(module, module.training) for module in model.modules()]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
+    # Module by module: `model.parameters()` hashes every tensor to find the shared ones.
+    parameters = [p for module, _ in modes for p in module.parameters(recurse=False)]
+    trainable = [p for p in parameters if p.requires_grad]
+    devices = sorted({p.device.index for p in parameters if p.is_cuda})
     with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
         try:
-            for module, _ in modes:
-                module.training = False
+            for module, mode in modes:
+                if mode:
+                    module.training = False
             for parameter in trainable:
                 parameter.requires_grad_(False)
             yield
@@ -45,7 +48,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             for parameter in trainable:
                 parameter.requires_grad_(True)
             for module, mode in modes:
-                module.training = mode
+                if module.training != mode:
+                    module.training = mode
 
 
 def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
@@ -222,6 +226,7 @@ class Recording:
         way: str = "loop",
         rule: str = "relu",
         chunk: int = 16,
+        last: bool = False,
     ) -> Iterator[dict[str, Tensor]]:
         """For each row of `scores` `[slot, sample]`: its gradient at each layer, one row a sample.
 
@@ -235,6 +240,7 @@ class Recording:
                 slots; "fan-out", one backward for all, after a forward with as many `copies`.
             rule: the backward rule of ReLUs, a key of `guided.RULES`.
             chunk: how many slots a batched product takes at once.
+            last: nothing else is asked of the graph; the last backward frees it as it goes.
 
         Raises:
             ScoreError: the scores do not depend on a layer.
@@ -246,7 +252,7 @@ class Recording:
                 f"the score does not depend on layer '{names[0]}' (nothing differentiable leads "
                 "from one to the other); explain a layer before it, or check the target"
             )
-        steps = _backward(scores.sum(1), maps, way, chunk)
+        steps = _backward(scores.sum(1), maps, way, chunk, last)
         while True:
             # The rule holds for one step alone: streams of several rules may run side by side.
             with nullcontext() if self.relus is None else self.relus.rule(rule):
@@ -284,24 +290,26 @@ def _checked(target: Target, output: Any, rows: int) -> Tensor:
 
 
 def _backward(
-    scores: Tensor, maps: list[Tensor], way: str, chunk: int
+    scores: Tensor, maps: list[Tensor], way: str, chunk: int, last: bool
 ) -> Iterator[Sequence[Tensor]]:
     """The gradients of each of `scores` `[slot]` at `maps`, slot by slot."""
     slots = len(scores)
     if way == "fan-out":
-        whole = torch.autograd.grad(scores.sum(), maps, retain_graph=True, allow_unused=True)
+        whole = torch.autograd.grad(scores.sum(), maps, retain_graph=not last, allow_unused=True)
         blocks = [[None] * slots if g is None else g.chunk(slots) for g in whole]
         yield from zip(*blocks, strict=True)
     elif way == "batched":
         units = torch.eye(slots, dtype=scores.dtype, device=scores.device)
-        for some in units.split(chunk):
+        for first, some in zip(range(0, slots, chunk), units.split(chunk), strict=True):
+            keep = not last or first + chunk < slots
             whole = torch.autograd.grad(
-                scores, maps, some, is_grads_batched=True, retain_graph=True, allow_unused=True
+                scores, maps, some, is_grads_batched=True, retain_graph=keep, allow_unused=True
             )
             yield from zip(*([None] * len(some) if g is None else g for g in whole), strict=True)
     else:
-        for score in scores:
-            yield torch.autograd.grad(score, maps, retain_graph=True, allow_unused=True)
+        for slot, score in enumerate(scores, 1):
+            keep = not last or slot < slots
+            yield torch.autograd.grad(score, maps, retain_graph=keep, allow_unused=True)
 
 
 @contextmanager

@@ -129,7 +129,8 @@ def explain_samples(
         check,
     ):
         # A model may work on its input in place; the leaf must stay as it is.
-        output = _forward(adapter, replace(inputs, pixels=inputs.pixels.clone()))
+        own = plan.needs("pixels") or plan.needs("rescore")
+        output = _forward(adapter, replace(inputs, pixels=inputs.pixels.clone()) if own else inputs)
         check()
         targets = _targets(adapter, output, task, len(samples))
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
@@ -214,7 +215,8 @@ class _Batch:
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[tuple[str, str, Tensor]]]:
         """For each target slot: (method, layer, map of every sample), in the plan's order."""
-        streams = {rule: self._gradients(scores, rule) for rule in sorted(self.plan.rules)}
+        rules = sorted(self.plan.rules, reverse=True)  # plain gradients first: they free least
+        streams = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
         moments = self._moments(output) if self.plan.needs("moments") else {}
         for slot in range(len(scores)):
             gradients = {rule: next(stream) for rule, stream in streams.items()}
@@ -237,7 +239,7 @@ class _Batch:
             return ["pixels"]
         return ["input"] if method is RESCORING["occlusion"] else self.layers
 
-    def _gradients(self, scores: Tensor, rule: str) -> Iterator[Mapping[str, Tensor]]:
+    def _gradients(self, scores: Tensor, rule: str, last: bool) -> Iterator[Mapping[str, Tensor]]:
         """Gradients under `rule` at the layers that some method wants under it."""
         parts = [part for part in self.plan.parts if part.rule == rule]
         needs = {part.needs for part in parts}
@@ -251,7 +253,7 @@ class _Batch:
                 f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} ran "
                 "none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
             )
-        return self.recording.gradients(scores, names, rule=rule)
+        return self.recording.gradients(scores, names, rule=rule, last=last)
 
     def _map(
         self,
