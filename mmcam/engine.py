@@ -30,6 +30,9 @@ third kind with a pixel-space map."""
 
 PRODUCTS = ("guided", "deconv")
 
+Made = tuple[str, str, Tensor]
+"""A method's name, a layer, and the maps of all samples there."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -64,6 +67,19 @@ class Plan:
     def has_layers(self) -> bool:
         """Whether any map is one of a layer; those of the pixels alone need none."""
         return any(not on_input(part) for part in self.parts)
+
+    def check_counterfactual(self) -> None:
+        """That every map depends on what is asked, so that asking the opposite makes sense.
+
+        Raises:
+            MethodError: one does not.
+        """
+        for name in self.names:
+            if not METHODS[split(name)[0]].target:
+                raise MethodError(
+                    f"method '{name}' does not look at the score, so it has no counterfactual; "
+                    "choose another method (mmcam list methods)"
+                )
 
     @property
     def rules(self) -> set[str]:
@@ -116,6 +132,8 @@ def explain_samples(
     Raises:
         MmcamError: of any kind, with the value, the reason and the remedy.
     """
+    if counterfactual:
+        plan.check_counterfactual()
     with torch.inference_mode(False):
         inputs = adapter.prepare(samples, task)
     if not plan.has_layers:
@@ -138,35 +156,45 @@ def explain_samples(
         batch = _Batch(adapter, inputs, recording, named, plan, asked, counterfactual)
         slots = list(batch.maps(scores, output))
         scores = scores.detach() * (-1 if counterfactual else 1)
+    _check_finite(adapter, scores, slots)
+    probabilities = _probabilities(output, targets)
+    return [
+        [
+            Explanation(
+                target=target,
+                cam=cams[row],
+                score=float(scores[slot, row]),
+                probability=probabilities[row][slot],
+                method=method,
+                layer=layer,
+                placement=inputs.placements[row],
+                counterfactual=counterfactual,
+            )
+            for slot, target in enumerate(asked_of_one)
+            for method, layer, cams in slots[slot]
+        ]
+        for row, asked_of_one in enumerate(targets)
+    ]
+
+
+def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Made]]) -> None:
+    """That all scores and maps are numbers.
+
+    Raises:
+        ScoreError: a score is not.
+        MethodError: a map is not.
+    """
     if not scores.isfinite().all():
         raise ScoreError(
             f"{adapter.name} gives a score that is NaN or infinite; check its weights and the "
             "range of its input"
         )
-    probabilities = _probabilities(output, targets)
-    explanations: list[list[Explanation]] = [[] for _ in samples]
-    for slot, made in enumerate(slots):
-        for method, layer, cams in made:
-            if not cams.isfinite().all():
-                raise MethodError(
-                    f"method '{method}' gives NaN or infinite values at '{layer}' of "
-                    f"{adapter.name}; check the weights and the range of the input"
-                )
-            for row, found in enumerate(explanations):
-                if slot < len(targets[row]):
-                    found.append(
-                        Explanation(
-                            target=targets[row][slot],
-                            cam=cams[row],
-                            score=float(scores[slot, row]),
-                            probability=probabilities[row][slot],
-                            method=method,
-                            layer=layer,
-                            placement=inputs.placements[row],
-                            counterfactual=counterfactual,
-                        )
-                    )
-    return explanations
+    for method, layer, cams in itertools.chain.from_iterable(slots):
+        if not cams.isfinite().all():
+            raise MethodError(
+                f"method '{method}' gives NaN or infinite values at '{layer}' of {adapter.name}; "
+                "check the weights and the range of the input"
+            )
 
 
 def _forward(adapter: Adapter, inputs: Inputs) -> Any:
@@ -213,7 +241,7 @@ class _Batch:
     targets: list[list[Target]]
     counterfactual: bool
 
-    def maps(self, scores: Tensor, output: Any) -> Iterator[list[tuple[str, str, Tensor]]]:
+    def maps(self, scores: Tensor, output: Any) -> Iterator[list[Made]]:
         """For each target slot: (method, layer, map of every sample), in the plan's order."""
         rules = sorted(self.plan.rules, reverse=True)  # plain gradients first: they free least
         streams = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
