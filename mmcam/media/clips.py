@@ -80,7 +80,7 @@ class Clip:
     def read(self, indices: Iterable[SupportsIndex]) -> Frames:
         """The frames `indices`, counted from 0: any order, repeats allowed, `uint8 [t h w 3]`.
 
-        Ascending numbers are fastest. Frames read lately are kept (64 MiB of them), so that
+        Ascending numbers are fastest. Frames read lately are kept (16 MiB of them), so that
         overlapping windows are not decoded twice.
 
         Raises:

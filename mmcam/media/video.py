@@ -48,8 +48,12 @@ ATTACHED_PICTURE = 0x400
 NEAR = 16
 """Frames up to this far ahead are decoded on to rather than jumped to."""
 
-KEPT_BYTES = 64 * 2**20
+KEPT_BYTES = 16 * 2**20
 """How much of what was read last is kept, so that windows that overlap are decoded once."""
+
+DECORD_FRAMES = 2000
+"""decord's memory grows with the stretch that was read, by 100 MB over 10,000 small frames; longer
+files are left to PyAV, whose memory does not, at about the same speed."""
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -88,7 +92,8 @@ class Video:
         self.fps = _rate(self._decoder.stream, self._index) or float(rate)
         self.height, self.width = first.shape[:2]
         self._decord: Any = None
-        self._trusts_decord = self._index.closed and self._decoder.upright
+        short = self.frames <= DECORD_FRAMES
+        self._trusts_decord = self._index.closed and self._decoder.upright and short
         self._kept: OrderedDict[int, Picture] = OrderedDict({0: first})
 
     def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "time height width 3"]:
