@@ -96,9 +96,9 @@ def test_a_folder_can_be_loaded_untrained(folder: Path) -> None:
 
 
 def test_files_beside_the_folder_are_its_own(folder: Path) -> None:
-    (folder.parent / "shared").mkdir()
-    (folder / "weights.safetensors").rename(folder.parent / "shared" / "weights.safetensors")
-    change(folder, weights="../shared/weights.safetensors")
+    (folder.parent / "beside").mkdir()
+    (folder / "weights.safetensors").rename(folder.parent / "beside" / "weights.safetensors")
+    change(folder, weights="../beside/weights.safetensors")
     assert load(folder).weights is not None
 
 
