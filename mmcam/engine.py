@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -148,7 +148,7 @@ def explain_samples(
     ):
         # A model may work on its input in place; the leaf must stay as it is.
         own = plan.needs("pixels") or plan.needs("rescore")
-        output = _forward(adapter, replace(inputs, pixels=inputs.pixels.clone()) if own else inputs)
+        output = _forward(adapter, inputs.copied() if own else inputs)
         check()
         targets = _targets(adapter, output, task, len(samples))
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]

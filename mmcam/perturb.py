@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,7 @@ class Rescorer:
 
             with untouched(self.adapter.model), torch.no_grad():
                 with tapped(self.adapter.model, [layer], drop):
-                    output = self.adapter.forward(self._fresh(self.inputs))
+                    output = self.adapter.forward(self.inputs.copied())
                 scores.append(self.target.score(output).float())
         return torch.cat(scores)
 
@@ -60,14 +60,9 @@ class Rescorer:
         return folded[0].flatten(1).long().to(tensor.device)
 
     def _run(self, pixels: Tensor) -> Tensor:
-        inputs = self._fresh(self.inputs.repeated(pixels))
+        inputs = self.inputs.repeated(pixels).copied()
         with untouched(self.adapter.model), torch.no_grad():
             return self.target.score(self.adapter.forward(inputs)).float()
-
-    @staticmethod
-    def _fresh(inputs: Inputs) -> Inputs:
-        """A copy for one forward: a model may work on its input in place."""
-        return replace(inputs, pixels=inputs.pixels.clone())
 
 
 def score_cam(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -48,8 +47,7 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     handles = [module.register_forward_hook(look) for module in names]
     try:
         with untouched(adapter.model), torch.no_grad():
-            # A model may work on its input in place; the forward that is explained comes after.
-            adapter.forward(replace(inputs, pixels=inputs.pixels.clone()))
+            adapter.forward(inputs.copied())
     finally:
         for handle in handles:
             handle.remove()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,9 +17,11 @@ from typing import Any, overload
 from torch import Tensor
 
 from mmcam import draw
+from mmcam.adapters.weights import file_hash
 from mmcam.errors import LabelError, OutputError, nearest
 from mmcam.explanation import Explanation
 from mmcam.media import Clip, open_clip, write_image
+from mmcam.media.images import replacing
 from mmcam.types import Adapter, Pixels, Placement, Sample
 
 SCHEMA_VERSION = 1
@@ -66,13 +66,7 @@ class Film:
 
 def _hash(path: str) -> str | None:
     """SHA-256 of the input's file; None for what is no file."""
-    if not os.path.isfile(path):
-        return None
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_hash(path) if os.path.isfile(path) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,24 +350,3 @@ def _geometry(placement: Placement, grid: Sequence[int]) -> dict[str, Any]:
         "affine": [across, 0.0, left + across / 2, 0.0, down, top + down / 2],
         "windows": [list(span) for span in placement.spans],
     }
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when all went well.
-
-    Raises:
-        OutputError: it cannot be written (a full disk, no permission); `path` is as it was.
-    """
-    temporary = Path(f"{path}.{os.getpid()}.part")
-    try:
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"'{path}' cannot be written ({error.strerror or error}); free some space, or choose "
-            "another --out"
-        ) from error

@@ -60,6 +60,10 @@ class Inputs:
         rest = {key: value[one] for key, value in self.rest.items()}
         return Inputs(pixels=self.pixels[one].detach(), placements=self.placements[one], rest=rest)
 
+    def copied(self) -> Inputs:
+        """The same with pixels of their own, for a forward: a model may work on them in place."""
+        return replace(self, pixels=self.pixels.clone())
+
     def repeated(self, pixels: Float[Tensor, "n 3 *space"]) -> Inputs:
         """Changed pixels for a batch of one, with the rest of it repeated for each row."""
         times = len(pixels)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import operator
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
@@ -172,15 +173,16 @@ class _Array:
         pass
 
 
-class _Pictures:
+class _Pictures(ABC):
     """What frames that are pictures have in common: each is read by itself when it is wanted."""
 
     frames: int
     height: int
     width: int
 
+    @abstractmethod
     def _frame(self, number: int) -> Picture:
-        raise NotImplementedError
+        """The picture of this number."""
 
     def read(self, indices: Sequence[int]) -> Frames:
         clip = np.empty((len(indices), self.height, self.width, 3), np.uint8)
@@ -191,8 +193,8 @@ class _Pictures:
     def __iter__(self) -> Iterator[Picture]:
         return (self._frame(number) for number in range(self.frames))
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None:  # noqa: B027 - most pictures hold nothing open
+        """Release what is open."""
 
 
 class _Folder(_Pictures):

@@ -139,10 +139,20 @@ def write_image(path: str | Path, pixels: Picture) -> None:
         OutputError: the pixels are no such array, or the file cannot be written.
     """
     check_picture(path, pixels)
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG")
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A hidden name beside `path` that takes its place when all went well.
+
+    Raises:
+        OutputError: it cannot be written (a full disk, no permission); `path` is as it was.
+    """
     temporary = partial_name(path)
     try:
-        with temporary.open("xb") as file:
-            Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG")
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -173,7 +183,8 @@ def unwritable(path: str | Path, error: Exception) -> OutputError:
     """What to raise when the system or a library could not write `path`."""
     reason = getattr(error, "strerror", None) or error
     return OutputError(
-        f"{path}: cannot be written ({reason}); check the folder, its rights and the free space"
+        f"{path}: cannot be written ({reason}); free some space, check the folder's rights, "
+        "or choose another"
     )
 
 
