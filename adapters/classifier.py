@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmcam.adapters.preprocess import Preprocess, Transform
-from mmcam.errors import InputError, LabelError, LayerError, ModelError, nearest
+from mmcam.adapters.preprocess import Preprocess, Transform, batch_of
+from mmcam.errors import LabelError, LayerError, ModelError, nearest
 from mmcam.grids import fold
 from mmcam.tasks import Classes
 from mmcam.types import Inputs, Sample, Target, Weights, Window
@@ -55,6 +54,14 @@ class Classifier:
     unpack: Callable[[Any], Tensor] = logits_of
     folds: Fold = field(default=lambda layer, tensor, space: fold(tensor, space))
 
+    encoder: str | None = field(default=None, init=False)
+    way: str = field(default="loop", init=False)
+
+    @property
+    def batch(self) -> int:
+        """How many pictures, or windows of a clip, run at once unless the user says otherwise."""
+        return 8 if self.window is None else 1
+
     @property
     def window(self) -> Window | None:
         """What a video model sees at once; None for a model of pictures."""
@@ -67,27 +74,7 @@ class Classifier:
             InputError: a picture for a video model or the other way round, or samples whose
                 inputs differ in size.
         """
-        for sample in samples:
-            if (sample.pixels.ndim == 4) != (self.window is not None):
-                has = "pictures" if self.window is None else "clips"
-                given = "clip" if sample.pixels.ndim == 4 else "picture"
-                raise InputError(
-                    f"'{sample.id}' is a {given} and {self.name} is a model of {has}; choose "
-                    f"another model (mmcam list models)"
-                )
-        made = [self.preprocess(sample) for sample in samples]
-        sizes = {tuple(pixels.shape) for pixels, _ in made}
-        if len(sizes) > 1:
-            raise InputError(
-                f"inputs of different sizes {sorted(sizes)} cannot be one batch; crop to one size "
-                "in the transform, or explain them one by one"
-            )
-        parameter = next(self.model.parameters(), torch.zeros(()))
-        pixels = torch.stack([pixels for pixels, _ in made])
-        return Inputs(
-            pixels=pixels.to(device=parameter.device, dtype=parameter.dtype),
-            placements=tuple(placement for _, placement in made),
-        )
+        return batch_of(samples, self.preprocess, self.model, self.name)
 
     def forward(self, inputs: Inputs) -> Any:
         """The model's own output, whatever it is; `logits` finds the class scores in it."""
@@ -164,6 +151,10 @@ class Classifier:
             return int(label)
         known = nearest(str(label), self.labels) if self.labels else f"numbers 0 to {classes - 1}"
         raise LabelError(f"{self.name} has no label '{label}'; nearest: {known}")
+
+    def text(self, output: Any, inputs: Inputs) -> list[None]:
+        """A classifier says nothing but classes."""
+        return [None] * len(inputs.placements)
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
         """An output of `layer` as a grid over the input.

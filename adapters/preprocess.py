@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmcam.errors import ModelError
-from mmcam.types import Pixels, Placement, Sample, Window
+from mmcam.errors import InputError, ModelError
+from mmcam.types import Inputs, Pixels, Placement, Sample, Window
 
 Box = tuple[float, float, float, float]
 
@@ -108,6 +108,39 @@ class Preprocess:
 
 def _column(values: Sequence[float]) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1)
+
+
+def batch_of(
+    samples: Sequence[Sample], preprocess: Preprocess | Transform, model: nn.Module, name: str
+) -> Inputs:
+    """The samples preprocessed and stacked, on the model's device and in its number type.
+
+    Raises:
+        InputError: a picture for a video model or the other way round, or samples whose inputs
+            differ in size.
+    """
+    video = preprocess.window is not None
+    for sample in samples:
+        if (sample.pixels.ndim == 4) != video:
+            has = "clips" if video else "pictures"
+            given = "clip" if sample.pixels.ndim == 4 else "picture"
+            raise InputError(
+                f"'{sample.id}' is a {given} and {name} is a model of {has}; choose another model "
+                "(mmcam list models)"
+            )
+    made = [preprocess(sample) for sample in samples]
+    sizes = {tuple(pixels.shape) for pixels, _ in made}
+    if len(sizes) > 1:
+        raise InputError(
+            f"inputs of different sizes {sorted(sizes)} cannot be one batch; crop to one size in "
+            "the transform, or explain them one by one"
+        )
+    parameter = next(model.parameters(), torch.zeros(()))
+    pixels = torch.stack([pixels for pixels, _ in made])
+    return Inputs(
+        pixels=pixels.to(device=parameter.device, dtype=parameter.dtype),
+        placements=tuple(placement for _, placement in made),
+    )
 
 
 def spans_of(sample: Sample) -> tuple[tuple[float, float], ...]:

@@ -19,8 +19,10 @@ from mmcam.types import Weights
 class Recipe:
     """A model of a family: its name there, arguments, weights, and what the user overrides.
 
-    `weights` is a file. Without one, `pretrained` asks for the library's own weights, which it may
-    download; False leaves the model untrained.
+    `parts` are the models that this one is built of, such as the CNN of a captioner; `vocabulary`
+    is a file of words, `special` names those that mean something else. `weights` is a file. Without
+    one, `pretrained` asks for the library's own weights, which it may download; False leaves the
+    model untrained.
     """
 
     family: str
@@ -31,6 +33,9 @@ class Recipe:
     labels: Sequence[str] = ()
     preprocess: Mapping[str, Any] | None = None
     layers: Sequence[str] = ()
+    vocabulary: Path | None = None
+    special: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

@@ -13,12 +13,13 @@ from mmcam.explain import explain
 from mmcam.explanation import Explanation
 from mmcam.models import load, wrap
 from mmcam.store import Explanations
-from mmcam.tasks import Actions, Classes
+from mmcam.tasks import Actions, Caption, Classes
 from mmcam.types import Sample, Target
 
 __all__ = [
     "METHODS",
     "Actions",
+    "Caption",
     "Classes",
     "Explanation",
     "Explanations",

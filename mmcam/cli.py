@@ -159,6 +159,66 @@ def action(
 
 
 @app.command()
+def caption(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="pictures")],
+    model: Model = "hf:Salesforce/blip-image-captioning-base",
+    weights: Weights = None,
+    text: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="a caption to explain; without it, what the model says"),
+    ] = None,
+    word: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--word", "-w", metavar="WORD", help="a word, or its position; repeat for more"
+        ),
+    ] = None,
+    words: Annotated[
+        str, typer.Option(metavar="all|visual|none", help="which words, where none are named")
+    ] = "all",
+    score: Annotated[
+        str, typer.Option(metavar="logit|log-prob", help="what the score of a word is")
+    ] = "logit",
+    beam: Annotated[int, typer.Option(help="sentences followed while the model speaks")] = 1,
+    limit: Annotated[int, typer.Option(help="the most tokens that the model says")] = 20,
+    prompt: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="what a model that follows instructions is asked"),
+    ] = None,
+    method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
+    layer: Layers = None,
+    guided: Guided = False,
+    counterfactual: Counterfactual = False,
+    device: Device = "cpu",
+    colormap: Colormap = "inferno",
+    out: Out = Path("mmcam-out"),
+) -> None:
+    """Explain where a caption comes from, word by word.
+
+    The caption is the model's own, or one that is put into its mouth.
+    """
+    from mmcam import Caption, explain, load
+    from mmcam.draw import check_look
+
+    check_look(colormap)
+    asked = word or ([] if words == "none" else words)
+    task = Caption(text, asked, score=score, beam=beam, limit=limit, prompt=prompt)
+    adapter = load(model, weights=weights, device=device)
+    for image, folder in zip(images, folders(out, images), strict=True):
+        found = explain(
+            adapter,
+            image,
+            task,
+            method=method,
+            layers=layer or None,
+            guided=guided,
+            counterfactual=counterfactual,
+        )
+        found.save(folder, command=sys.argv, colormap=colormap)
+        report(found, image, folder)
+
+
+@app.command()
 def demo(out: Out = Path("mmcam-demo")) -> None:
     """Do the main job on a picture and a clip made on the spot.
 

@@ -59,11 +59,15 @@ def heading(explanation: Explanation) -> str:
     """What is explained: the label, marked where it is counterfactual or has no evidence."""
     against = "against " if explanation.counterfactual else ""
     nothing = " (no positive evidence)" if explanation.empty else ""
-    return f"{against}{explanation.label}{nothing}"
+    # The sheet has the sentence itself above all its pictures.
+    label = "whole caption" if explanation.target.kind == "sentence" else explanation.label
+    return f"{against}{label}{nothing}"
 
 
 def detail(explanation: Explanation) -> str:
     """The score and the probability, in a few characters."""
+    if explanation.target.kind == "sentence":
+        return f"log p {explanation.score:.2f}"
     share = "" if explanation.probability is None else f"  p {explanation.probability:.3f}"
     return f"score {explanation.score:.2f}{share}"
 

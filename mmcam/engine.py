@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmcam.capture import Recording, capture, resolve
+from mmcam.capture import Recording, capture, resolve, untouched
 from mmcam.errors import LayerError, MethodError, ModelError, ScoreError, nearest
 from mmcam.explanation import Explanation
 from mmcam.grids import resize
@@ -24,11 +24,24 @@ from mmcam.perturb import RESCORING, Rescorer
 from mmcam.probe import default_layer
 from mmcam.types import Adapter, Inputs, Method, Sample, Target, Trace
 
-METHODS: dict[str, Method] = CAMS | PIXELS | RESCORING
+ATTENTION: dict[str, Method] = {
+    "attention": Method(
+        compute=lambda attention: attention,
+        summary="where the model's own attention lay as it said the target, to compare with",
+        source="Xu et al. 2015, section 4.2",
+        needs="attention",
+        target=False,
+    )
+}
+
+METHODS: dict[str, Method] = CAMS | PIXELS | RESCORING | ATTENTION
 """Every method by name. `guided-NAME` and `deconv-NAME` multiply any map NAME of the first and
 third kind with a pixel-space map."""
 
 PRODUCTS = ("guided", "deconv")
+
+ROWS = 256
+"""The most rows that the part above the explained layer runs at once in the fan-out way."""
 
 Made = tuple[str, str, Tensor]
 """A method's name, a layer, and the maps of all samples there."""
@@ -65,8 +78,8 @@ class Plan:
 
     @property
     def has_layers(self) -> bool:
-        """Whether any map is one of a layer; those of the pixels alone need none."""
-        return any(not on_input(part) for part in self.parts)
+        """Whether any map is one of a layer that is named; attention and pixels need none."""
+        return any(place(part) is None for part in self.parts)
 
     def check_counterfactual(self) -> None:
         """That every map depends on what is asked, so that asking the opposite makes sense.
@@ -87,9 +100,11 @@ class Plan:
         return {part.rule for part in self.parts}
 
 
-def on_input(method: Method) -> bool:
-    """Whether a method looks at the input alone, at no layer."""
-    return method.needs == "pixels" or method is RESCORING["occlusion"]
+def place(method: Method) -> str | None:
+    """What stands for the layer where a method looks at none that can be named."""
+    if method is RESCORING["occlusion"]:
+        return "input"
+    return method.needs if method.needs in ("pixels", "attention") else None
 
 
 def split(name: str) -> tuple[str, str | None]:
@@ -110,6 +125,13 @@ def split(name: str) -> tuple[str, str | None]:
     )
 
 
+class Found(NamedTuple):
+    """What came of one sample: its maps, and what was said of it, where something was."""
+
+    explanations: list[Explanation]
+    text: Mapping[str, Any] | None
+
+
 def explain_samples(
     adapter: Adapter,
     samples: Sequence[Sample],
@@ -118,7 +140,7 @@ def explain_samples(
     layers: Sequence[str] | None = None,
     *,
     counterfactual: bool = False,
-) -> list[list[Explanation]]:
+) -> list[Found]:
     """For each sample its explanations: targets in the adapter's order, each by method and layer.
 
     Args:
@@ -134,7 +156,7 @@ def explain_samples(
     """
     if counterfactual:
         plan.check_counterfactual()
-    with torch.inference_mode(False):
+    with untouched(adapter.model):  # a caption may have to be generated
         inputs = adapter.prepare(samples, task)
     if not plan.has_layers:
         layers = []
@@ -142,10 +164,17 @@ def explain_samples(
         adapter.layers = layers = adapter.layers or [default_layer(adapter, inputs)]
     named = resolve(adapter.model, layers, adapter.name) if layers else []
     pixels = inputs.pixels if plan.needs("pixels") else None
-    with capture(adapter.model, named, pixels=pixels, relus=bool(plan.rules - {"relu"})) as (
-        recording,
-        check,
-    ):
+    if pixels is not None or any(layer != adapter.encoder for layer in named):
+        inputs = replace(inputs, seen=None)  # the graph begins below the encoder's output
+    inputs = replace(inputs, attend=plan.needs("attention"))
+    way = _way(adapter, named, inputs, pixels)
+    with capture(
+        adapter.model,
+        named,
+        pixels=pixels,
+        relus=bool(plan.rules - {"relu"}),
+        copies=inputs.asked if way == "fan-out" else 1,
+    ) as (recording, check):
         # A model may work on its input in place; the leaf must stay as it is.
         own = plan.needs("pixels") or plan.needs("rescore")
         output = _forward(adapter, inputs.copied() if own else inputs)
@@ -153,12 +182,14 @@ def explain_samples(
         targets = _targets(adapter, output, task, len(samples))
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
         scores = recording.scores(output, asked)
-        batch = _Batch(adapter, inputs, recording, named, plan, asked, counterfactual)
+        batch = _Batch(adapter, inputs, recording, named, plan, asked, counterfactual, way)
         slots = list(batch.maps(scores, output))
         scores = scores.detach() * (-1 if counterfactual else 1)
     _check_finite(adapter, scores, slots)
     probabilities = _probabilities(output, targets)
-    return [
+    with torch.no_grad():
+        texts = adapter.text(output, inputs)
+    explanations = [
         [
             Explanation(
                 target=target,
@@ -175,6 +206,16 @@ def explain_samples(
         ]
         for row, asked_of_one in enumerate(targets)
     ]
+    return [Found(made, text) for made, text in zip(explanations, texts, strict=True)]
+
+
+def _way(adapter: Adapter, layers: Sequence[str], inputs: Inputs, pixels: Tensor | None) -> str:
+    """How gradients are taken: the adapter's way, where it is the fastest and memory allows it."""
+    if adapter.way != "fan-out":
+        return adapter.way
+    at_encoder = pixels is None and list(layers) == [adapter.encoder]
+    rows = inputs.asked * len(inputs.pixels)
+    return "fan-out" if at_encoder and inputs.asked > 1 and rows <= ROWS else "loop"
 
 
 def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Made]]) -> None:
@@ -240,12 +281,14 @@ class _Batch:
     plan: Plan
     targets: list[list[Target]]
     counterfactual: bool
+    way: str
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[Made]]:
         """For each target slot: (method, layer, map of every sample), in the plan's order."""
         rules = sorted(self.plan.rules, reverse=True)  # plain gradients first: they free least
         streams = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
         moments = self._moments(output) if self.plan.needs("moments") else {}
+        attentions = self._attentions(output) if self.plan.needs("attention") else []
         for slot in range(len(scores)):
             gradients = {rule: next(stream) for rule, stream in streams.items()}
             made: dict[tuple[str, str], Tensor] = {}
@@ -253,7 +296,11 @@ class _Batch:
                 base, factor = split(name)
                 for layer in self._layers_of(METHODS[base]):
                     if (base, layer) not in made:
-                        made[base, layer] = self._map(base, layer, slot, gradients, moments)
+                        made[base, layer] = (
+                            attentions[slot]
+                            if layer == "attention"
+                            else self._map(base, layer, slot, gradients, moments)
+                        )
                     if factor:
                         rule = METHODS[factor].rule
                         made[name, layer] = self._product(
@@ -263,9 +310,27 @@ class _Batch:
             yield [(name, layer, cam) for (name, layer), cam in made.items() if name in wanted]
 
     def _layers_of(self, method: Method) -> Sequence[str]:
-        if method.needs == "pixels":
-            return ["pixels"]
-        return ["input"] if method is RESCORING["occlusion"] else self.layers
+        somewhere = place(method)
+        return self.layers if somewhere is None else [somewhere]
+
+    def _attentions(self, output: Any) -> list[Tensor]:
+        """For each target slot the model's own attention, a map for every sample.
+
+        Raises:
+            MethodError: the model has none for some target.
+        """
+        made = []
+        for slot in range(max(map(len, self.targets))):
+            asked = [row[min(slot, len(row) - 1)] for row in self.targets]
+            for target in asked:
+                if target.attention is None:
+                    raise MethodError(
+                        f"{self.adapter.name} has no attention of its own for '{target.label}' "
+                        f"({target.kind}); choose another method, or a word instead of a sentence"
+                    )
+            maps = [t.attention(output)[i] for i, t in enumerate(asked) if t.attention is not None]
+            made.append(torch.stack(maps).detach().float())
+        return made
 
     def _gradients(self, scores: Tensor, rule: str, last: bool) -> Iterator[Mapping[str, Tensor]]:
         """Gradients under `rule` at the layers that some method wants under it."""
@@ -281,7 +346,9 @@ class _Batch:
                 f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} ran "
                 "none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
             )
-        return self.recording.gradients(scores, names, rule=rule, last=last)
+        # Other rules than torch's own cannot be batched: they are looked up as the backward runs.
+        way = "loop" if self.way == "batched" and rule != "relu" else self.way
+        return self.recording.gradients(scores, names, way=way, rule=rule, last=last)
 
     def _map(
         self,

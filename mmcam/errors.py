@@ -11,6 +11,7 @@ Every message says the value, the reason and the remedy, so that it can be shown
     ├── MethodError     an unknown method, or one that this model cannot be explained with
     ├── LabelError      a class, action, word or answer that the model does not know
     ├── ScoreError      a score that cannot be explained at this layer
+    ├── EvaluationError a map that a protocol cannot judge: nothing seen, no ground truth
     └── MissingExtra    an optional package that is not installed
 """
 
@@ -54,6 +55,10 @@ class LabelError(MmcamError):
 
 class ScoreError(MmcamError):
     """The score cannot be explained at this layer."""
+
+
+class EvaluationError(MmcamError):
+    """A protocol cannot judge a map, for lack of ground truth or of anything seen."""
 
 
 class MissingExtra(MmcamError):  # noqa: N818 - it names what is missing, like ImportError's kin

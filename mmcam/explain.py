@@ -70,12 +70,14 @@ def explain(
         source: a path, a PIL image or an array `[h, w, 3]`; for a video model a path (a file, a
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`. A list of sources is
             explained in batches and gives a list.
-        task: `Classes(...)`, `Actions(...)`, or targets of your own (one `Target` or a list).
+        task: `Caption(...)`, `Classes(...)`, `Actions(...)`, or targets of your own (one `Target`
+            or a list).
         method: one or more names of `mmcam.METHODS`.
         layers: names or patterns (`layer*`, `features.*`); the model's default when None.
         guided: add the guided-backpropagation product of each map (Guided Grad-CAM).
         counterfactual: show what speaks against each target instead (IJCV eq. 12).
-        batch: how many pictures (8 by default) or windows of a clip (1) run at once.
+        batch: how many pictures or windows of a clip run at once; the adapter's choice when None
+            (8 pictures, 1 window, 1 picture for models that give each an input of its own size).
         progress: called with (done, all) as a clip's windows are explained.
 
     Raises:
@@ -89,7 +91,7 @@ def explain(
     """
     methods = [method] if isinstance(method, str) else list(method)
     layers = [layers] if isinstance(layers, str) else layers
-    batch = (8 if model.window is None else 1) if batch is None else batch
+    batch = model.batch if batch is None else batch
     _check(model, task, methods, layers, batch)
     plan = Plan.of(methods, guided)
     sources = source if isinstance(source, list) else [source]

@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,12 +51,23 @@ FAMILIES: dict[str, Family] = {
         "action classifiers of pytorchvideo",
     ),
     "c3d": Family("mmcam.adapters.c3d", "c3d", "C3D (Tran et al. 2015), weights by file"),
+    "show_and_tell": Family(
+        "mmcam.adapters.show_and_tell", "FOLDER", "Show-and-Tell captioners, from a model folder"
+    ),
+    "show_attend_tell": Family(
+        "mmcam.adapters.show_and_tell",
+        "FOLDER",
+        "Show, Attend and Tell captioners, from a model folder",
+    ),
 }
 
 MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "the name of a model of the family"),
     "args": (dict, "a mapping from names to values"),
-    "weights": (str, "the name of a file"),
+    "weights": ((str, dict), "the name of a file, or a mapping from parts to names of files"),
+    "cnn": (dict, "the recipe of a family of classifiers"),
+    "vocabulary": (str, "the name of a file"),
+    "special": (dict, "a mapping from pad, start, end and unknown to words"),
     "labels": (str, "the name of a file"),
     "preprocess": (dict, "a mapping from names to values"),
     "layer": ((str, list), "the name of a layer, or a list of names"),
@@ -133,6 +145,8 @@ def build(recipe: Recipe) -> Adapter:
         raise ModelError(
             f"there is no family '{recipe.family}'; nearest: {nearest(recipe.family, FAMILIES)}"
         )
+    parts = {name: build(part) for name, part in recipe.parts.items()}
+    recipe = replace(recipe, parts=parts)
     loader: Callable[[Recipe], Adapter] = importlib.import_module(
         FAMILIES[recipe.family].module
     ).load
@@ -169,30 +183,49 @@ def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> R
         ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"'{path}' cannot be read ({error}); mend the file") from error
-    if not isinstance(values, dict) or not isinstance(values.get("family"), str):
-        raise ModelError(f"'{path}' names no family; add \"family\": one of {', '.join(FAMILIES)}")
-    if values.get("schema_version") != 1:
+    if isinstance(values, dict) and values.get("schema_version") != 1:
         raise ModelError(
             f"'{path}' has schema_version {values.get('schema_version')!r}; this mmcam reads 1"
         )
+    return replace(_recipe(folder, values), **(overrides or {}))
+
+
+def _recipe(folder: Path, values: Any) -> Recipe:
+    """The recipe that `values` of a model folder's `mmcam.json` describe, parts and all.
+
+    Raises:
+        ModelError: a missing or wrong key, or a file that is not there.
+    """
+    path = folder / "mmcam.json"
+    if not isinstance(values, dict) or not isinstance(values.get("family"), str):
+        raise ModelError(f"'{path}' names no family; add \"family\": one of {', '.join(FAMILIES)}")
     for key, (kind, wanted) in MANIFEST.items():
         if values.get(key) is not None and not isinstance(values[key], kind):
             raise ModelError(f"'{path}' has \"{key}\": {values[key]!r}; it must be {wanted}")
-    recipe: dict[str, Any] = {
-        "family": values["family"],
-        "name": str(values.get("name", "")),
-        "args": values.get("args") or {},
-        "preprocess": values.get("preprocess"),
-        "pretrained": False,
-    }
-    if values.get("weights"):
-        recipe["weights"] = inside(folder, values["weights"])
-    if values.get("labels"):
-        recipe["labels"] = read_labels(inside(folder, values["labels"]))
-    if values.get("layer"):
-        layer = values["layer"]
-        recipe["layers"] = (layer,) if isinstance(layer, str) else tuple(layer)
-    return Recipe(**{**recipe, **(overrides or {})})
+    weights = values.get("weights")
+    files = weights if isinstance(weights, dict) else {"": weights}
+    cnn = values.get("cnn")
+    if cnn is not None and "cnn" in files:
+        cnn = {**cnn, "weights": files["cnn"]}
+    own = [name for part, name in files.items() if part != "cnn" and name]
+    if len(own) > 1:
+        raise ModelError(
+            f"'{path}' names {len(own)} files of weights beside those of the cnn; put them in one"
+        )
+    layers = values.get("layer") or ()
+    return Recipe(
+        family=values["family"],
+        name=str(values.get("name", "")),
+        args=values.get("args") or {},
+        weights=inside(folder, own[0]) if own else None,
+        pretrained=False,
+        labels=read_labels(inside(folder, values["labels"])) if values.get("labels") else (),
+        preprocess=values.get("preprocess"),
+        layers=(layers,) if isinstance(layers, str) else tuple(layers),
+        vocabulary=inside(folder, values["vocabulary"]) if values.get("vocabulary") else None,
+        special=values.get("special") or {},
+        parts={} if cnn is None else {"cnn": _recipe(folder, cnn)},
+    )
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmcam import draw
 from mmcam.adapters.weights import file_hash
+from mmcam.engine import Found
 from mmcam.errors import LabelError, OutputError, nearest
 from mmcam.explanation import Explanation
 from mmcam.media import Clip, open_clip, write_image
@@ -73,22 +74,22 @@ def _hash(path: str) -> str | None:
 class Explanations(Sequence[Explanation]):
     """All explanations of one picture or clip, in the order in which they were asked for.
 
-    Found by position, or by label where there is one map of it: `maps["dog"]`.
+    Found by position, or by label where there is one map of it: `maps["dog"]`. `text` is what was
+    said, where something was: a caption with its words and their log-probabilities.
     """
 
     items: tuple[Explanation, ...]
     task: str
     model: dict[str, Any]
     source: Picture | Film
-    text: dict[str, Any] | None = field(default=None)
+    text: Mapping[str, Any] | None = field(default=None)
 
     @staticmethod
-    def of_picture(
-        model: Adapter, sample: Sample, task: Any, found: Sequence[Explanation]
-    ) -> Explanations:
+    def of_picture(model: Adapter, sample: Sample, task: Any, found: Found) -> Explanations:
         """The results for one picture."""
         source = Picture(path=sample.id, pixels=sample.pixels)
-        return Explanations(tuple(found), _task(task), _model(model), source)
+        made = tuple(found.explanations)
+        return Explanations(made, _task(task), _model(model), source, found.text)
 
     @staticmethod
     def of_clip(
@@ -119,17 +120,25 @@ class Explanations(Sequence[Explanation]):
             return self.items[key]
         found = self.select(label=key)
         if len(found) > 1:
-            kinds = ", ".join(f"{e.method} at {e.layer}" for e in found)
+            kinds = ", ".join(
+                f"{e.method} at {e.layer}"
+                + ("" if e.target.position is None else f", position {e.target.position}")
+                for e in found
+            )
             raise LabelError(
                 f"'{key}' has {len(found)} maps ({kinds}); choose with select(label=..., "
-                "method=..., layer=...)"
+                "method=..., layer=..., position=...)"
             )
         return found[0]
 
     def select(
-        self, label: str | None = None, method: str | None = None, layer: str | None = None
+        self,
+        label: str | None = None,
+        method: str | None = None,
+        layer: str | None = None,
+        position: int | None = None,
     ) -> list[Explanation]:
-        """The explanations with this label, method and layer; None matches all.
+        """The explanations with this label, method, layer and position; None matches all.
 
         Raises:
             LabelError: there is none.
@@ -137,12 +146,16 @@ class Explanations(Sequence[Explanation]):
         found = [
             e
             for e in self.items
-            if label in (None, e.label) and method in (None, e.method) and layer in (None, e.layer)
+            if label in (None, e.label)
+            and method in (None, e.method)
+            and layer in (None, e.layer)
+            and position in (None, e.target.position)
         ]
         if not found:
             have = {e.label for e in self.items}
             raise LabelError(
-                f"nothing here has label={label!r}, method={method!r}, layer={layer!r}; "
+                f"nothing here has label={label!r}, method={method!r}, layer={layer!r}, "
+                f"position={position!r}; "
                 f"labels here: {nearest(label or '', have) if label else ', '.join(sorted(have))}"
             )
         return found
@@ -199,7 +212,8 @@ class Explanations(Sequence[Explanation]):
             write_image(paths[-1], draw.picture(explanation, pixels, colormap))
         if len(self.items) > 1:
             paths.append(folder / "sheet.png")
-            title = Path(self.source.path).name
+            said = self.text and self.text.get("caption")
+            title = Path(self.source.path).name + (f": {said}" if said else "")
             write_image(paths[-1], draw.picture_sheet(self.items, pixels, title, colormap))
         return paths
 
@@ -230,7 +244,7 @@ class Explanations(Sequence[Explanation]):
             "task": self.task,
             "model": self.model,
             "input": self.source.facts(),
-            **({"text": self.text} if self.text else {}),
+            **({"text": dict(self.text)} if self.text else {}),
             "targets": [_facts(n, e) for n, e in zip(names, self.items, strict=True)],
             "versions": _versions(),
             "command": list(command),
@@ -298,11 +312,16 @@ def _versions() -> dict[str, str]:
 
 
 def _names(items: Sequence[Explanation]) -> list[str]:
-    """A file name for each map: its label, and its method and layer where there are several."""
+    """A file name for each map: its label, and its method and layer where there are several.
+
+    Words have their position in front, so that a folder lists them in reading order.
+    """
     methods, layers = {e.method for e in items}, {e.layer for e in items}
     names: list[str] = []
     for item in items:
-        parts = [item.label]
+        position, kind = item.target.position, item.target.kind
+        parts = [kind] if kind == "sentence" else [item.label]
+        parts = parts if position is None else [f"{position:02d}", *parts]
         parts += ["against"] if item.counterfactual else []
         parts += [item.method] if len(methods) > 1 else []
         parts += [item.layer] if len(layers) > 1 else []

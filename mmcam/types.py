@@ -48,11 +48,17 @@ class Inputs:
     """What the model eats, and where each row of it lies on its sample.
 
     `rest` holds whatever else the model is given, each a tensor or sequence with a row a sample.
+    `asked` is how many targets a sample has at most, where that is known before the forward.
+    `seen` is what the adapter's `encoder` made of just these pixels while a text was generated, so
+    that it need not run again. `attend` asks the model to keep its own attention.
     """
 
     pixels: Float[Tensor, "batch 3 *space"]
     placements: tuple[Placement, ...]
     rest: Mapping[str, Any] = field(default_factory=dict)
+    asked: int = 0
+    seen: Any = None
+    attend: bool = False
 
     def row(self, index: int) -> Inputs:
         """One sample of the batch, as a batch of one, cut from any graph."""
@@ -82,7 +88,8 @@ class Target:
 
     `score` maps the output to one number a row, before the softmax unless the label says
     otherwise; `log_prob`, where there is one, to the natural logarithm of its probability.
-    `position` ties a word to its place in the sentence.
+    `position` ties a word to its place in the sentence. `attention`, where the model has one of its
+    own, gives where it looked: a map a row, to compare with.
     """
 
     label: str
@@ -90,6 +97,7 @@ class Target:
     kind: str = "class"
     position: int | None = None
     log_prob: Score | None = None
+    attention: Callable[[Any], Float[Tensor, "batch *grid"]] | None = None
 
     @staticmethod
     def logit(index: int, label: str | None = None, kind: str = "class") -> Target:
@@ -157,6 +165,21 @@ class Adapter(Protocol):
         ...
 
     @property
+    def encoder(self) -> str | None:
+        """The layer whose output a generated text rests on (`Inputs.seen`); None: there is none."""
+        ...
+
+    @property
+    def way(self) -> str:
+        """How gradients of many scores are best had: a name of `capture.WAYS`. All are right."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """How many samples, or windows of a clip, run at once unless the user says otherwise."""
+        ...
+
+    @property
     def window(self) -> Window | None:
         """What a video model sees at once; None for a model of pictures."""
         ...
@@ -167,7 +190,10 @@ class Adapter(Protocol):
         ...
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """What the model eats for these samples, and where it lies on them."""
+        """What the model eats for these samples, and where it lies on them.
+
+        Runs in evaluation mode; a text that the task leaves to the model is generated here.
+        """
         ...
 
     def forward(self, inputs: Inputs) -> Any:
@@ -190,6 +216,10 @@ class Adapter(Protocol):
         """
         ...
 
+    def text(self, output: Any, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
+        """What was said of each sample, for the record (`explanation.json`); None where nothing."""
+        ...
+
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Float[Tensor, "batch channel *g"]:
         """An activation or gradient of `layer`, folded into a grid that lies over the input.
 
@@ -209,9 +239,10 @@ class Method:
     - ``"moments"``: also the moments of all classes' gradients (`capture.Moments`).
     - ``"pixels"``: nothing; the gradient of the score at the input, as it is.
     - ``"rescore"``: the activation, the input and a function that scores changed ones.
+    - ``"attention"``: the model's own attention for the target.
 
     `rule` names the backward rule of the ReLUs (`guided.RULES`) under which gradients are taken.
-    `target` is False where the map does not depend on what is asked.
+    `target` is False where the map does not depend on the score.
     """
 
     compute: Callable[..., Tensor]

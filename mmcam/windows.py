@@ -85,8 +85,9 @@ def explain_clip(
             explain_samples(adapter, samples, task, plan, layers, counterfactual=counterfactual),
             start=number,
         ):
-            films = films or [_Film(explanation, len(stretches)) for explanation in found]
-            for film, explanation in zip(films, found, strict=True):
+            made = found.explanations
+            films = films or [_Film(explanation, len(stretches)) for explanation in made]
+            for film, explanation in zip(films, made, strict=True):
                 film.put(place, explanation)
         if progress:
             progress(number + len(some), len(stretches))

@@ -75,7 +75,7 @@ class Setup:
         if isinstance(task, int):
             task = mmcam.Classes([task])
         found = explain_samples(self.adapter, samples, task, plan, layers, **options)
-        return [{(e.method, e.label, e.layer): e for e in row} for row in found]
+        return [{(e.method, e.label, e.layer): e for e in row} for row, _ in found]
 
     def cam(
         self, sample: mmcam.Sample, method: str, task: Any, layer: str | None = None, **options: Any

@@ -365,7 +365,7 @@ def test_the_module_runs_and_finds_models_in_the_working_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["classify"], ["action"], ["demo"], ["list"], ["list", "layers"]]
+    "command", [[], ["classify"], ["caption"], ["action"], ["demo"], ["list"], ["list", "layers"]]
 )
 def test_help_is_plain_and_says_what_there_is(command: list[str]) -> None:
     ended = CliRunner().invoke(cli.app, [*command, "--help"])

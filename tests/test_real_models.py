@@ -15,7 +15,7 @@ from mmcam.cli import main
 from mmcam.engine import Plan, explain_samples
 from mmcam.grids import resize
 from mmcam.media import open_clip, read_image
-from mmcam.types import Sample
+from mmcam.types import Adapter, Sample
 from mmcam.windows import sample_window
 
 pytestmark = pytest.mark.assets
@@ -115,7 +115,7 @@ def test_the_window_in_the_middle_has_the_published_probability(
 ) -> None:
     sample = centre_window(x3d, assets / "video/clips" / name)
     plan = Plan.of(["gradcam"], guided=False)
-    found = explain_samples(x3d, [sample], mmcam.Actions([ACTIONS[name]]), plan)[0][0]
+    found = explain_samples(x3d, [sample], mmcam.Actions([ACTIONS[name]]), plan)[0].explanations[0]
     # Frames at the middles or at the beginnings of their stretches differ by less than this.
     assert found.probability == pytest.approx(probability, abs=0.02)
 
@@ -127,7 +127,9 @@ def test_deleting_the_top_fifth_hurts_more_than_deleting_it_elsewhere(
     """The same hole at random places, wrapped around the edges, so that only the place differs."""
     sample = centre_window(x3d, assets / "video/clips" / name)
     task = mmcam.Actions([action])
-    found = explain_samples(x3d, [sample], task, Plan.of(["gradcam"], guided=False))[0][0]
+    found = explain_samples(x3d, [sample], task, Plan.of(["gradcam"], guided=False))[
+        0
+    ].explanations[0]
     pixels = x3d.prepare([sample], task).pixels
     heat = resize(found.cam[None], pixels.shape[2:])[0]
     top = heat >= heat.flatten().topk(heat.numel() // 5).values[-1]
@@ -180,3 +182,64 @@ def test_one_label_over_all_stages_is_one_sheet_from_one_forward(
     assert len(calls) == 1
     assert len(maps) == len({explanation.layer for explanation in maps}) == 14
     assert (tmp_path / "sheet.png") in maps.save(tmp_path)
+
+
+CAPTIONS = {
+    "flickr8k_test/images/3385593926_d3e9c21170.jpg": (
+        "two dogs are running through the grass",
+        -6.2893,
+    ),
+    "flickr8k_test/images/2677656448_6b7e7702af.jpg": (
+        "a dog is running through the snow",
+        -6.9188,
+    ),
+    "flickr8k_test/images/241347760_d44c8d3a01.jpg": (
+        "a football player in a red uniform is running in the grass",
+        -14.8551,
+    ),
+    "flickr8k_test/images/2654514044_a70a6e2c21.jpg": ("a dog runs through the grass", -5.6056),
+    "photos/cat_dog.jpg": ("a dog is running through the grass", -8.0297),
+}
+"""Photo -> what the captioner says of it, and the log-probability, by its README."""
+
+
+@pytest.fixture(scope="module")
+def show_and_tell(assets: Path) -> Adapter:
+    return mmcam.load(assets / "image/show_and_tell_flickr8k")
+
+
+@pytest.mark.parametrize("photo", CAPTIONS)
+def test_the_captioner_says_what_its_readme_says(
+    show_and_tell: Adapter, assets: Path, photo: str
+) -> None:
+    caption, log_prob = CAPTIONS[photo]
+    maps = mmcam.explain(show_and_tell, assets / "image" / photo, mmcam.Caption())
+    assert maps.text is not None
+    assert maps.text["caption"] == caption
+    assert maps.text["generated"]
+    assert maps.text["ended"]
+    assert maps[0].score == pytest.approx(log_prob, abs=1e-3)
+    assert [e.label for e in maps][1:] == caption.split()
+    ended = maps.text["token_log_probs"][-1]
+    words = sum(word["log_prob"] for word in maps.text["words"])
+    assert words + ended == pytest.approx(maps[0].score, abs=1e-4)
+
+
+def test_a_forced_word_of_a_real_captioner(
+    assets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = str(assets / "image/photos/cat_dog.jpg")
+    model = str(assets / "image/show_and_tell_flickr8k")
+    asked = ["--text", "a brown dog runs", "--word", "dog", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["mmcam", "caption", photo, "--model", model, *asked])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "dog" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "explanation.json", "maps.safetensors", "overlay-sentence.png", "overlay-02-dog.png",
+        "sheet.png",
+    }  # fmt: skip

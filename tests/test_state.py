@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -133,8 +134,12 @@ def test_every_method_leaves_the_model_as_found(method: str, wrapped: Callable[.
     sample = setup.sample(8, 9)
     if method == "cam":  # batch norm and ReLU behind the trunk let the gradient vary
         net.forward = lambda x: net.head["fc"](net.trunk(x).flatten(2).mean(2))
+    task: Any = mmcam.Classes([0, 2])
+    if method == "attention":  # not of the network: of what it is asked
+        looks = torch.rand(1, 2, 2)
+        task = [replace(mmcam.Target.logit(i), attention=lambda output: looks) for i in (0, 2)]
     before = snapshot(net)
-    (maps,) = setup.explain(sample, method, mmcam.Classes([0, 2]))
+    (maps,) = setup.explain(sample, method, task)
     assert len(maps) == 2
     assert_as_found(net, before)
 

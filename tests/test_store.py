@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 import mmcam
 from mmcam import demo
+from mmcam.engine import Found
 from mmcam.errors import LabelError, MmcamError, OutputError
 from mmcam.explanation import Explanation
 from mmcam.media import ClipWriter, read_image, write_image
@@ -112,7 +113,9 @@ def labelled(
         for label in labels
     ]
     sample = Sample(pixels=np.zeros((*placement.size, 3), np.uint8), id="made/by hand")
-    return Explanations.of_picture(demo.model(clips=False), sample, mmcam.Classes(), found)
+    return Explanations.of_picture(
+        demo.model(clips=False), sample, mmcam.Classes(), Found(found, None)
+    )
 
 
 def facts_in(folder: Path) -> dict[str, Any]:

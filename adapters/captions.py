@@ -1,0 +1,212 @@
+"""Captions as tokens and words, and the scores of them: what every captioning family shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmcam.errors import LabelError, nearest
+from mmcam.tasks.caption import ALL, VISUAL, Caption
+from mmcam.tasks.words import Word, visual
+from mmcam.types import Target
+
+EMPTY = "(no words)"
+"""The label of a caption that ends at once."""
+
+PAD = 0
+"""The token that fills short captions of a batch; no score looks there."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A caption: its text, the tokens that spell it and end it, and its words.
+
+    `words` cover the tokens from the first to the last; only the token that ends the caption, where
+    there is one, is no word's. A caption that was cut off at the limit has none.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    words: tuple[Word, ...]
+    generated: bool = False
+
+
+@runtime_checkable
+class Language(Protocol):
+    """From text to tokens and back, as one model has them."""
+
+    def encode(self, text: str) -> Sentence:
+        """A given caption.
+
+        Raises:
+            LabelError: the model cannot say it.
+        """
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> Sentence:
+        """A caption that the model said."""
+        ...
+
+
+def padded(sentences: Sequence[Sentence]) -> Tensor:
+    """The tokens `[sentence, step]` of a batch, short captions filled up."""
+    steps = max(len(sentence.tokens) for sentence in sentences)
+    rows = [(*s.tokens, *[PAD] * (steps - len(s.tokens))) for s in sentences]
+    return torch.tensor(rows, dtype=torch.long)
+
+
+@dataclass(eq=False)
+class Spoken:
+    """A captioner's output for captions that were put into its mouth.
+
+    `logits` `[row, step, token]` at step k score token k of the row's caption, given the tokens
+    before it. Rows are those of the sentences, or whole blocks of them (the fan-out way).
+    `silent` are tokens that the model never says; they have no share in any probability.
+    `attention` `[row, step, *grid]` is where the model looked at each step, if it says.
+    """
+
+    logits: Float[Tensor, "row step token"]
+    sentences: Sequence[Sentence]
+    silent: Sequence[int] = ()
+    attention: Tensor | None = None
+
+    @cached_property
+    def log_probs(self) -> Float[Tensor, "row step"]:
+        """The log-probability of each token of each caption; 0 behind its end."""
+        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
+        if self.silent:
+            logits = logits.index_fill(2, torch.tensor(self.silent).to(logits.device), -torch.inf)
+        tokens = padded(self.sentences).to(logits.device)
+        blocks = len(logits) // len(tokens)
+        chosen = logits.gather(2, tokens.repeat(blocks, 1)[..., None])[..., 0]
+        steps = torch.arange(tokens.shape[1], device=logits.device)
+        lengths = torch.tensor([len(s.tokens) for s in self.sentences], device=logits.device)
+        inside = (steps < lengths[:, None]).repeat(blocks, 1)
+        return torch.where(inside, chosen - logits.logsumexp(2), 0.0)
+
+
+def targets_of(sentences: Sequence[Sentence], task: Caption, attends: bool) -> list[list[Target]]:
+    """For each caption the sentence, and the words that are asked for, in reading order.
+
+    Raises:
+        LabelError: a word that the caption does not have.
+    """
+    whole = {s.text: _sentence(s.text, attends) for s in sentences}
+    return [
+        [whole[s.text], *(_word(s, position, task, attends) for position in asked(s, task))]
+        for s in sentences
+    ]
+
+
+def asked(sentence: Sentence, task: Caption) -> list[int]:
+    """The positions of the words that a task asks for, in reading order.
+
+    Raises:
+        LabelError: a word that the caption does not have.
+    """
+    words = sentence.words
+    if task.words == ALL:
+        return [position for position, word in enumerate(words) if not word.is_mark]
+    if task.words == VISUAL:
+        seen = visual([word.text for word in words])
+        return [position for position, is_visual in enumerate(seen) if is_visual]
+    found: set[int] = set()
+    for name in task.words or ():
+        found.update(_positions(sentence, name))
+    return sorted(found)
+
+
+def _positions(sentence: Sentence, name: str | int) -> list[int]:
+    texts = [word.text for word in sentence.words]
+    if isinstance(name, str):
+        same = [i for i, text in enumerate(texts) if text.casefold() == name.casefold()]
+        if same or not name.isdecimal():
+            if not same:
+                raise LabelError(
+                    f"the caption \"{sentence.text}\" has no word '{name}'; nearest: "
+                    f"{nearest(name, texts)}. Name one of its words, or give the caption (text) "
+                    "that has it"
+                )
+            return same
+    if not 0 <= int(name) < len(texts):
+        raise LabelError(
+            f'the caption "{sentence.text}" has no word {name}; its words are numbered 0 to '
+            f"{len(texts) - 1}"
+        )
+    return [int(name)]
+
+
+def _sentence(text: str, attends: bool) -> Target:
+    def log_prob(output: Spoken) -> Tensor:
+        return output.log_probs.sum(1)
+
+    def attention(output: Spoken) -> Tensor:
+        assert output.attention is not None
+        return torch.stack(
+            [
+                row[: len(sentence.tokens)].mean(0)
+                for sentence, row in zip(output.sentences, output.attention, strict=False)
+            ]
+        )
+
+    return Target(
+        label=text or EMPTY,
+        score=log_prob,
+        kind="sentence",
+        log_prob=log_prob,
+        attention=attention if attends else None,
+    )
+
+
+def _word(sentence: Sentence, position: int, task: Caption, attends: bool) -> Target:
+    word = sentence.words[position]
+    steps = list(range(word.start, word.stop))
+    tokens = list(sentence.tokens[word.start : word.stop])
+
+    def logit(output: Spoken) -> Tensor:
+        return output.logits[:, steps, tokens].sum(1)
+
+    def log_prob(output: Spoken) -> Tensor:
+        return output.log_probs[:, word.start : word.stop].sum(1)
+
+    def attention(output: Spoken) -> Tensor:
+        assert output.attention is not None
+        return output.attention[:, word.start : word.stop].mean(1)
+
+    return Target(
+        label=word.text,
+        score=logit if task.score == "logit" else log_prob,
+        kind="word",
+        position=position,
+        log_prob=log_prob,
+        attention=attention if attends else None,
+    )
+
+
+def facts(output: Spoken) -> list[dict[str, Any]]:
+    """What was said of each sample: the caption, its words and tokens with log-probabilities."""
+    values = output.log_probs[: len(output.sentences)].tolist()
+    made = []
+    for sentence, row in zip(output.sentences, values, strict=True):
+        spelled = sentence.words[-1].stop if sentence.words else 0
+        made.append(
+            {
+                "caption": sentence.text,
+                "generated": sentence.generated,
+                "log_prob": sum(row[: len(sentence.tokens)]),
+                "words": [
+                    {"text": w.text, "position": i, "log_prob": sum(row[w.start : w.stop])}
+                    for i, w in enumerate(sentence.words)
+                ],
+                "tokens": list(sentence.tokens),
+                "token_log_probs": row[: len(sentence.tokens)],
+                "ended": len(sentence.tokens) > spelled,
+            }
+        )
+    return made

@@ -1,0 +1,65 @@
+"""What a recurrent captioner says by itself: beam search; greedy is a beam of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+"""A decoder's memory, each tensor with a row for each sentence that is followed."""
+
+Step = Callable[[State, Tensor], tuple[Tensor, State]]
+"""(state, the last token of each row) -> (logits `[row, token]` of the next, the new state)."""
+
+
+def beam_search(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    silent: Sequence[int] = (),
+    beam: int = 1,
+    limit: int = 20,
+) -> list[int]:
+    """The likeliest sentence that was found, as tokens, with `end` behind it if it came to one.
+
+    Sentences are ranked by the sum of their log-probabilities, as in Vinyals et al. 2015 (section
+    4.3), the tokens in `silent` having none. One that ends gives up its place in the beam. Where
+    none has ended at the limit, the likeliest is cut off there.
+
+    Args:
+        step: one step of the decoder.
+        state: its memory for one picture, one row.
+        start: the first token, which is given.
+        end: the token that ends a sentence.
+        silent: tokens that are never said.
+        beam: how many sentences are followed.
+        limit: the most tokens that are said, the end not counted.
+    """
+    last = torch.full((1,), start, device=state[0].device)
+    totals = torch.zeros(1, device=state[0].device)
+    said: list[list[int]] = [[]]
+    best: tuple[float, list[int]] | None = None
+    for _ in range(limit + 1):
+        logits, state = step(state, last)
+        logits = logits.float()
+        logits[:, list(silent)] = -torch.inf
+        scores = totals[:, None] + logits.log_softmax(1)
+        chosen, places = scores.flatten().topk(min(beam, scores.numel()))
+        rows, tokens = places // scores.shape[1], places % scores.shape[1]
+        ended = tokens == end
+        for score, row in zip(chosen[ended].tolist(), rows[ended].tolist(), strict=True):
+            if best is None or score > best[0]:
+                best = (score, [*said[row], end])
+        rows, last, totals = rows[~ended], tokens[~ended], chosen[~ended]
+        # Going on only lowers a sentence's total.
+        if not len(rows) or (best is not None and best[0] >= float(totals[0])):
+            break
+        said = [
+            [*said[row], token] for row, token in zip(rows.tolist(), last.tolist(), strict=True)
+        ]
+        state = tuple(part[rows] for part in state)
+    return best[1] if best else said[0][:limit]

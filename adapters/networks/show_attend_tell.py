@@ -1,0 +1,97 @@
+"""Show, Attend and Tell (Xu et al. 2015) with soft attention: each word looks at the grid anew."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmcam.adapters.networks.decoding import State
+
+
+class ShowAttendTell(nn.Module):
+    """An LSTM that is given, before each word, the part of the picture that it attends to.
+
+    Keys of the state dict beside the CNN's: `init_h`, `init_c` (f_init, section 3.1.2), `embed`
+    (E), `attend_map`, `attend_state`, `attend` (f_att, eq. 4-5), `gate` (f_beta, section 4.2.1),
+    `lstm` (eq. 1-3), and `out_state`, `out_context`, `out` (L_h, L_z, L_o of eq. 7).
+
+    Args:
+        cnn: pictures `[row, 3, height, width]` to maps `[row, channel, height, width]`; VGG's
+            conv5_3 before its last pooling in the paper.
+        channels: how many channels the maps have.
+        vocabulary: how many tokens there are.
+        start: the token that every caption begins with.
+        embedding: the size of a word's vector.
+        hidden: the size of the LSTM's state.
+        attention: the size of the layer in f_att.
+    """
+
+    def __init__(
+        self,
+        cnn: nn.Module,
+        channels: int,
+        vocabulary: int,
+        start: int = 1,
+        embedding: int = 512,
+        hidden: int = 512,
+        attention: int = 512,
+    ) -> None:
+        super().__init__()
+        self.start = start
+        self.cnn = cnn
+        self.init_h = nn.Linear(channels, hidden)
+        self.init_c = nn.Linear(channels, hidden)
+        self.embed = nn.Embedding(vocabulary, embedding)
+        self.attend_map = nn.Linear(channels, attention)
+        self.attend_state = nn.Linear(hidden, attention)
+        self.attend = nn.Linear(attention, 1)
+        self.gate = nn.Linear(hidden, 1)
+        self.lstm = nn.LSTMCell(embedding + channels, hidden)
+        self.out_state = nn.Linear(hidden, embedding)
+        self.out_context = nn.Linear(channels, embedding)
+        self.out = nn.Linear(embedding, vocabulary)
+
+    def forward(
+        self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
+    ) -> tuple[Float[Tensor, "row step token"], Float[Tensor, "row step height width"]]:
+        """The logits of each caption's tokens, and where the model looked before each (alpha).
+
+        Where the maps have more rows than there are captions, they are whole blocks of these.
+        """
+        maps = self.cnn(pixels)
+        tokens = tokens.repeat(len(maps) // len(tokens), 1)
+        before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
+        state = self.begin(maps)
+        logits, looks = [], []
+        for last in before.T:
+            one, state, alpha = self._step(state, last)
+            logits.append(one)
+            looks.append(alpha)
+        return torch.stack(logits, 1), torch.stack(looks, 1).unflatten(2, maps.shape[2:])
+
+    def begin(self, maps: Float[Tensor, "row channel height width"]) -> State:
+        """The LSTM's state before the first word, and what f_att needs of the maps."""
+        cells = maps.flatten(2).transpose(1, 2)
+        mean = cells.mean(1)
+        return (
+            self.init_h(mean).tanh(),
+            self.init_c(mean).tanh(),
+            cells,
+            self.attend_map(cells),
+        )
+
+    def step(self, state: State, last: Int[Tensor, " row"]) -> tuple[Tensor, State]:
+        """The logits `[row, token]` of the next token after `last`, and the new state."""
+        logits, state, _ = self._step(state, last)
+        return logits, state
+
+    def _step(self, state: State, last: Tensor) -> tuple[Tensor, State, Tensor]:
+        hidden, cell, cells, keys = state
+        scores = self.attend((keys + self.attend_state(hidden)[:, None]).tanh())[..., 0]
+        alpha = scores.softmax(1)
+        context = self.gate(hidden).sigmoid() * (alpha[..., None] * cells).sum(1)
+        word = self.embed(last)
+        hidden, cell = self.lstm(torch.cat([word, context], 1), (hidden, cell))
+        logits = self.out((word + self.out_state(hidden) + self.out_context(context)).tanh())
+        return logits, (hidden, cell, cells, keys), alpha

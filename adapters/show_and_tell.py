@@ -1,0 +1,81 @@
+"""Show-and-Tell and Show, Attend and Tell over any CNN of torchvision or timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import nn
+
+from mmcam.adapters.captioner import RecurrentCaptioner
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.networks.cnn import halves, width
+from mmcam.adapters.networks.show_and_tell import ShowAndTell
+from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.vocabulary import read_vocabulary
+from mmcam.adapters.weights import State
+from mmcam.errors import ModelError
+
+PROBE = 224
+"""The side of the picture that tells how wide a CNN's features are, in pixels."""
+
+
+def names() -> Sequence[str]:
+    """None that can be had by name: a vocabulary and weights are needed, in a model folder."""
+    return []
+
+
+def load(recipe: Recipe) -> RecurrentCaptioner:
+    """A captioner from a model folder: `cnn`, `vocabulary`, `special`, `args`, `weights`.
+
+    `recipe.args` are those of `networks.show_and_tell.ShowAndTell` or, for the family
+    "show_attend_tell", of `networks.show_attend_tell.ShowAttendTell`.
+
+    Raises:
+        ModelError: no CNN or no vocabulary, or the CNN cannot be cut in two.
+        WeightsError: the weights do not fit.
+    """
+    cnn = recipe.parts.get("cnn")
+    if (
+        not isinstance(cnn, Classifier)
+        or not isinstance(cnn.preprocess, Preprocess)
+        or recipe.vocabulary is None
+    ):
+        raise ModelError(
+            f'{recipe.title} needs a model folder whose mmcam.json names its "cnn" (a recipe of '
+            'timm or torchvision) and its "vocabulary" (a JSON list of words)'
+        )
+    vocabulary = read_vocabulary(recipe.vocabulary, recipe.special)
+    trunk, head = halves(cnn.model, cnn.layers[0], cnn.name)
+    channels, features = width(trunk, head, PROBE)
+    start, tokens = vocabulary.token("start"), len(vocabulary.words)
+    attends = recipe.family == "show_attend_tell"
+    model = (
+        ShowAttendTell(
+            trunk, **{"channels": channels, "vocabulary": tokens, **recipe.args}, start=start
+        )
+        if attends
+        else ShowAndTell(
+            trunk, head, **{"features": features, "vocabulary": tokens, **recipe.args}, start=start
+        )
+    )
+    return RecurrentCaptioner(
+        name=recipe.title,
+        model=model,
+        preprocess=recipe.preprocessing(cnn.preprocess),
+        language=vocabulary,
+        layers=recipe.layers or ("cnn",),
+        weights=recipe.fill(model, partial(_with_cnn, model)) if recipe.weights else None,
+        folds=cnn.folds,
+        attends=attends,
+    )
+
+
+def _with_cnn(model: nn.Module, state: State) -> State:
+    """A decoder's weights with the CNN's own beside them, unless the file has its own of them."""
+    parts = ("cnn.", "pool.")
+    if any(key.startswith(parts) for key in state):
+        return state
+    return {k: v for k, v in model.state_dict().items() if k.startswith(parts)} | state

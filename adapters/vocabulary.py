@@ -1,0 +1,117 @@
+"""A plain vocabulary: a word is a token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmcam.adapters.captions import Sentence
+from mmcam.errors import LabelError, ModelError, nearest
+from mmcam.tasks.words import Word
+
+SPECIAL = {"pad": "<pad>", "start": "<start>", "end": "<end>", "unknown": "<unk>"}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words that a model knows, in the order of their tokens.
+
+    Text is split as NLTK's word tokenizer does, in lower case; marks are left out unless they are
+    in the vocabulary.
+
+    Raises:
+        ModelError: a special token is missing.
+    """
+
+    words: Sequence[str]
+    special: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tokens", {word: i for i, word in enumerate(self.words)})
+        object.__setattr__(self, "special", {**SPECIAL, **self.special})
+        for key in SPECIAL:
+            self.token(key)
+
+    def token(self, key: str) -> int:
+        """The token of a key of `SPECIAL`."""
+        word = self.special[key]
+        if word not in self._known:
+            raise ModelError(
+                f"the vocabulary has no '{word}' ({key}); add it, or name the model's own as "
+                f'"special": {{"{key}": ...}} in mmcam.json'
+            )
+        return self._known[word]
+
+    @property
+    def _known(self) -> dict[str, int]:
+        known: dict[str, int] = self._tokens  # type: ignore[attr-defined]
+        return known
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """The tokens that are never said."""
+        return tuple(self.token(key) for key in ("pad", "start", "unknown"))
+
+    def split(self, text: str) -> list[str]:
+        """A text's words, as the vocabulary has them."""
+        from nltk.tokenize import NLTKWordTokenizer
+
+        return [
+            word
+            for word in NLTKWordTokenizer().tokenize(text.lower())
+            if any(character.isalnum() for character in word) or word in self._known
+        ]
+
+    def encode(self, text: str) -> Sentence:
+        """A given caption.
+
+        Raises:
+            LabelError: it has words that are not in the vocabulary.
+        """
+        words = self.split(text)
+        special = set(self.special.values())
+        unknown = dict.fromkeys(w for w in words if w not in self._known or w in special)
+        if unknown:
+            sayable = [word for word in self.words if word not in special]
+            hints = "; ".join(f"'{word}' (nearest: {nearest(word, sayable)})" for word in unknown)
+            raise LabelError(
+                f'the model cannot say "{text}": its vocabulary of {len(self.words)} words lacks '
+                f"{hints}. Use words that it has"
+            )
+        tokens = [self._known[word] for word in words]
+        return self._sentence(" ".join(words), [*tokens, self.token("end")], len(words))
+
+    def decode(self, tokens: Sequence[int]) -> Sentence:
+        """A caption that the model said."""
+        end = self.token("end")
+        spoken = [token for token in tokens if token != end]
+        text = " ".join(self.words[token] for token in spoken)
+        return self._sentence(text, tokens, len(spoken), generated=True)
+
+    def _sentence(
+        self, text: str, tokens: Sequence[int], spoken: int, generated: bool = False
+    ) -> Sentence:
+        words = tuple(Word(self.words[tokens[i]], i, i + 1) for i in range(spoken))
+        return Sentence(text, tuple(tokens), words, generated)
+
+
+def read_vocabulary(path: Path, special: Mapping[str, str]) -> Vocabulary:
+    """The vocabulary in a JSON file: a list of words, or a mapping from words to tokens 0, 1, ...
+
+    Raises:
+        ModelError: it cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"vocabulary '{path}' cannot be read ({error}); mend the file") from error
+    if isinstance(content, dict) and sorted(content.values()) == list(range(len(content))):
+        content = sorted(content, key=content.__getitem__)
+    if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
+        raise ModelError(
+            f"vocabulary '{path}' is neither a list of words nor a mapping from words to the "
+            "numbers 0, 1, 2, ...; mend the file"
+        )
+    return Vocabulary(content, special)

@@ -1,0 +1,95 @@
+"""The words of a sentence, in any script, and which of them are about what can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import regex
+
+WORD = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
+    r"|[\p{L}\p{N}\p{M}_]+(?:['\u2019\u2010-][\p{L}\p{N}\p{M}_]+)*"
+    r"|[^\s]"
+)
+"""A run of letters and digits with inner apostrophes and hyphens; each character of a script that
+is written without spaces; each other mark by itself."""
+
+FUNCTION_TAGS = ("CC", "DT", "EX", "IN", "MD", "PDT", "POS", "PRP", "RP", "TO", "WDT", "WP", "WRB")
+"""Penn Treebank's tags of words that name nothing that can be seen."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a sentence, and the tokens `start` to `stop` (exclusive) that spell it."""
+
+    text: str
+    start: int
+    stop: int
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it is punctuation or a sign: no letter or digit in it."""
+        return not any(character.isalnum() for character in self.text)
+
+
+def spans_of_words(text: str) -> list[tuple[int, int]]:
+    """Where each word of a text begins and ends, in characters."""
+    return [match.span() for match in WORD.finditer(text)]
+
+
+def align(text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
+    """The words of a text, each with the tokens that spell it; every token belongs to one word.
+
+    `offsets` says where each token begins and ends in the text. Words that share a token become
+    one. A token that holds no word (a space) belongs to the word behind it, or to the last one.
+    """
+    groups: list[tuple[int, int, int]] = []  # where it begins and ends in the text, its last token
+    for begin, end in spans_of_words(text):
+        tokens = [i for i, (first, last) in enumerate(offsets) if first < end and last > begin]
+        if groups and tokens and tokens[0] <= groups[-1][2]:
+            groups[-1] = (groups[-1][0], end, tokens[-1])
+        elif tokens:
+            groups.append((begin, end, tokens[-1]))
+    stops = [last + 1 for *_, last in groups[:-1]] + [len(offsets)]
+    return [
+        Word(text[begin:end], start, stop)
+        for (begin, end, _), start, stop in zip(groups, [0, *stops], stops, strict=False)
+    ]
+
+
+def visual(words: Sequence[str]) -> list[bool]:
+    """For each word of an English sentence, whether it is about something to see.
+
+    Marks and function words are not. NLTK's tagger decides where its data is installed
+    (`nltk.download("averaged_perceptron_tagger_eng")`), besides the list of function words that is
+    shipped (`data/function_words.txt`), which decides alone elsewhere.
+    """
+    function = _function_words()
+    tags = _tags(words)
+    return [
+        any(character.isalnum() for character in word)
+        and word.casefold() not in function
+        and tag not in FUNCTION_TAGS
+        for word, tag in zip(words, tags, strict=True)
+    ]
+
+
+def _tags(words: Sequence[str]) -> list[str]:
+    """The part of speech of each word; empty where NLTK has no data."""
+    from nltk import pos_tag
+
+    try:
+        return [tag for _, tag in pos_tag(list(words))]
+    except LookupError:
+        return [""] * len(words)
+
+
+@cache
+def _function_words() -> frozenset[str]:
+    lines = files("mmcam.data").joinpath("function_words.txt").read_text(encoding="utf-8")
+    return frozenset(
+        word for line in lines.splitlines() if not line.startswith("#") for word in line.split()
+    )

@@ -1,0 +1,106 @@
+"""Beam search against every sentence there is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmcam.adapters.networks.decoding import State, beam_search
+
+START, END = 0, 1
+TOKENS = 4
+
+
+def table(seed: int, sharp: float = 2.0) -> Tensor:
+    """Logits of the next token after each (step, last token)."""
+    return sharp * torch.randn(9, TOKENS, TOKENS, generator=torch.Generator().manual_seed(seed))
+
+
+def step_of(logits: Tensor):
+    def step(state: State, last: Tensor) -> tuple[Tensor, State]:
+        (count,) = state
+        return logits[count.long(), last], (count + 1,)
+
+    return step
+
+
+def total(logits: Tensor, tokens: list[int]) -> float:
+    """The log-probability of a sentence; START is never said."""
+    sum_, last = 0.0, START
+    for step, token in enumerate(tokens):
+        row = logits[step, last].clone()
+        row[START] = -math.inf
+        sum_ += float(row.log_softmax(0)[token])
+        last = token
+    return sum_
+
+
+def said(logits: Tensor, beam: int, limit: int) -> list[int]:
+    return beam_search(
+        step_of(logits),
+        (torch.zeros(1),),
+        start=START,
+        end=END,
+        silent=[START],
+        beam=beam,
+        limit=limit,
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_beam_of_all_finds_the_likeliest_sentence(seed: int) -> None:
+    logits, limit = table(seed), 3
+    ended = [
+        [*words, END]
+        for length in range(limit + 1)
+        for words in itertools.product(range(2, TOKENS), repeat=length)
+    ]
+    best = max(ended, key=lambda tokens: total(logits, tokens))
+    assert said(logits, beam=TOKENS**4, limit=limit) == best
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_beam_of_one_is_greedy(seed: int) -> None:
+    logits, last, greedy = table(seed), START, []
+    for step in range(5):
+        row = logits[step, last].clone()
+        row[START] = -math.inf
+        last = int(row.argmax())
+        if last == END or step < 4:
+            greedy.append(last)
+        if last == END:
+            break
+    assert said(logits, beam=1, limit=4) == greedy
+
+
+def test_a_sentence_that_never_ends_is_cut_off_without_an_end() -> None:
+    logits = table(0)
+    logits[:, :, END] = -50
+    tokens = said(logits, beam=2, limit=3)
+    assert len(tokens) == 3
+    assert END not in tokens
+
+
+def test_silent_tokens_are_never_said() -> None:
+    logits = table(1)
+    logits[:, :, START] = 50
+    assert START not in said(logits, beam=3, limit=4)
+
+
+def test_memory_follows_its_sentence() -> None:
+    """A state that says which words were said must belong to the sentence it is used for."""
+
+    def step(state: State, last: Tensor) -> tuple[Tensor, State]:
+        (history,) = state  # [row, 1]: the sum of tokens so far
+        history = history + last[:, None]
+        logits = torch.zeros(len(last), TOKENS)
+        logits[:, 2], logits[:, 3] = 1.0, 1.1
+        logits[history[:, 0] == 4, END] = 9.0  # only 2 + 2 ends
+        return logits, (history,)
+
+    tokens = beam_search(step, (torch.zeros(1, 1),), start=0, end=END, silent=[0], beam=4, limit=4)
+    assert tokens == [2, 2, END]

@@ -1,0 +1,58 @@
+"""Small captioners with random weights, for any test of captions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmcam.adapters.captioner import RecurrentCaptioner
+from mmcam.adapters.networks.show_and_tell import ShowAndTell
+from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.vocabulary import Vocabulary
+
+WORDS = ("<pad>", "<start>", "<end>", "<unk>", "a", "dog", "runs", "two", "dogs", "run", "3", "狗")
+
+
+class CountedCnn(nn.Sequential):
+    """A small CNN that counts how often it ran."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1)
+        )
+        self.runs = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        maps: torch.Tensor = super().forward(x)
+        return maps
+
+
+def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> RecurrentCaptioner:
+    """A captioner of 8 x 10 pictures with a 4 x 5 map."""
+    torch.manual_seed(seed)
+    cnn = CountedCnn()
+    sizes = {"vocabulary": len(WORDS), "embedding": 7, "hidden": 9}
+    model: nn.Module = (
+        ShowAttendTell(cnn, 8, attention=5, **sizes)
+        if kind == "show_attend_tell"
+        else ShowAndTell(
+            cnn, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, layers=2, **sizes
+        )
+    )
+    for parameter in model.parameters():  # far enough from flat for words to differ
+        parameter.data.mul_(3)
+    return RecurrentCaptioner(
+        **{
+            "name": kind,
+            "model": model,
+            "preprocess": Preprocess(resize=(8, 10), mean=(0, 0, 0), std=(1, 1, 1)),
+            "language": Vocabulary(WORDS),
+            "layers": ("cnn",),
+            "attends": kind == "show_attend_tell",
+            **change,
+        }
+    )
