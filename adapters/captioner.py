@@ -25,7 +25,8 @@ from mmcam.types import Inputs, Sample
 class RecurrentCaptioner(Speaker):
     """A CNN and an LSTM (`networks.show_and_tell`, `networks.show_attend_tell`).
 
-    The model's `cnn` makes the map that is explained; `begin` and `step` say a caption from it.
+    The model's `cnn` makes the map that is explained; `tell` gives the states that its `out` makes
+    logits of, for captions that are given, `begin` and `step` say one.
     """
 
     preprocess: Preprocess
@@ -69,9 +70,9 @@ class RecurrentCaptioner(Speaker):
     def tell(self, inputs: Inputs, sentences: Sequence[Sentence]) -> Spoken:
         """The logits of these captions; with attention, where the model looked."""
         tokens = captions.padded(sentences).to(inputs.pixels.device)
-        output = self.model(inputs.pixels, tokens)
-        logits, attention = output if isinstance(output, tuple) else (output, None)
-        return Spoken(logits, sentences, self.language.silent, attention)
+        model: Any = self.model
+        states, attention = model.tell(model.cnn(inputs.pixels), tokens)
+        return Spoken(states, sentences, self.language.silent, attention, model.out)
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
         """A layer of the CNN as a grid over the input.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcam.errors import LabelError, nearest
 from mmcam.tasks.caption import ALL, VISUAL, Caption
@@ -65,21 +65,41 @@ def padded(sentences: Sequence[Sentence]) -> Tensor:
 class Spoken:
     """A captioner's output for captions that were put into its mouth.
 
-    `logits` `[row, step, token]` at step k score token k of the row's caption, given the tokens
-    before it. Rows are those of the sentences, or whole blocks of them (the fan-out way).
-    `silent` are tokens that the model never says; they have no share in any probability.
-    `attention` `[row, step, *grid]` is where the model looked at each step, if it says.
+    `states` `[row, step, *]` at step k are what token k of the row's caption is said from, given
+    the tokens before it: logits `[row, step, token]`, or, with `out`, what that layer makes logits
+    of; only the logits that a score asks for are made then. Rows are those of the sentences, or
+    whole blocks of them (the fan-out way). `silent` are tokens that the model never says; they
+    have no share in any probability. `attention` `[row, step, *grid]` is where the model looked at
+    each step, if it says.
     """
 
-    logits: Float[Tensor, "row step token"]
+    states: Float[Tensor, "row step _"]
     sentences: Sequence[Sentence]
     silent: Sequence[int] = ()
     attention: Tensor | None = None
+    out: nn.Linear | None = None
+
+    def rows(self, start: int, stop: int) -> Spoken:
+        """Some rows of it: those of all sentences once, or of whole blocks."""
+        attention = None if self.attention is None else self.attention[start:stop]
+        return replace(self, states=self.states[start:stop], attention=attention)
+
+    @property
+    def logits(self) -> Float[Tensor, "row step token"]:
+        """The logits of every token at every step."""
+        return self.states if self.out is None else self.out(self.states)
+
+    def logit(self, steps: Sequence[int], tokens: Sequence[int]) -> Float[Tensor, " row"]:
+        """The sum of the logits of some tokens, each at its step."""
+        if self.out is None:
+            return self.states[:, steps, tokens].sum(1)
+        made = (self.states[:, steps] * self.out.weight[tokens]).sum((1, 2))
+        return made if self.out.bias is None else made + self.out.bias[tokens].sum()
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "row step"]:
         """The log-probability of each token of each caption; 0 behind its end."""
-        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
+        logits = self.logits.to(torch.promote_types(self.states.dtype, torch.float32))
         if self.silent:
             logits = logits.index_fill(2, torch.tensor(self.silent).to(logits.device), -torch.inf)
         tokens = padded(self.sentences).to(logits.device)
@@ -170,7 +190,7 @@ def _word(sentence: Sentence, position: int, task: Caption, attends: bool) -> Ta
     tokens = list(sentence.tokens[word.start : word.stop])
 
     def logit(output: Spoken) -> Tensor:
-        return output.logits[:, steps, tokens].sum(1)
+        return output.logit(steps, tokens)
 
     def log_prob(output: Spoken) -> Tensor:
         return output.log_probs[:, word.start : word.stop].sum(1)
@@ -191,7 +211,7 @@ def _word(sentence: Sentence, position: int, task: Caption, attends: bool) -> Ta
 
 def facts(output: Spoken) -> list[dict[str, Any]]:
     """What was said of each sample: the caption, its words and tokens with log-probabilities."""
-    values = output.log_probs[: len(output.sentences)].tolist()
+    values = output.log_probs.tolist()
     made = []
     for sentence, row in zip(output.sentences, values, strict=True):
         spelled = sentence.words[-1].stop if sentence.words else 0

@@ -180,6 +180,7 @@ class Recording:
     copies: int = 1
     maps: dict[str, Tensor] = field(default_factory=dict)
     relus: switchable_relus | None = None
+    blocks: dict[int, Any] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
@@ -200,23 +201,37 @@ class Recording:
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
 
-        Samples with fewer targets than others have zeros in the slots left over.
+        Samples with fewer targets than others have zeros in the slots left over. In the fan-out
+        way slot t is scored on block t of the output's rows (`block`).
         """
         slots = max(len(row) for row in targets)
         rows = []
         for slot in range(slots):
             asked = [row[slot] if slot < len(row) else None for row in targets]
+            part = self.block(output, min(slot, self.copies - 1), len(targets))
             known: dict[int, Tensor] = {}
             for target in asked:
                 if target is not None and id(target) not in known:
-                    score = _checked(target, output, self.copies * len(targets))
-                    block = len(score) // self.copies * min(slot, self.copies - 1)
-                    known[id(target)] = score[block : block + len(targets)]
+                    known[id(target)] = _checked(target, part, len(targets))
             zero = next(iter(known.values())).new_zeros(())
             rows.append(
                 torch.stack([zero if t is None else known[id(t)][i] for i, t in enumerate(asked)])
             )
         return torch.stack(rows)
+
+    def block(self, output: Any, number: int, samples: int) -> Any:
+        """The rows of an output that belong to one block of copies, a row a sample.
+
+        The output is a tensor, or has a method `rows(start, stop)`.
+        """
+        if self.copies == 1:
+            return output
+        if number not in self.blocks:
+            rows = slice(number * samples, (number + 1) * samples)
+            self.blocks[number] = (
+                output[rows] if isinstance(output, Tensor) else output.rows(rows.start, rows.stop)
+            )
+        return self.blocks[number]
 
     def gradients(
         self,

@@ -184,6 +184,7 @@ def explain_samples(
         scores = recording.scores(output, asked)
         batch = _Batch(adapter, inputs, recording, named, plan, asked, counterfactual, way)
         slots = list(batch.maps(scores, output))
+        output = recording.block(output, 0, len(samples))
         scores = scores.detach() * (-1 if counterfactual else 1)
     _check_finite(adapter, scores, slots)
     probabilities = _probabilities(output, targets)

@@ -49,17 +49,23 @@ class ShowAndTell(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> Float[Tensor, "row step token"]:
-        """The logits of each caption's tokens, each given the picture and the tokens before it.
+        """The logits of each caption's tokens, each given the picture and the tokens before it."""
+        states, _ = self.tell(self.cnn(pixels), tokens)
+        logits: Tensor = self.out(states)
+        return logits
+
+    def tell(
+        self, maps: Float[Tensor, "row channel *grid"], tokens: Int[Tensor, "caption step"]
+    ) -> tuple[Float[Tensor, "row step hidden"], None]:
+        """The states that `out` makes the logits of; there is no attention.
 
         Where the maps have more rows than there are captions, they are whole blocks of these.
         """
-        maps = self.cnn(pixels)
         tokens = tokens.repeat(len(maps) // len(tokens), 1)
         before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
         picture = self.img_proj(self.pool(maps))[:, None]
         states, _ = self.lstm(torch.cat([picture, self.embed(before)], 1))
-        logits: Tensor = self.out(states[:, 1:])
-        return logits
+        return states[:, 1:], None
 
     def begin(self, maps: Tensor) -> State:
         """The LSTM's state once it has seen the pictures, a row each."""

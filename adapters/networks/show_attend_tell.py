@@ -55,20 +55,26 @@ class ShowAttendTell(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step token"], Float[Tensor, "row step height width"]]:
-        """The logits of each caption's tokens, and where the model looked before each (alpha).
+        """The logits of each caption's tokens, and where the model looked before each (alpha)."""
+        states, looks = self.tell(self.cnn(pixels), tokens)
+        return self.out(states), looks
+
+    def tell(
+        self, maps: Float[Tensor, "row channel height width"], tokens: Int[Tensor, "caption step"]
+    ) -> tuple[Float[Tensor, "row step embedding"], Float[Tensor, "row step height width"]]:
+        """The states that `out` makes the logits of, and where the model looked before each.
 
         Where the maps have more rows than there are captions, they are whole blocks of these.
         """
-        maps = self.cnn(pixels)
         tokens = tokens.repeat(len(maps) // len(tokens), 1)
         before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
-        state = self.begin(maps)
-        logits, looks = [], []
+        memory = self.begin(maps)
+        states, looks = [], []
         for last in before.T:
-            one, state, alpha = self._step(state, last)
-            logits.append(one)
+            one, memory, alpha = self._step(memory, last)
+            states.append(one)
             looks.append(alpha)
-        return torch.stack(logits, 1), torch.stack(looks, 1).unflatten(2, maps.shape[2:])
+        return torch.stack(states, 1), torch.stack(looks, 1).unflatten(2, maps.shape[2:])
 
     def begin(self, maps: Float[Tensor, "row channel height width"]) -> State:
         """The LSTM's state before the first word, and what f_att needs of the maps."""
@@ -83,8 +89,8 @@ class ShowAttendTell(nn.Module):
 
     def step(self, state: State, last: Int[Tensor, " row"]) -> tuple[Tensor, State]:
         """The logits `[row, token]` of the next token after `last`, and the new state."""
-        logits, state, _ = self._step(state, last)
-        return logits, state
+        states, state, _ = self._step(state, last)
+        return self.out(states), state
 
     def _step(self, state: State, last: Tensor) -> tuple[Tensor, State, Tensor]:
         hidden, cell, cells, keys = state
@@ -93,5 +99,5 @@ class ShowAttendTell(nn.Module):
         context = self.gate(hidden).sigmoid() * (alpha[..., None] * cells).sum(1)
         word = self.embed(last)
         hidden, cell = self.lstm(torch.cat([word, context], 1), (hidden, cell))
-        logits = self.out((word + self.out_state(hidden) + self.out_context(context)).tanh())
-        return logits, (hidden, cell, cells, keys), alpha
+        states = (word + self.out_state(hidden) + self.out_context(context)).tanh()
+        return states, (hidden, cell, cells, keys), alpha
