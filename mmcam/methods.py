@@ -138,6 +138,11 @@ def xgrad_cam(activation: Grid, gradient: Grid) -> Cam:
     return weighted_sum(activation, torch.where(total != 0, weights, 0)).relu()
 
 
+def mean_activation(activation: Grid, gradient: Grid) -> Cam:
+    """The mean over the channels, whatever is asked: what any map has to be better than."""
+    return activation.mean(1).relu()
+
+
 def eigen_cam(activation: Grid, gradient: Grid) -> Cam:
     """The activations on their first right singular vector; the score plays no part.
 
@@ -216,6 +221,12 @@ CAMS: dict[str, Method] = {
         compute=elementwise_grad_cam,
         summary="positive part of gradient times activation, then the sum",
         source="as in pytorch-grad-cam (GradCAMElementWise)",
+    ),
+    "activation": Method(
+        compute=mean_activation,
+        summary="baseline: mean activation over the channels; the same for every label",
+        source="a map that knows nothing of the score",
+        target=False,
     ),
     "eigencam": Method(
         compute=eigen_cam,
