@@ -9,16 +9,19 @@
 
 from mmcam.engine import METHODS
 from mmcam.errors import MmcamError
+from mmcam.evaluators import EVALUATORS
 from mmcam.explain import explain
 from mmcam.explanation import Explanation
 from mmcam.models import load, wrap
 from mmcam.store import Explanations
-from mmcam.tasks import Actions, Caption, Classes
+from mmcam.tasks import Actions, Answers, Caption, Classes
 from mmcam.types import Sample, Target
 
 __all__ = [
+    "EVALUATORS",
     "METHODS",
     "Actions",
+    "Answers",
     "Caption",
     "Classes",
     "Explanation",

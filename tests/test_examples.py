@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 OURS = ("mmcam", "mmcam.explain")
 
@@ -44,3 +46,45 @@ def test_benchmark_measures_every_tool(tmp_path):
         ratios += [row["time_to_backward"]] if method == "guided-gradcam" else []
         assert all(math.isfinite(ratio) and ratio > 0 for ratio in ratios)
         assert bool(row["bars"]) == (tool in OURS)
+
+
+def test_benchmark_of_words_measures_every_tool(tmp_path):
+    file = tmp_path / "words.json"
+    subprocess.run(
+        [sys.executable, ROOT / "examples" / "benchmark_words.py", "--quick", "--json", file],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    rows = {row["tool"]: row for row in json.loads(file.read_text())["rows"]}
+    ours = {f"mmcam ({way})" for way in ("loop", "batched", "fan-out")} | {"mmcam.explain"}
+    assert ours | {"bare forward"} <= set(rows)
+    for tool, row in rows.items():
+        assert row["status"] == ("baseline" if tool == "bare forward" else "agrees"), row
+        assert row["time_ratio"] > 0
+
+
+@pytest.mark.assets
+def test_word_pointing_judges_every_word_and_its_baselines(assets, tmp_path):
+    file, coco = tmp_path / "pointing.json", assets / "image" / "coco"
+    subprocess.run(
+        [
+            *(sys.executable, ROOT / "examples" / "word_pointing.py", "--limit", "3"),
+            *("--model", assets / "image" / "show_and_tell_flickr8k", "--json", file),
+            *("--instances", coco / "annotations" / "instances_train2017.json"),
+            *("--captions", coco / "annotations" / "captions_train2017.json"),
+            *("--photos", coco / "train2017", "--method", "gradcam"),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    report = json.loads(file.read_text())
+    assert report["said"] + report["unsaid"] == 15
+    assert set(report["summary"]) == {
+        *("chance", "centre", "gradcam", "activation", "gradcam, wrong word")
+    }
+    for word in report["words"]:
+        assert word["word"] in word["caption"].lower()
+        assert 0 < word["hits"]["chance"] < 1
+        assert set(word["hits"].values()) - {word["hits"]["chance"]} <= {0.0, 1.0}

@@ -1,6 +1,7 @@
 """What a user asks a model. A request is data alone; the adapter turns it into targets."""
 
+from mmcam.tasks.answers import Answers
 from mmcam.tasks.caption import Caption
 from mmcam.tasks.classification import Actions, Classes
 
-__all__ = ["Actions", "Caption", "Classes"]
+__all__ = ["Actions", "Answers", "Caption", "Classes"]

@@ -1,0 +1,94 @@
+"""The network of Lu et al. 2015 for VQA: deeper LSTM question, normalised CNN image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+
+class LstmVqa(nn.Module):
+    """A question's LSTM states times a picture's features, then a classifier of answers.
+
+    (Antol et al. 2015, section 4, "deeper LSTM Q + norm I".) Keys of the state dict beside the
+    CNN's: `img_proj`, `embed`, `lstm`, `q_proj`, `fc1`, `fc2`; without `answer_hidden` no `fc1`.
+
+    Args:
+        cnn: pictures `[row, 3, height, width]` to maps `[row, channel, *grid]`.
+        pool: maps to vectors `[row, features]`; fc7 of VGG as published.
+        features: how many numbers there are of a picture.
+        vocabulary: how many words a question may have.
+        answers: how many answers there are.
+        embedding: the size of a word's vector.
+        hidden: the size of each LSTM's state.
+        layers: how many LSTMs are stacked; two as published.
+        common: the size of the space in which picture and question meet.
+        answer_hidden: the size of the layer before the answers; None for none.
+        normalised: whether the features are divided by their length, as published.
+    """
+
+    def __init__(
+        self,
+        cnn: nn.Module,
+        pool: nn.Module,
+        features: int,
+        vocabulary: int,
+        answers: int,
+        embedding: int = 300,
+        hidden: int = 512,
+        layers: int = 2,
+        common: int = 1024,
+        answer_hidden: int | None = 1000,
+        normalised: bool = True,
+    ) -> None:
+        super().__init__()
+        self.cnn = cnn
+        self.pool = pool
+        self.normalised = normalised
+        self.img_proj = nn.Linear(features, common)
+        self.embed = nn.Embedding(vocabulary, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, num_layers=layers, batch_first=True)
+        self.q_proj = nn.Linear(2 * layers * hidden, common)
+        self.fc1 = nn.Linear(common, answer_hidden) if answer_hidden else None
+        self.fc2 = nn.Linear(answer_hidden or common, answers)
+
+    def forward(
+        self,
+        pixels: Float[Tensor, "_ 3 _ _"],
+        tokens: Int[Tensor, "question word"],
+        lengths: Int[Tensor, " question"],
+    ) -> Float[Tensor, "row answer"]:
+        """The logits of all answers.
+
+        Where there are more maps, or embedded words, than questions, they are whole blocks of these.
+        """
+        features = self.pool(self.cnn(pixels))
+        if self.normalised:
+            features = F.normalize(features)
+        picture = self.img_proj(features).tanh()
+        question = self.ask(tokens, lengths)
+        rows = max(len(picture), len(question))
+        both = _blocks(picture, rows) * _blocks(question, rows)
+        if self.fc1 is not None:
+            both = self.fc1(both).tanh()
+        logits: Tensor = self.fc2(both)
+        return logits
+
+    def ask(
+        self, tokens: Int[Tensor, "question word"], lengths: Int[Tensor, " question"]
+    ) -> Float[Tensor, "row common"]:
+        """The question's vector: the last hidden state and cell of each LSTM, layer by layer."""
+        words = self.embed(tokens).tanh()
+        lengths = _blocks(lengths, len(words)).cpu()
+        packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+        _, (hidden, cell) = self.lstm(packed)
+        states = torch.stack([hidden, cell], 1).flatten(0, 1)  # h0, c0, h1, c1
+        vector: Tensor = self.q_proj(states.transpose(0, 1).flatten(1)).tanh()
+        return vector
+
+
+def _blocks(tensor: Tensor, rows: int) -> Tensor:
+    """The tensor repeated to so many rows."""
+    return tensor.repeat(rows // len(tensor), *[1] * (tensor.ndim - 1))

@@ -1,0 +1,171 @@
+"""Which words of a caption stand for which category of COCO (IJCV section 8.1.1).
+
+The paper made such a table by hand, 830 words for 80 categories, and did not print it. This one is
+our own: `data/coco_words.json`, for anybody to edit. Plurals need no rows: words are brought to
+their singular by the table's irregular forms, by WordNet where NLTK has its data, or by rule.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from mmcam.errors import InputError
+
+Lemmatizer = Callable[[str], str]
+
+
+class VisualWord(NamedTuple):
+    """A word that stands for a category: words `first` to `position` of a caption.
+
+    `position` is the word whose map is judged: the last one, which names the thing.
+    """
+
+    first: int
+    position: int
+    category: str
+
+
+def rule_singulars(word: str) -> Iterator[str]:
+    """What a noun's singular may be by the rules of English spelling, the likeliest first."""
+    if word.endswith("ies") and len(word) > 4:
+        yield word[:-3] + "y"
+    if word.endswith("ves"):
+        yield word[:-3] + "f"
+    if word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")):
+        yield word[:-2]
+    if word.endswith("s") and not word.endswith(("ss", "us")) and len(word) > 2:
+        yield word[:-1]
+
+
+@cache
+def wordnet() -> Lemmatizer | None:
+    """NLTK's WordNet lemmatizer of nouns; None where its data is not installed.
+
+    To install it: `python -m nltk.downloader wordnet`.
+    """
+    from nltk.stem import WordNetLemmatizer
+
+    lemmatizer = WordNetLemmatizer()
+    try:
+        lemmatizer.lemmatize("dogs")
+    except LookupError:
+        return None
+    return lambda word: str(lemmatizer.lemmatize(word))
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """Words and phrases with their categories; None where they stand for none.
+
+    `lemmatize` gives the singular of a noun; WordNet's where None, if NLTK has it. The rules of
+    spelling are tried after it.
+    """
+
+    entries: Mapping[tuple[str, ...], str | None]
+    irregular: Mapping[str, str] = field(default_factory=dict)
+    lemmatize: Lemmatizer | None = None
+
+    @staticmethod
+    def load(path: str | Path | None = None, lemmatize: Lemmatizer | None = None) -> WordTable:
+        """The table in a JSON file; the one that comes with mmcam when None.
+
+        The file holds `categories` (category to words), and may hold `none` (words that stand for
+        no category) and `irregular` (plural to singular).
+
+        Raises:
+            InputError: the file cannot be read, or gives one word to two categories.
+        """
+        source = files("mmcam.data") / "coco_words.json" if path is None else Path(path)
+        try:
+            table = json.loads(source.read_text(encoding="utf-8"))
+            rows = [(word, None) for word in table.get("none", ())]
+            rows += [(w, name) for name, words in table["categories"].items() for w in words]
+            irregular = dict(table.get("irregular", {}))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"{source} is no table of words ({type(error).__name__}: {error}); it needs "
+                '{"categories": {"dog": ["dog", "puppy"], ...}}'
+            ) from error
+        entries: dict[tuple[str, ...], str | None] = {}
+        for word, category in rows:
+            key = tuple(_plain(word).split())
+            if entries.setdefault(key, category) != category:
+                raise InputError(
+                    f"{source} gives '{word}' to both {entries[key]} and {category}; keep one"
+                )
+        return WordTable(entries, irregular, lemmatize)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All categories that words stand for, in the table's order."""
+        return tuple(dict.fromkeys(name for name in self.entries.values() if name is not None))
+
+    def category(self, word: str) -> str | None:
+        """The category that a word or phrase stands for, in any number and case; None if none."""
+        found = self.find(word.split())
+        whole = found and found[0].first == 0 and found[0].position == len(word.split()) - 1
+        return found[0].category if whole else None
+
+    def find(self, words: Sequence[str]) -> list[VisualWord]:
+        """The words of a caption that stand for categories, in reading order.
+
+        The longest phrase wins: in "hot dog stand" no dog is found.
+
+        Args:
+            words: a caption's words; marks among them are no words and count as positions.
+        """
+        parts = [
+            (position, part)
+            for position, word in enumerate(words)
+            for part in _plain(word).split() or [""]
+        ]
+        longest = max((len(entry) for entry in self.entries), default=0)
+        found, start = [], 0
+        while start < len(parts):
+            for length in range(min(longest, len(parts) - start), 0, -1):
+                key = self._entry([part for _, part in parts[start : start + length]])
+                if key is not None:
+                    break
+            else:
+                start += 1
+                continue
+            category = self.entries[key]
+            if category is not None:
+                last = start + length - 1
+                found.append(VisualWord(parts[start][0], parts[last][0], category))
+            start += length
+        return found
+
+    def _entry(self, parts: Sequence[str]) -> tuple[str, ...] | None:
+        """The row of a word or phrase: only its last part may be a plural."""
+        *before, last = parts
+        for form in self._forms(last):
+            key = (*before, form)
+            if key in self.entries:
+                return key
+        return None
+
+    def _forms(self, word: str) -> Iterator[str]:
+        if not word:
+            return
+        yield word
+        if word in self.irregular:
+            yield self.irregular[word]
+            return
+        lemmatize = self.lemmatize or wordnet()
+        if lemmatize is not None:
+            yield lemmatize(word)
+        yield from rule_singulars(word)
+
+
+def _plain(word: str) -> str:
+    """A word in lower case without its possessive ending; hyphens part it."""
+    word = re.sub(r"[-_\u2010\u2011]", " ", word.lower().replace("\u2019", "'"))
+    return re.sub(r"[^\w ]", "", re.sub(r"(?<=s)'|'s\b", "", word))

@@ -1,0 +1,183 @@
+"""Does a map find the object? Boxes from maps, their errors, and overlaps without boxes.
+
+ICCV section 4.1 (IJCV 4.1): the box around the largest segment, after ILSVRC's rules. Grad-CAM++
+section 4.3: Loc, eq. 26. Also the overlap of a thresholded map with a segmentation.
+
+All is judged on the original: what the model did not see is not highlighted, while ground truth
+there stays ground truth.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from mmcam.errors import EvaluationError
+from mmcam.evaluators.maps import Box, Map, Mask, box_region, positive, read, read_region
+
+THRESHOLD = 0.15
+"""The share of the maximum above which ICCV section 4.1 keeps a pixel."""
+
+LOC_THRESHOLDS = (0.0, 0.25, 0.5)
+"""The thresholds of Grad-CAM++'s table 3."""
+
+
+def highlighted(heatmap: Map, threshold: float = THRESHOLD) -> Mask:
+    """The cells above a share of the map's maximum; none of an empty map or where unseen.
+
+    Raises:
+        EvaluationError: a map with infinite values, or with nothing seen.
+    """
+    values, _ = positive(heatmap)
+    above: Mask = values > threshold * values.max()
+    return above
+
+
+def segments(mask: Bool[np.ndarray, "*grid"]) -> Int[np.ndarray, "*grid"]:
+    """The connected segments of a mask, numbered from 1 in reading order; 0 outside.
+
+    Cells that touch by a face, an edge or a corner are connected, as in OpenCV's contours, with
+    which boxes of class activation maps are usually drawn.
+    """
+    number = np.arange(mask.size).reshape(mask.shape)
+    pairs = []
+    for step in itertools.product((-1, 0, 1), repeat=mask.ndim):
+        if step <= (0,) * mask.ndim:  # each pair of neighbours once
+            continue
+        here = tuple(
+            slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, mask.shape, strict=True)
+        )
+        there = tuple(
+            slice(max(s, 0), n - max(-s, 0)) for s, n in zip(step, mask.shape, strict=True)
+        )
+        both = mask[here] & mask[there]
+        pairs.append(np.stack([number[here][both], number[there][both]]))
+    first, second = np.concatenate(pairs, axis=1)
+    root = np.arange(mask.size)
+    while True:
+        left, right = root[first], root[second]
+        apart = left != right
+        if not apart.any():
+            break
+        first, second, left, right = (a[apart] for a in (first, second, left, right))
+        np.minimum.at(root, np.maximum(left, right), np.minimum(left, right))
+        while (root[root] != root).any():
+            root = root[root]
+    labels = np.zeros(mask.size, dtype=np.int64)
+    inside = mask.ravel()
+    labels[inside] = np.unique(root[inside], return_inverse=True)[1] + 1
+    return labels.reshape(mask.shape)
+
+
+def bounding_box(heatmap: Map, threshold: float = THRESHOLD) -> Box | None:
+    """The box around the largest segment above a share of the maximum (ICCV section 4.1).
+
+    The first of equally large ones. For a clip, the box that holds the segment in all its frames.
+
+    Returns:
+        (left, top, right, bottom), the edges of its pixels; None for an empty map.
+
+    Raises:
+        EvaluationError: as `highlighted`.
+    """
+    labels = segments(highlighted(heatmap, threshold))
+    if not labels.any():
+        return None
+    largest = 1 + int(np.bincount(labels.ravel())[1:].argmax())
+    rows, columns = np.nonzero(labels == largest)[-2:]
+    left, top = float(columns.min()), float(rows.min())
+    return (left, top, columns.max() + 1.0, rows.max() + 1.0)
+
+
+def box_iou(first: Box, second: Box) -> float:
+    """The area of two boxes' intersection over that of their union; 0 where they have no area."""
+    sides = [
+        max(min(first[axis + 2], second[axis + 2]) - max(first[axis], second[axis]), 0)
+        for axis in (0, 1)
+    ]
+    common = sides[0] * sides[1]
+    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)) - common
+    return common / total if total > 0 else 0.0
+
+
+def localization_error(
+    predictions: Sequence[tuple[object, Map]],
+    label: object,
+    boxes: Sequence[Box],
+    *,
+    threshold: float = THRESHOLD,
+    overlap: float = 0.5,
+) -> bool:
+    """Whether none of a sample's predictions has the right label and a box on the object.
+
+    ILSVRC's localization error, as ICCV section 4.1 uses it: top-1 of one prediction, top-5 of
+    five. A box is right where its overlap with any of the label's boxes is `overlap` or more; a map
+    that is empty has no box and errs.
+
+    Args:
+        predictions: the labels predicted, each with its map.
+        label: the true one.
+        boxes: all of its objects.
+        threshold: as `bounding_box`.
+        overlap: intersection over union.
+
+    Raises:
+        EvaluationError: no predictions, no boxes, or as `highlighted`.
+    """
+    if not predictions:
+        raise EvaluationError("there are no predictions to localize; give one (top-1) or five")
+    _check_boxes(boxes)
+    for predicted, heatmap in predictions:
+        if predicted == label:
+            found = bounding_box(heatmap, threshold)
+            if found and any(box_iou(found, box) >= overlap for box in boxes):
+                return False
+    return True
+
+
+def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
+    """Grad-CAM++'s Loc (eq. 26): pixels inside over the area of the boxes and pixels outside.
+
+    The map is min-max scaled over what was seen; pixels above `threshold` count. The paper counts
+    non-zero pixels of the map times the picture, so black pixels never count there; here they do.
+    Several boxes are taken as their union. 0 for a constant map, in which nothing is above.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        EvaluationError: no boxes, a box outside the picture, or as `highlighted`.
+    """
+    values, seen = read(heatmap)
+    _check_boxes(boxes)
+    low, high = values[seen].min(), values[seen].max()
+    above = np.zeros(values.shape, dtype=bool)
+    if high > low:
+        above[seen] = (values[seen] - low) / (high - low) > threshold
+    size = values.shape[-2], values.shape[-1]
+    inside = np.any([box_region(box, size) for box in boxes], axis=0)
+    area = np.broadcast_to(inside, values.shape).sum()
+    return float((above & inside).sum() / (area + (above & ~inside).sum()))
+
+
+def segmentation_iou(
+    heatmap: Map, region: Bool[np.ndarray, "..."], threshold: float = THRESHOLD
+) -> float:
+    """The overlap of a segmentation with the cells above a share of the maximum, in [0, 1].
+
+    Raises:
+        EvaluationError: an empty region, shapes that do not fit, or as `highlighted`.
+    """
+    above = highlighted(heatmap, threshold)
+    region = read_region(region, above)
+    if not region.any():
+        raise EvaluationError("the segmentation is empty; leave this sample out")
+    return float((above & region).sum() / (above | region).sum())
+
+
+def _check_boxes(boxes: Sequence[Box]) -> None:
+    if not boxes:
+        raise EvaluationError("the sample has no box of its label; leave it out")

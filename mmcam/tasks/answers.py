@@ -1,0 +1,56 @@
+"""Which answers to a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mmcam.errors import LabelError
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Explain answers to a question: those that are forced, or else the model's `top` first ones.
+
+    Args:
+        question: what is asked; the sample's own text when None.
+        answers: what the model is made to answer, in any number and order.
+        top: without answers, how many of the model's own.
+        contrast: two answers; the score of the first minus that of the second is explained too.
+
+    Raises:
+        LabelError: an empty list of answers, no top, or a contrast that is none.
+    """
+
+    question: str | None = None
+    answers: Sequence[str] | None = None
+    top: int = 1
+    contrast: tuple[str, str] | None = None
+
+    name: ClassVar[str] = "answers"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.answers, str):
+            object.__setattr__(self, "answers", (self.answers,))
+        if self.answers is not None and not self.answers:
+            raise LabelError(
+                "no answers to explain in []; name some, or leave them out for the top"
+            )
+        if self.top < 1:
+            raise LabelError(f"top={self.top} asks for no answer; it must be 1 or more")
+        if self.contrast is not None and len(set(self.contrast)) != 2:
+            raise LabelError(
+                f"contrast={self.contrast!r} is no contrast; give two different answers"
+            )
+
+    def asked_of(self, text: str, name: str) -> str:
+        """The question for a sample whose own text is `text`, in one line.
+
+        Raises:
+            LabelError: there is none.
+        """
+        question = " ".join((text if self.question is None else self.question).split())
+        if not question:
+            raise LabelError(f"the question for '{name}' is empty; ask something")
+        return question
