@@ -5,7 +5,7 @@ Families build it; they say how the model is packed and unpacked and how its lay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ class Classifier:
     folds: Fold = field(default=lambda layer, tensor, space: fold(tensor, space))
 
     encoder: str | None = field(default=None, init=False)
+    words: str | None = field(default=None, init=False)
     way: str = field(default="loop", init=False)
 
     @property
@@ -152,7 +153,7 @@ class Classifier:
         known = nearest(str(label), self.labels) if self.labels else f"numbers 0 to {classes - 1}"
         raise LabelError(f"{self.name} has no label '{label}'; nearest: {known}")
 
-    def text(self, output: Any, inputs: Inputs) -> list[None]:
+    def text(self, output: Any, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
         """A classifier says nothing but classes."""
         return [None] * len(inputs.placements)
 

@@ -20,7 +20,8 @@ class Recipe:
     """A model of a family: its name there, arguments, weights, and what the user overrides.
 
     `parts` are the models that this one is built of, such as the CNN of a captioner; `vocabulary`
-    is a file of words, `special` names those that mean something else. `weights` is a file. Without
+    is a file of words, `special` names those that mean something else; `question_limit` is how many
+    words of a question are read. `weights` is a file. Without
     one, `pretrained` asks for the library's own weights, which it may download; False leaves the
     model untrained.
     """
@@ -35,6 +36,7 @@ class Recipe:
     layers: Sequence[str] = ()
     vocabulary: Path | None = None
     special: Mapping[str, str] = field(default_factory=dict)
+    question_limit: int | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -58,6 +60,24 @@ class Recipe:
         if self.weights is not None:
             return load_weights(model, self.weights, rename)
         return Weights(source="the library's own") if self.pretrained else None
+
+    def fill_decoder(self, model: nn.Module) -> Weights | None:
+        """Load the weights file of what stands on a CNN (`cnn`, `pool`) that has its own.
+
+        A file may hold the CNN's weights too, and then those count.
+
+        Raises:
+            WeightsError: the file does not fit.
+        """
+        parts = ("cnn.", "pool.")
+
+        def with_cnn(state: State) -> State:
+            if any(key.startswith(parts) for key in state):
+                return state
+            own = model.state_dict()
+            return {key: value for key, value in own.items() if key.startswith(parts)} | state
+
+        return None if self.weights is None else load_weights(model, self.weights, with_cnn)
 
     def preprocessing(self, default: Preprocess) -> Preprocess:
         """The user's recipe, or the family's own."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-
-from torch import nn
 
 from mmcam.adapters.captioner import RecurrentCaptioner
 from mmcam.adapters.classifier import Classifier
@@ -15,7 +12,6 @@ from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
 from mmcam.adapters.preprocess import Preprocess
 from mmcam.adapters.recipe import Recipe
 from mmcam.adapters.vocabulary import read_vocabulary
-from mmcam.adapters.weights import State
 from mmcam.errors import ModelError
 
 PROBE = 224
@@ -67,15 +63,7 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
         preprocess=recipe.preprocessing(cnn.preprocess),
         language=vocabulary,
         layers=recipe.layers or ("cnn",),
-        weights=recipe.fill(model, partial(_with_cnn, model)) if recipe.weights else None,
+        weights=recipe.fill_decoder(model),
         folds=cnn.folds,
         attends=attends,
     )
-
-
-def _with_cnn(model: nn.Module, state: State) -> State:
-    """A decoder's weights with the CNN's own beside them, unless the file has its own of them."""
-    parts = ("cnn.", "pool.")
-    if any(key.startswith(parts) for key in state):
-        return state
-    return {k: v for k, v in model.state_dict().items() if k.startswith(parts)} | state

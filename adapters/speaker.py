@@ -51,6 +51,7 @@ class Speaker(ABC):
     batch: int = 8
     weights: Weights | None = None
     attends: bool = False
+    words: str | None = None
 
     window: Window | None = None
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
+from mmcam.adapters.answerer import Question
 from mmcam.adapters.captions import Sentence
 from mmcam.errors import LabelError, ModelError, nearest
 from mmcam.tasks.words import Word
@@ -103,6 +107,56 @@ def read_vocabulary(path: Path, special: Mapping[str, str]) -> Vocabulary:
     Raises:
         ModelError: it cannot be read, or is something else.
     """
+    return Vocabulary(read_words(path), special)
+
+
+@dataclass(frozen=True)
+class QuestionWords:
+    """The words that a model of questions knows, in the order of their tokens.
+
+    Questions are read in lower case and parted at spaces, with marks apart from the words before
+    them; words that are not known become `unknown`, and what comes after `limit` words is not read.
+
+    Raises:
+        ModelError: the vocabulary has no unknown word.
+    """
+
+    words: Sequence[str]
+    unknown: str = SPECIAL["unknown"]
+    limit: int = 26
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_tokens", {word: i for i, word in enumerate(self.words)})
+        if self.unknown not in self.words:
+            raise ModelError(
+                f"the vocabulary has no '{self.unknown}' (unknown); add it, or name the model's "
+                'own as "special": {"unknown": ...} in mmcam.json'
+            )
+
+    def __call__(self, text: str) -> Question:
+        """A question as tokens `[word]` and their number."""
+        known: dict[str, int] = self._tokens  # type: ignore[attr-defined]
+        every = re.sub(r"\s*([?!.,;:]+)(?=\s|$)", r" \1", text.lower()).split()
+        words = every[: self.limit]
+        tokens = [known.get(word, known[self.unknown]) for word in words]
+        return Question(
+            arguments=(torch.tensor(tokens), torch.tensor(len(tokens))),
+            words=tuple(Word(word, i, i + 1) for i, word in enumerate(words)),
+            unknown=tuple(
+                word
+                for word, token in zip(words, tokens, strict=True)
+                if token == known[self.unknown] and any(map(str.isalnum, word))
+            ),
+            unread=len(every) - len(words),
+        )
+
+
+def read_words(path: Path) -> list[str]:
+    """The words in a JSON file: a list of them, or a mapping from words to tokens 0, 1, ...
+
+    Raises:
+        ModelError: it cannot be read, or is something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -114,4 +168,4 @@ def read_vocabulary(path: Path, special: Mapping[str, str]) -> Vocabulary:
             f"vocabulary '{path}' is neither a list of words nor a mapping from words to the "
             "numbers 0, 1, 2, ...; mend the file"
         )
-    return Vocabulary(content, special)
+    return content

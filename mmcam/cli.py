@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
@@ -219,6 +219,51 @@ def caption(
 
 
 @app.command()
+def vqa(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a picture")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="what is asked of it")],
+    model: Model = "hf:Salesforce/blip-vqa-base",
+    weights: Weights = None,
+    answer: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--answer", "-a", metavar="TEXT", help="an answer to force; repeat for more"),
+    ] = None,
+    contrast: Annotated[
+        Optional[tuple[str, str]],  # noqa: UP045
+        typer.Option(metavar="A B", help="also explain answer A rather than answer B"),
+    ] = None,
+    top: Annotated[int, typer.Option(help="without answers: how many of the model's own")] = 1,
+    method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
+    layer: Layers = None,
+    guided: Guided = False,
+    counterfactual: Counterfactual = False,
+    device: Device = "cpu",
+    colormap: Colormap = "inferno",
+    out: Out = Path("mmcam-out"),
+) -> None:
+    """Explain answers to a question about a picture.
+
+    The answers are the model's own, or those that are forced on it.
+    """
+    from mmcam import Answers, explain, load
+    from mmcam.draw import check_look
+
+    check_look(colormap)
+    task = Answers(question, answer or None, top=top, contrast=contrast)
+    found = explain(
+        load(model, weights=weights, device=device),
+        image,
+        task,
+        method=method,
+        layers=layer or None,
+        guided=guided,
+        counterfactual=counterfactual,
+    )
+    found.save(out, command=sys.argv, colormap=colormap)
+    report(found, f"{image}: {question}", out)
+
+
+@app.command()
 def demo(out: Out = Path("mmcam-demo")) -> None:
     """Do the main job on a picture and a clip made on the spot.
 
@@ -273,7 +318,24 @@ def list_layers(model: Model, weights: Weights = None) -> None:
     console.print(table)
 
 
-def report(found: Sequence[Any], source: str, folder: Path) -> None:
+@listing.command("answers")
+def list_answers(
+    model: Model,
+    match: Annotated[str, typer.Option(help="only answers that hold this text")] = "",
+) -> None:
+    """The answers that a model of questions chooses from."""
+    from mmcam import load
+    from mmcam.errors import ModelError
+
+    answers = getattr(load(model), "labels", None)
+    if answers is None:
+        raise ModelError(f"{model} writes its answers word by word; any answer can be forced")
+    for answer in answers:
+        if match.casefold() in answer.casefold():
+            console.print(answer, soft_wrap=True)
+
+
+def report(found: Any, source: str, folder: Path) -> None:
     """What was found, a line for each map, and where the files are."""
     table = Table("label", "score", "probability", "method", "layer", "peak", title=source)
     for explanation in found:
@@ -290,7 +352,23 @@ def report(found: Sequence[Any], source: str, folder: Path) -> None:
             "no positive evidence" if explanation.empty else at,
         )
     console.print(table)
+    for note in notes(found.text or {}):
+        console.print(note, soft_wrap=True)
     console.print(f"written to {folder}", soft_wrap=True)
+
+
+def notes(text: Mapping[str, Any]) -> Iterator[str]:
+    """What there is to say of a text beside its maps."""
+    if "caption" in text:
+        by = "the model says" if text["generated"] else "explained"
+        yield f"{by}: {text['caption']} (log-probability {text['log_prob']:.3f})"
+    if text.get("top"):
+        own = ", ".join(f"{one['answer']} {one['probability']:.3f}" for one in text["top"])
+        yield f"the model's own answers: {own}"
+    if text.get("unknown_words"):
+        yield f"words that the model does not know: {', '.join(text['unknown_words'])}"
+    if text.get("unread_words"):
+        yield f"the model does not read the last {text['unread_words']} words of the question"
 
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:

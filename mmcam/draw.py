@@ -18,6 +18,7 @@ from mmcam.render import (
     gradient_picture,
     overlay,
     panes,
+    shaded_words,
     sheet,
 )
 from mmcam.render.checks import check_name
@@ -80,10 +81,16 @@ def picture(explanation: Explanation, pixels: Pixels, colormap: str = "inferno")
 
 
 def tile(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Tile:
-    """The explanation of a picture with its label, score, method and layer below it."""
+    """The explanation of a picture with its label, score, method and layer below it.
+
+    The words of a question, shaded by their part, stand under the picture.
+    """
     below = f"{explanation.method} at {explanation.layer}"
     title = f"{heading(explanation)}  {detail(explanation)}"
-    return picture(explanation, pixels, colormap), title, below
+    drawn = picture(explanation, pixels, colormap)
+    if explanation.words:
+        drawn = np.concatenate([drawn, shaded_words(explanation.words, drawn.shape[1])])
+    return drawn, title, below
 
 
 def picture_sheet(
@@ -94,7 +101,11 @@ def picture_sheet(
 ) -> Picture:
     """The picture and all its explanations on one sheet."""
     tiles = [tile(explanation, pixels, colormap) for explanation in explanations]
-    return sheet([(pixels, "original", ""), *tiles], title=title)
+    original = pixels
+    if question := next((one.words for one in explanations if one.words), ()):
+        plain = shaded_words([(word, 0.0) for word, _ in question], pixels.shape[1])
+        original = np.concatenate([pixels, plain])
+    return sheet([(original, "original", ""), *tiles], title=title)
 
 
 def frames_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from mmcam.guided import PIXELS
 from mmcam.methods import CAMS, Moments
 from mmcam.perturb import RESCORING, Rescorer
 from mmcam.probe import default_layer
+from mmcam.tasks.words import Word
 from mmcam.types import Adapter, Inputs, Method, Sample, Target, Trace
 
 ATTENTION: dict[str, Method] = {
@@ -168,9 +169,10 @@ def explain_samples(
         inputs = replace(inputs, seen=None)  # the graph begins below the encoder's output
     inputs = replace(inputs, attend=plan.needs("attention"))
     way = _way(adapter, named, inputs, pixels)
+    words = adapter.words if "words" in inputs.rest else None
     with capture(
         adapter.model,
-        named,
+        [*named, words] if words else named,
         pixels=pixels,
         relus=bool(plan.rules - {"relu"}),
         copies=inputs.asked if way == "fan-out" else 1,
@@ -179,11 +181,12 @@ def explain_samples(
         own = plan.needs("pixels") or plan.needs("rescore")
         output = _forward(adapter, inputs.copied() if own else inputs)
         check()
-        targets = _targets(adapter, output, task, len(samples))
+        targets = _targets(adapter, recording.block(output, 0, len(samples)), task, len(samples))
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
         scores = recording.scores(output, asked)
-        batch = _Batch(adapter, inputs, recording, named, plan, asked, counterfactual, way)
+        batch = _Batch(adapter, inputs, recording, named, plan, asked, counterfactual, way, words)
         slots = list(batch.maps(scores, output))
+        read = batch.read(inputs.rest["words"]) if words else None
         output = recording.block(output, 0, len(samples))
         scores = scores.detach() * (-1 if counterfactual else 1)
     _check_finite(adapter, scores, slots)
@@ -201,6 +204,7 @@ def explain_samples(
                 layer=layer,
                 placement=inputs.placements[row],
                 counterfactual=counterfactual,
+                words=read[slot][row] if read else (),
             )
             for slot, target in enumerate(asked_of_one)
             for method, layer, cams in slots[slot]
@@ -283,15 +287,20 @@ class _Batch:
     targets: list[list[Target]]
     counterfactual: bool
     way: str
+    words: str | None
+    parts: list[Tensor] = field(default_factory=list)
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[Made]]:
         """For each target slot: (method, layer, map of every sample), in the plan's order."""
-        rules = sorted(self.plan.rules, reverse=True)  # plain gradients first: they free least
+        rules = sorted(self.plan.rules | {"relu"}, reverse=True)  # plain first: they free least
         streams = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
         moments = self._moments(output) if self.plan.needs("moments") else {}
         attentions = self._attentions(output) if self.plan.needs("attention") else []
         for slot in range(len(scores)):
             gradients = {rule: next(stream) for rule, stream in streams.items()}
+            if self.words:
+                embedded = self.recording.activation(self.words)
+                self.parts.append((gradients["relu"][self.words] * embedded).detach().sum(-1))
             made: dict[tuple[str, str], Tensor] = {}
             for name in self.plan.names:
                 base, factor = split(name)
@@ -309,6 +318,20 @@ class _Batch:
                         )
             wanted = set(self.plan.names)
             yield [(name, layer, cam) for (name, layer), cam in made.items() if name in wanted]
+
+    def read(self, words: Sequence[Sequence[Word]]) -> list[list[tuple[tuple[str, float], ...]]]:
+        """For each target slot and sample: the words of the question with their part in the score.
+
+        Gradient times input at the words' embedding (Shrikumar et al. 2016), positive for what
+        speaks for the target.
+        """
+        return [
+            [
+                tuple((word.text, float(row[word.start : word.stop].sum())) for word in asked)
+                for row, asked in zip(part, words, strict=True)
+            ]
+            for part in self.parts
+        ]
 
     def _layers_of(self, method: Method) -> Sequence[str]:
         somewhere = place(method)
@@ -339,6 +362,7 @@ class _Batch:
         needs = {part.needs for part in parts}
         names = list(self.layers) if needs & {"gradient", "moments"} else []
         names += ["pixels"] if "pixels" in needs else []
+        names += [self.words] if self.words and rule == "relu" else []
         if not names:
             return itertools.repeat({})
         relus = self.recording.relus
@@ -347,8 +371,8 @@ class _Batch:
                 f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} ran "
                 "none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
             )
-        # Other rules than torch's own cannot be batched: they are looked up as the backward runs.
-        way = "loop" if self.way == "batched" and rule != "relu" else self.way
+        # ReLUs whose rule is looked up as the backward runs cannot be batched.
+        way = "loop" if self.way == "batched" and relus is not None else self.way
         return self.recording.gradients(scores, names, way=way, rule=rule, last=last)
 
     def _map(

@@ -35,6 +35,9 @@ class Explanation:
     layer's grid, (h, w) or (t, h, w), the windows of a long clip joined along time. A pixel-space
     map, and the product of one with a map of a layer, has three colour channels before it.
 
+    `words` are those of a question, each with its part in the score: gradient times input, summed
+    over its embedding.
+
     `score` is the target's score, `probability` its softmax where there is one; for a clip, the
     mean over its windows, whose own scores are in `window_scores`.
     """
@@ -47,6 +50,7 @@ class Explanation:
     layer: str
     placement: Placement
     counterfactual: bool = False
+    words: tuple[tuple[str, float], ...] = ()
     window_scores: tuple[float, ...] = ()
 
     @property

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmcam.adapters.answerer import Answerer, Question
 from mmcam.adapters.classifier import Classifier, logits_of
 from mmcam.adapters.preprocess import Preprocess, Transform
 from mmcam.adapters.recipe import Recipe
@@ -59,6 +61,12 @@ FAMILIES: dict[str, Family] = {
         "FOLDER",
         "Show, Attend and Tell captioners, from a model folder",
     ),
+    "lstm_vqa": Family(
+        "mmcam.adapters.vqa", "FOLDER", "LSTM and CNN for VQA (Lu et al. 2015), from a model folder"
+    ),
+    "co_attention": Family(
+        "mmcam.adapters.vqa", "FOLDER", "hierarchical co-attention for VQA, from a model folder"
+    ),
 }
 
 MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
@@ -68,6 +76,7 @@ MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
     "cnn": (dict, "the recipe of a family of classifiers"),
     "vocabulary": (str, "the name of a file"),
     "special": (dict, "a mapping from pad, start, end and unknown to words"),
+    "max_question_tokens": (int, "a number of words"),
     "labels": (str, "the name of a file"),
     "preprocess": (dict, "a mapping from names to values"),
     "layer": ((str, list), "the name of a layer, or a list of names"),
@@ -224,6 +233,7 @@ def _recipe(folder: Path, values: Any) -> Recipe:
         layers=(layers,) if isinstance(layers, str) else tuple(layers),
         vocabulary=inside(folder, values["vocabulary"]) if values.get("vocabulary") else None,
         special=values.get("special") or {},
+        question_limit=values.get("max_question_tokens"),
         parts={} if cnn is None else {"cnn": _recipe(folder, cnn)},
     )
 
@@ -306,6 +316,7 @@ def wrap(
     frames: int | None = None,
     stride: float = 1.0,
     fps: float | None = None,
+    question: Callable[[str], Any] | None = None,
     name: str | None = None,
 ) -> Classifier:
     """Any module, ready to be explained.
@@ -323,6 +334,8 @@ def wrap(
         frames: for a model of clips, how many frames it sees at once.
         stride: their distance, in frames of a clip of rate `fps`.
         fps: the rate that `stride` counts in; that of each clip when None.
+        question: for a model that answers questions, turns a question into the module's arguments
+            behind the pixels: a tensor or a tuple of them, without a batch axis.
         name: what to call it in results.
 
     Example:
@@ -333,16 +346,35 @@ def wrap(
         prepare = Preprocess(resize=256, crop=224, frames=frames, stride=stride, fps=fps)
     elif not isinstance(prepare, (Preprocess, Transform)):
         prepare = Transform(prepare, frames=frames, stride=stride, fps=fps)
-    return Classifier(
-        name=name or type(module).__name__,
-        model=module,
-        preprocess=prepare,
-        labels=tuple(labels),
-        layers=() if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
-        unpack=logits,
-        pack=pack or (lambda pixels: pixels),
-        folds=grid or (lambda _, tensor, space: fold(tensor, space)),
-    )
+    common: dict[str, Any] = {
+        "name": name or type(module).__name__,
+        "model": module,
+        "preprocess": prepare,
+        "labels": tuple(labels),
+        "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
+        "unpack": logits,
+        "pack": pack or (lambda pixels: pixels),
+        "folds": grid or (lambda _, tensor, space: fold(tensor, space)),
+    }
+    if question is None:
+        return Classifier(**common)
+    return Answerer(**common, read=partial(_read, question))
+
+
+def _read(question: Callable[[str], Any], text: str) -> Question:
+    """A question as somebody's own function has it.
+
+    Raises:
+        ModelError: it gives no tensors.
+    """
+    made = question(text)
+    arguments = made if isinstance(made, tuple) else (made,)
+    if not all(isinstance(argument, Tensor) for argument in arguments):
+        raise ModelError(
+            f"the question '{text}' became a {type(made).__name__}; let it become a tensor or a "
+            "tuple of tensors"
+        )
+    return Question(arguments)
 
 
 def model_names(match: str = "") -> list[str]:

@@ -212,7 +212,7 @@ class Explanations(Sequence[Explanation]):
             write_image(paths[-1], draw.picture(explanation, pixels, colormap))
         if len(self.items) > 1:
             paths.append(folder / "sheet.png")
-            said = self.text and self.text.get("caption")
+            said = self.text and (self.text.get("caption") or self.text.get("question"))
             title = Path(self.source.path).name + (f": {said}" if said else "")
             write_image(paths[-1], draw.picture_sheet(self.items, pixels, title, colormap))
         return paths
@@ -293,6 +293,11 @@ def _facts(name: str, explanation: Explanation) -> dict[str, Any]:
         "peak": {"x": peak.x, "y": peak.y, "frame": peak.frame},
         "empty": explanation.empty,
         "overlay": f"overlay-{name}.png",
+        **(
+            {"question_words": [{"text": text, "part": part} for text, part in explanation.words]}
+            if explanation.words
+            else {}
+        ),
         **(
             {"clip": f"clip-{name}.mp4", "window_scores": list(explanation.window_scores)}
             if explanation.is_clip

@@ -170,6 +170,15 @@ class Adapter(Protocol):
         ...
 
     @property
+    def words(self) -> str | None:
+        """The layer that embeds the words of a question, `[row, word, width]`; None: there is none.
+
+        `Inputs.rest["words"]` then holds, for each sample, the words (`tasks.words.Word`) and
+        their places in it.
+        """
+        ...
+
+    @property
     def way(self) -> str:
         """How gradients of many scores are best had: a name of `capture.WAYS`. All are right."""
         ...

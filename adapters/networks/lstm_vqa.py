@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from mmcam.adapters.networks.parts import blocks, with_gradient
+
 
 class LstmVqa(nn.Module):
     """A question's LSTM states times a picture's features, then a classifier of answers.
@@ -62,7 +64,7 @@ class LstmVqa(nn.Module):
     ) -> Float[Tensor, "row answer"]:
         """The logits of all answers.
 
-        Where there are more maps, or embedded words, than questions, they are whole blocks of these.
+        Where there are more maps or embedded words than questions, they are whole blocks of these.
         """
         features = self.pool(self.cnn(pixels))
         if self.normalised:
@@ -70,7 +72,7 @@ class LstmVqa(nn.Module):
         picture = self.img_proj(features).tanh()
         question = self.ask(tokens, lengths)
         rows = max(len(picture), len(question))
-        both = _blocks(picture, rows) * _blocks(question, rows)
+        both = blocks(picture, rows) * blocks(question, rows)
         if self.fc1 is not None:
             both = self.fc1(both).tanh()
         logits: Tensor = self.fc2(both)
@@ -81,14 +83,10 @@ class LstmVqa(nn.Module):
     ) -> Float[Tensor, "row common"]:
         """The question's vector: the last hidden state and cell of each LSTM, layer by layer."""
         words = self.embed(tokens).tanh()
-        lengths = _blocks(lengths, len(words)).cpu()
+        lengths = blocks(lengths, len(words)).cpu()
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
-        _, (hidden, cell) = self.lstm(packed)
+        with with_gradient():
+            _, (hidden, cell) = self.lstm(packed)
         states = torch.stack([hidden, cell], 1).flatten(0, 1)  # h0, c0, h1, c1
         vector: Tensor = self.q_proj(states.transpose(0, 1).flatten(1)).tanh()
         return vector
-
-
-def _blocks(tensor: Tensor, rows: int) -> Tensor:
-    """The tensor repeated to so many rows."""
-    return tensor.repeat(rows // len(tensor), *[1] * (tensor.ndim - 1))

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmcam.adapters.networks.decoding import State
+from mmcam.adapters.networks.parts import blocks, with_gradient
 
 
 class ShowAndTell(nn.Module):
@@ -61,10 +62,11 @@ class ShowAndTell(nn.Module):
 
         Where the maps have more rows than there are captions, they are whole blocks of these.
         """
-        tokens = tokens.repeat(len(maps) // len(tokens), 1)
+        tokens = blocks(tokens, len(maps))
         before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
         picture = self.img_proj(self.pool(maps))[:, None]
-        states, _ = self.lstm(torch.cat([picture, self.embed(before)], 1))
+        with with_gradient():
+            states, _ = self.lstm(torch.cat([picture, self.embed(before)], 1))
         return states[:, 1:], None
 
     def begin(self, maps: Tensor) -> State:

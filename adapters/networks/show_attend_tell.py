@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmcam.adapters.networks.decoding import State
+from mmcam.adapters.networks.parts import blocks
 
 
 class ShowAttendTell(nn.Module):
@@ -66,7 +67,7 @@ class ShowAttendTell(nn.Module):
 
         Where the maps have more rows than there are captions, they are whole blocks of these.
         """
-        tokens = tokens.repeat(len(maps) // len(tokens), 1)
+        tokens = blocks(tokens, len(maps))
         before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
         memory = self.begin(maps)
         states, looks = [], []

@@ -3,6 +3,7 @@
 from mmcam.render.colormaps import COLORMAPS, colorize, colorize_signed
 from mmcam.render.figures import caption_bar, panes, sheet
 from mmcam.render.overlay import explanation_map, gradient_picture, overlay
+from mmcam.render.words import shaded_words
 
 __all__ = [
     "COLORMAPS",
@@ -13,5 +14,6 @@ __all__ = [
     "gradient_picture",
     "overlay",
     "panes",
+    "shaded_words",
     "sheet",
 ]

@@ -1,0 +1,74 @@
+"""Captioners of transformers from folders and by their types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_speakers
+import torch
+from tiny_speakers import case_of, folder
+
+from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.transformers_text import TransformersSpeaker
+from mmcam.errors import ModelError, WeightsError
+from mmcam.models import build, load
+
+
+def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
+
+    with pytest.raises(ModelError, match=r"hf:blip has no words by itself.*\"processor\": DIR"):
+        load("hf:blip", weights="random")
+    saved = folder(case_of("blip"))
+    parts = {
+        "text_config": {**tiny_speakers.TEXT, "encoder_hidden_size": 16, "vocab_size": 60},
+        "vision_config": tiny_speakers.EYES,
+        "processor": str(saved),
+    }
+    adapter = build(Recipe(family="hf", name="blip", args=parts, pretrained=False))
+    assert isinstance(adapter, TransformersSpeaker)
+    assert adapter.weights is None
+    assert adapter.model.config.text_config.vocab_size == 60  # type: ignore[union-attr]
+    again = load(f"hf:{saved}", weights="random")
+    assert again.weights is None
+
+
+def test_a_weights_file_goes_before_the_folders_own(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    saved = folder(case_of("git"))
+    state = load_file(saved / "model.safetensors")
+    key = "git.encoder.layer.0.output.dense.weight"
+    save_file({name: value + 1 for name, value in state.items()}, tmp_path / "other.safetensors")
+    adapter = load(f"hf:{saved}", weights=tmp_path / "other.safetensors")
+    torch.testing.assert_close(adapter.model.state_dict()[key], state[key] + 1)
+    assert adapter.weights is not None
+    assert adapter.weights.sha256
+
+
+def test_a_checkpoint_that_says_nothing_is_refused(tmp_path: Path) -> None:
+
+    from safetensors.torch import load_file, save_file
+
+    for file in folder(case_of("llava")).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    state = load_file(tmp_path / "model.safetensors")
+    head = {key: value for key, value in state.items() if "lm_head" not in key}
+    assert len(head) < len(state)
+    save_file(head, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"no weights for lm_head.weight.*say captions"):
+        load(f"hf:{tmp_path}")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architectures"] = ["LlavaForSomethingElse"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="is a LlavaForSomethingElse, which says no captions"):
+        load(f"hf:{tmp_path}")
+
+
+def test_a_model_without_its_processor_is_refused(tmp_path: Path) -> None:
+    for file in folder(case_of("blip")).iterdir():
+        if file.name in ("config.json", "model.safetensors"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ModelError, match=r"without the processor of a blip.*save_pretrained"):
+        load(f"hf:{tmp_path}")

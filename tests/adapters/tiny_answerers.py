@@ -1,0 +1,49 @@
+"""Small models of answers with random weights, for any test of questions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmcam.adapters.answerer import Answerer
+from mmcam.adapters.networks.co_attention import CoAttention
+from mmcam.adapters.networks.lstm_vqa import LstmVqa
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.vocabulary import QuestionWords
+from tests.adapters.tiny_captioners import CountedCnn
+
+WORDS = ("<pad>", "<unk>", "?", "what", "color", "is", "the", "dog", "how", "many", "dogs")
+ANSWERS = ("red", "yellow", "two", "yellow and red", "no")
+
+
+def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
+    """A model of 8 x 10 pictures with a 4 x 5 map and five answers."""
+    torch.manual_seed(seed)
+    cnn = CountedCnn()
+    sizes = {"vocabulary": len(WORDS), "answers": len(ANSWERS), "embedding": 6, "hidden": 6}
+    model: nn.Module = (
+        CoAttention(cnn, 8, attention=5, **sizes)
+        if kind == "co_attention"
+        else LstmVqa(
+            cnn, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, common=9, **sizes
+        )
+    )
+    for parameter in model.parameters():  # far enough from flat for answers to differ
+        parameter.data.mul_(3)
+    return Answerer(
+        **{
+            "name": kind,
+            "model": model,
+            "preprocess": Preprocess(resize=(8, 10), mean=(0, 0, 0), std=(1, 1, 1)),
+            "labels": ANSWERS,
+            "layers": ("cnn",),
+            "read": QuestionWords(WORDS, limit=8),
+            "words": "embed",
+            "attends": kind == "co_attention",
+            "encoder": "cnn",
+            "way": "fan-out",
+            **change,
+        }
+    )
