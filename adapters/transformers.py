@@ -1,4 +1,4 @@
-"""Image and video classifiers of transformers, from the hub, a folder, or a configuration."""
+"""Classifiers and captioners of transformers, from the hub, a folder, or a configuration."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from mmcam.adapters.classifier import Classifier, Fold
 from mmcam.adapters.preprocess import Preprocess
 from mmcam.adapters.recipe import Recipe, counted
+from mmcam.adapters.speaker import Speaker
+from mmcam.adapters.transformers_speakers import PROCESSOR, load_speaker
+from mmcam.adapters.transformers_voices import VOICES
 from mmcam.adapters.weights import State
 from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import fold
@@ -66,17 +69,24 @@ RESAMPLING = {0: "nearest-exact", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamm
 
 def names() -> Sequence[str]:
     """The model types that are known; any hub name or folder of theirs works."""
-    return list(PLACES)
+    return [*PLACES, *VOICES]
 
 
-def load(recipe: Recipe) -> Classifier:
-    """A classifier by hub name or folder; untrained, a model type will do (`hf:vit`).
+def load(recipe: Recipe) -> Classifier | Speaker:
+    """A model by hub name or folder; untrained, a model type will do (`hf:vit`).
+
+    A captioner that is named by its type needs a processor: `args["processor"]` is its folder.
 
     Raises:
-        ModelError: no such model, or one that is no classifier of pictures or clips.
+        ModelError: no such model, or one that neither classifies pictures or clips nor says
+            captions; a captioner without its processor.
         WeightsError: the weights do not fit.
     """
     config = _config(recipe)
+    if config.model_type in VOICES:
+        return load_speaker(
+            recipe, config, lambda model, state: _renamed(type(model), config, state)
+        )
     video = _is_video(config)
     model = _model(recipe, config, video)
     place = PLACES.get(config.model_type)
@@ -97,16 +107,17 @@ def load(recipe: Recipe) -> Classifier:
 def _config(recipe: Recipe) -> Any:
     from transformers import CONFIG_MAPPING, AutoConfig
 
+    args = {key: value for key, value in recipe.args.items() if key != PROCESSOR}
     if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
-        return CONFIG_MAPPING[recipe.name](**recipe.args)
+        return CONFIG_MAPPING[recipe.name](**args)
     try:
-        return AutoConfig.from_pretrained(recipe.name, **recipe.args)
+        return AutoConfig.from_pretrained(recipe.name, **args)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"transformers cannot load '{recipe.name}' ({reason}); give a hub name that can be "
             "reached, or a folder that holds the model. Known types: "
-            f"{nearest(recipe.name.rpartition('/')[2], PLACES, 5)}"
+            f"{nearest(recipe.name.rpartition('/')[2], names(), 5)}"
         ) from error
 
 

@@ -1,20 +1,21 @@
-"""All words of a caption, explained: mmcam beside the bare forward and beside other tools.
+"""All words of a caption, or many answers: mmcam beside the bare forward and other tools.
 
     pip install "mmcam[bench]"                # the other tools; missing ones are left out
     python examples/benchmark_words.py        # everything, some minutes on two cores
-    python examples/benchmark_words.py --models resnet50 --rounds 5 --json words.json
+    python examples/benchmark_words.py --subjects resnet50-words --rounds 5 --json words.json
     python examples/benchmark_words.py --quick
 
-Subjects are captioners with random weights: a CNN of torchvision under an LSTM (Show-and-Tell; 512
-units, 10,000 words). The caption, of twelve words, is given; the question is a Grad-CAM map at the
-CNN's last layer for each of its words. Every tool gets the same pixels and a copy of the model of
-its own. Rows:
+Subjects are networks with random weights over a CNN of torchvision. "words": Show-and-Tell, one
+LSTM of 512 units, 10,000 words; the caption, of twelve words, is given, and each of them is
+to have its Grad-CAM map at the CNN's last layer. "answers": the network of Lu et al. 2015, two
+LSTMs, 1,000 answers; ten are forced, and each is to have its map. Every tool gets the same
+pixels and a copy of the model of its own. Rows:
 
-- bare forward: the teacher-forced forward under `torch.inference_mode()`.
+- bare forward: the forward under `torch.inference_mode()`; a caption is teacher-forced.
 - mmcam: tensors in, one raw map a word out, by each of the three ways to take many gradients.
 - mmcam.explain: the one-line call from an 8-bit array: preprocessing, the sentence and its words,
-  probabilities, `Explanations`.
-- captum, torch-cam, grad-cam: what their users write by hand, one word at a time.
+  or the answers and the parts of the question's words; probabilities, `Explanations`.
+- captum, torch-cam, grad-cam: what their users write by hand, one map at a time.
 
 Time is measured as in `benchmark.py`: rounds in an order drawn anew, medians of the ratios to the
 bare forward of the same round. "agrees" says that all maps equal ours, in the form that the tool
@@ -30,6 +31,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,25 +40,33 @@ from benchmark_tools import BARE, Run, _min_max, blobs
 from torch import Tensor, nn
 
 import mmcam
+from mmcam.adapters.answerer import Answerer
 from mmcam.adapters.captioner import RecurrentCaptioner
 from mmcam.adapters.networks.cnn import halves, width
+from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.vocabulary import Vocabulary
+from mmcam.adapters.vocabulary import QuestionWords, Vocabulary
 from mmcam.capture import WAYS, capture
 from mmcam.grids import resize
 from mmcam.methods import grad_cam
 from mmcam.types import Inputs
 
-VOCABULARY, CAPTION, SIDE = 10_000, 12, 224
+VOCABULARY, CAPTION, ANSWERS, SIDE = 10_000, 12, 10, 224
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"w{n}" for n in range(4, VOCABULARY)))
+QUESTION = "w4 w5 w6 w7 w8 w9 w10 w11"
 SUBJECTS = {
-    "vgg16": ("features", 1.4),
-    "resnet50": ("layer4", 1.4),
-    "mobilenet_v2": ("features", 2.0),
-    "small": ("features", None),
+    "vgg16-words": 1.4,
+    "resnet50-words": 1.4,
+    "mobilenet_v2-words": 2.0,
+    "vgg16-answers": 1.4,
+    "resnet50-answers": 1.4,
+    "small-words": None,
+    "small-answers": None,
 }
-"""CNN -> the layer its map is taken at, and the bar that mmcam is held to (x the bare forward)."""
+"""CNN and task -> the bar that `mmcam.explain` is held to, as a multiple of the bare forward."""
+
+LAYERS = {"vgg16": "features", "resnet50": "layer4", "mobilenet_v2": "features"}
 
 
 @dataclass(frozen=True)
@@ -73,91 +83,97 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """A captioner, a picture and a caption."""
+    """A model, a picture, and what it is asked."""
 
-    adapter: RecurrentCaptioner
+    adapter: Any
     array: np.ndarray
-    text: str
-
-    @property
-    def task(self) -> mmcam.Caption:
-        """The caption and all its words."""
-        return mmcam.Caption(self.text)
+    task: Any
 
     @property
     def inputs(self) -> Inputs:
         """The pixels and tokens, ready for the model."""
-        sample = mmcam.Sample(pixels=self.array)
-        return self.adapter.prepare([sample], self.task)
+        return self.adapter.prepare([mmcam.Sample(pixels=self.array)], self.task)
 
     def fresh(self) -> Case:
         """The same question to a copy of the model."""
         adapter = copy.copy(self.adapter)
         adapter.model = copy.deepcopy(adapter.model)
-        return Case(adapter, self.array, self.text)
+        return Case(adapter, self.array, self.task)
 
 
-def build(name: str) -> Case:
-    """A captioner with random weights, a picture, and a caption of words drawn at random."""
+def build(subject: str) -> Case:
+    """A model with random weights, a picture, and words or answers drawn at random."""
     import torchvision
 
     torch.manual_seed(0)
-    layer, bar = SUBJECTS[name]
-    if bar is None:  # small: two convolutions
+    name, kind = subject.split("-")
+    if name == "small":
         trunk: nn.Module = nn.Sequential(nn.Conv2d(3, 16, 7, 8), nn.ReLU(), nn.Conv2d(16, 32, 3))
         head: nn.Module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     else:
-        trunk, head = halves(torchvision.models.get_model(name, weights=None), layer, name)
+        trunk, head = halves(torchvision.models.get_model(name, weights=None), LAYERS[name], name)
     _, features = width(trunk, head, SIDE)
-    adapter = RecurrentCaptioner(
-        name=name,
-        model=ShowAndTell(trunk, head, features, VOCABULARY).eval(),
-        preprocess=Preprocess(),
-        language=Vocabulary(WORDS),
-        layers=("cnn",),
+    array = blobs(1, (SIDE, SIDE))[0]
+    drawn = np.random.default_rng(0).choice(WORDS[4:], CAPTION, replace=False)
+    common: dict[str, Any] = {"name": name, "preprocess": Preprocess(), "layers": ("cnn",)}
+    if kind == "words":
+        adapter: Any = RecurrentCaptioner(
+            model=ShowAndTell(trunk, head, features, VOCABULARY).eval(),
+            language=Vocabulary(WORDS),
+            **common,
+        )
+        return Case(adapter, array, mmcam.Caption(" ".join(drawn)))
+    adapter = Answerer(
+        model=LstmVqa(trunk, head, features, VOCABULARY, 1000).eval(),
+        labels=WORDS[:1000],
+        read=QuestionWords(WORDS),
+        words="embed",
+        encoder="cnn",
+        way="fan-out",
+        **common,
     )
-    words = np.random.default_rng(0).choice(WORDS[4:], CAPTION, replace=False)
-    return Case(adapter, blobs(1, (SIDE, SIDE))[0], " ".join(words))
+    answers = list(WORDS[10 : 10 + ANSWERS])
+    return Case(adapter, array, mmcam.Answers(QUESTION, answers))
 
 
-def words_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
-    """Our engine with tensors ready: the maps of all words, `[word, height, width]`."""
+def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
+    """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter = case.adapter
-    copies = CAPTION if way == "fan-out" else 1
-    with capture(adapter.model, ["cnn"], copies=copies) as (recording, check):
+    count = CAPTION if isinstance(case.task, mmcam.Caption) else ANSWERS
+    with capture(adapter.model, ["cnn"], copies=count if way == "fan-out" else 1) as (
+        recording,
+        check,
+    ):
         output = adapter.forward(inputs)
         check()
-        targets = [
-            target for target in adapter.targets(output, case.task)[0] if target.kind == "word"
-        ]
+        first = recording.block(output, 0, 1)
+        targets = [t for t in adapter.targets(first, case.task)[0] if t.kind != "sentence"]
         scores = recording.scores(output, [targets])
         activation = recording.activation("cnn")
-        return torch.cat(
-            [
-                grad_cam(activation, gradients["cnn"])
-                for gradients in recording.gradients(scores, way=way, last=True)
-            ]
-        )
+        gradients = recording.gradients(scores, way=way, last=True)
+        return torch.cat([grad_cam(activation, gradient["cnn"]) for gradient in gradients])
 
 
 class Forced(nn.Module):
-    """The captioner with its caption built in: pictures in, logits `[batch, step * token]` out."""
+    """The model with its text built in: pictures in, all logits in one row `[batch, *]` out."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
         self.net = case.adapter.model
-        self.tokens = torch.tensor([case.inputs.rest["sentences"][0].tokens])
+        rest = case.inputs.rest
+        if isinstance(case.task, mmcam.Caption):
+            tokens = rest["sentences"][0].tokens
+            self.given: tuple[Tensor, ...] = (torch.tensor([tokens]),)
+            self.indices = [k * VOCABULARY + token for k, token in enumerate(tokens[:CAPTION])]
+        else:
+            self.given = (rest["question_0"], rest["question_1"])
+            self.indices = [case.adapter.index(answer, 1000) for answer in case.task.answers]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The logits of every token at every step, in one row."""
-        logits: Tensor = self.net(pixels, self.tokens)
+        """The logits of every token at every step, or of every answer."""
+        logits: Tensor = self.net(pixels, *self.given)
         return logits.flatten(1)
-
-    @property
-    def indices(self) -> list[int]:
-        """Where each word's logit stands in a row."""
-        return [k * VOCABULARY + int(token) for k, token in enumerate(self.tokens[0, :CAPTION])]
 
 
 def bare(case: Case) -> Run:
@@ -177,7 +193,7 @@ def by_way(way: str) -> Callable[[Case], Run]:
 
     def make(case: Case) -> Run:
         inputs = case.inputs
-        return lambda: words_of(case, way, inputs)
+        return lambda: maps_of(case, way, inputs)
 
     return make
 
@@ -187,7 +203,7 @@ def explain(case: Case) -> Run:
 
     def run() -> Tensor:
         maps = mmcam.explain(case.adapter, case.array, case.task)
-        return torch.stack([one.cam for one in maps if one.target.kind == "word"])
+        return torch.stack([one.cam for one in maps if one.target.kind != "sentence"])
 
     return run
 
@@ -269,7 +285,7 @@ TOOLS: dict[str, tuple[Callable[[Case], Run], Callable[[Tensor], Tensor] | None,
 def compare(model: str, rounds: int) -> list[Row]:
     """All tools on one captioner."""
     case = build(model)
-    reference = words_of(case, "loop")
+    reference = maps_of(case, "loop")
     runs: dict[str, Run] = {}
     states: dict[str, str] = {}
     for name, (make, form, package) in TOOLS.items():
@@ -281,7 +297,7 @@ def compare(model: str, rounds: int) -> list[Row]:
         agrees = "agrees" if share < TOLERANCE else f"differs by {share:.2g}"
         states[name] = "baseline" if form is None else agrees
     columns = times(runs, rounds, "cpu")
-    bar = SUBJECTS[model][1]
+    bar = SUBJECTS[model]
     return [
         Row(
             model,
@@ -297,7 +313,7 @@ def compare(model: str, rounds: int) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows of one captioner, as text."""
-    lines = [f"\n{rows[0].model} + LSTM, {CAPTION} words", f"{'':<17}{'ms':>9}{'t/bare':>8}"]
+    lines = [f"\n{rows[0].model}", f"{'':<17}{'ms':>9}{'t/bare':>8}"]
     for row in rows:
         verdict = ""
         if row.bar is not None:
@@ -314,16 +330,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    large = [name for name, (_, bar) in SUBJECTS.items() if bar]
-    parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=large)
+    large = [name for name, bar in SUBJECTS.items() if bar]
+    parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=large)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a small captioner, 2 rounds")
+    parser.add_argument("--quick", action="store_true", help="two small models, 2 rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows there")
     settings = parser.parse_args()
     if settings.quick:
-        settings.models, settings.rounds = ["small"], 2
+        settings.subjects, settings.rounds = ["small-words", "small-answers"], 2
     rows: list[Row] = []
-    for model in settings.models:
+    for model in settings.subjects:
         found = compare(model, settings.rounds)
         print(table(found), flush=True)
         rows += found

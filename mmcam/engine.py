@@ -164,6 +164,7 @@ def explain_samples(
     elif layers is None:
         adapter.layers = layers = adapter.layers or [default_layer(adapter, inputs)]
     named = resolve(adapter.model, layers, adapter.name) if layers else []
+    _check_tiles(adapter, plan, inputs)
     pixels = inputs.pixels if plan.needs("pixels") else None
     if pixels is not None or any(layer != adapter.encoder for layer in named):
         inputs = replace(inputs, seen=None)  # the graph begins below the encoder's output
@@ -212,6 +213,22 @@ def explain_samples(
         for row, asked_of_one in enumerate(targets)
     ]
     return [Found(made, text) for made, text in zip(explanations, texts, strict=True)]
+
+
+def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
+    """That no map is asked for in the pixels of a picture that the model sees in tiles.
+
+    Raises:
+        MethodError: one is.
+    """
+    tiled = adapter.window is None and inputs.pixels.ndim == 5
+    for name in plan.names if tiled else ():
+        if any(METHODS[part].needs in ("pixels", "rescore") for part in split(name) if part):
+            raise MethodError(
+                f"method '{name}' works on the pixels of the model's input, and {adapter.name} "
+                "sees a picture as several tiles, which overlap on it; choose a method that takes "
+                "gradients at a layer (mmcam list methods)"
+            )
 
 
 def _way(adapter: Adapter, layers: Sequence[str], inputs: Inputs, pixels: Tensor | None) -> str:

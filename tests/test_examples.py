@@ -56,10 +56,11 @@ def test_benchmark_of_words_measures_every_tool(tmp_path):
         check=True,
         timeout=300,
     )
-    rows = {row["tool"]: row for row in json.loads(file.read_text())["rows"]}
+    found = {(row["model"], row["tool"]): row for row in json.loads(file.read_text())["rows"]}
+    assert {model for model, _ in found} == {"small-words", "small-answers"}
     ours = {f"mmcam ({way})" for way in ("loop", "batched", "fan-out")} | {"mmcam.explain"}
-    assert ours | {"bare forward"} <= set(rows)
-    for tool, row in rows.items():
+    assert ours | {"bare forward"} <= {tool for _, tool in found}
+    for (_, tool), row in found.items():
         assert row["status"] == ("baseline" if tool == "bare forward" else "agrees"), row
         assert row["time_ratio"] > 0
 

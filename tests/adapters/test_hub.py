@@ -10,6 +10,7 @@ from PIL import Image
 
 import mmcam
 from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.models import load
 
 pytestmark = pytest.mark.hub
@@ -36,3 +37,27 @@ def test_published_x3d_has_the_classes_of_kinetics() -> None:
     (found,) = mmcam.explain(adapter, clip, mmcam.Actions([399]))
     assert found.cam.shape[0] % 4 == 0
     assert found.cam.any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf:Salesforce/blip-image-captioning-base",
+        "hf:nlpconnect/vit-gpt2-image-captioning",
+        "hf:microsoft/git-base-coco",
+        "hf:HuggingFaceTB/SmolVLM-256M-Instruct",
+    ],
+)
+def test_published_captioners_speak_of_a_cat_and_a_dog(name: str, assets: Path) -> None:
+    """Of the Grad-CAM authors' own picture, and end their caption by themselves."""
+    picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
+    adapter = load(name)
+    assert isinstance(adapter, TransformersSpeaker)
+    said = mmcam.explain(adapter, picture, mmcam.Caption(limit=60))
+    words = {found.label.lower() for found in said}
+    assert words & {"cat", "kitten", "dog", "puppy"}
+    forced = mmcam.explain(adapter, picture, mmcam.Caption("a dog and a cat", words=["dog", "cat"]))
+    for word in ("dog", "cat"):
+        assert forced[word].heatmap().shape == picture.shape[:2]
+        assert forced[word].target.log_prob is not None
+    assert not np.allclose(forced["dog"].heatmap(), forced["cat"].heatmap(), equal_nan=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_speakers
+import tiny_tokenizers
 from tiny_speakers import GIVEN, case_of, picture, ready, speaker
 
 from mmcam.adapters.transformers_language import Tokens
@@ -15,11 +15,11 @@ from mmcam.errors import LabelError
 from mmcam.tasks import Caption
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "word pieces": tiny_speakers.word_pieces,
-    "byte pairs": lambda: tiny_speakers.byte_pairs(eos_token="<|endoftext|>"),
-    "unigram": tiny_speakers.unigram,
-    "sentence pieces": tiny_speakers.sentence_pieces,
-    "gemma": lambda: tiny_speakers.sentence_pieces("GemmaTokenizer"),
+    "word pieces": tiny_tokenizers.word_pieces,
+    "byte pairs": lambda: tiny_tokenizers.byte_pairs(eos_token="<|endoftext|>"),
+    "unigram": tiny_tokenizers.unigram,
+    "sentence pieces": tiny_tokenizers.sentence_pieces,
+    "gemma": lambda: tiny_tokenizers.sentence_pieces("GemmaTokenizer"),
 }
 
 
@@ -86,7 +86,7 @@ def test_tokens_that_a_model_said_are_kept_though_they_spell_otherwise() -> None
 def test_a_tokenizer_without_offsets_is_read_token_by_token(tmp_path: Path) -> None:
     from transformers import BertTokenizerLegacy
 
-    fast = tiny_speakers.word_pieces()
+    fast = tiny_tokenizers.word_pieces()
     words = sorted(fast.get_vocab(), key=fast.get_vocab().__getitem__)
     (tmp_path / "vocabulary.txt").write_text("\n".join(words), encoding="utf-8")
     slow = BertTokenizerLegacy(str(tmp_path / "vocabulary.txt"))

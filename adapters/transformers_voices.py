@@ -1,0 +1,159 @@
+"""What each generative model type of transformers calls its parts, and how it takes a picture."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+ASK = "Describe this image in one sentence."
+"""What models that follow instructions are asked unless the user says otherwise."""
+
+
+class Voice(NamedTuple):
+    """Where one model type sees, and how what it sees comes to its text.
+
+    `feed` is "across" (a decoder attends to the picture), "before" (the picture's tokens stand
+    before the text) or "among" (they stand where the prompt has its image tokens). `prefix` tokens
+    come before the grid in the layers of `image`, and `lead` before that of the tokens which the
+    text attends to; None: what fits the proportions of the picture.
+    """
+
+    feed: str
+    encoder: str
+    """The layer that is explained, and whose output is used again after the caption was said."""
+    image: tuple[str, ...]
+    """The modules whose layers have a grid."""
+    text: str
+    """The part that says the words."""
+    prefix: int | None = 0
+    lead: int | None = 0
+    tower: str | None = None
+    """What runs before the encoder and need not run again with it."""
+    body: str = ""
+    """The part that is given the embedded prompt; the whole model when empty."""
+    pictures: str = "plain"
+    """How pictures are packed: a key of `transformers_pictures.PICTURES`."""
+    prompt: str = ""
+    """The usual prompt for a caption."""
+    chat: str = ""
+    """A prompt's surroundings where the processor has no chat template; empty: it has no chat."""
+    gap: str | None = ""
+    """What stands between those surroundings and what the model says; None: its tokens are those
+    of a text by itself."""
+    takes_prompt: bool = True
+    attends: bool = True
+
+
+LLAVA = Voice(
+    feed="among",
+    encoder="model.multi_modal_projector",
+    image=("model.vision_tower", "model.multi_modal_projector"),
+    text="model.language_model",
+    prefix=None,
+    lead=None,
+    tower="model.vision_tower",
+    prompt=ASK,
+    chat="USER: {image}\n{prompt} ASSISTANT:",
+    gap=" ",
+)
+QWEN = Voice(
+    feed="among",
+    encoder="model.visual",
+    image=("model.visual",),
+    text="model.language_model",
+    pictures="packed",
+    prompt=ASK,
+    chat="<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{prompt}<|im_end|>\n"
+    "<|im_start|>assistant\n",
+)
+IDEFICS = Voice(
+    feed="among",
+    encoder="model.vision_model",
+    image=("model.vision_model", "model.connector"),
+    text="model.text_model",
+    pictures="split",
+    prompt=ASK,
+    chat="<|im_start|>User:{image}{prompt}<end_of_utterance>\nAssistant:",
+    gap=" ",
+)
+QUERIES = Voice(
+    feed="among",
+    encoder="vision_model",
+    image=("vision_model",),
+    text="language_model",
+    prefix=1,
+    body="language_model",
+    attends=False,  # its text attends to queries, which have no place in the picture
+)
+
+VOICES: dict[str, Voice] = {
+    "blip": Voice(
+        feed="across",
+        encoder="vision_model",
+        image=("vision_model",),
+        text="text_decoder",
+        prefix=1,
+        lead=1,
+    ),
+    "vision-encoder-decoder": Voice(
+        feed="across",
+        encoder="encoder",
+        image=("encoder",),
+        text="decoder",
+        prefix=None,
+        takes_prompt=False,
+    ),
+    "git": Voice(
+        feed="before",
+        encoder="git.image_encoder",
+        image=("git.image_encoder", "git.visual_projection"),
+        text="git.encoder",
+        prefix=1,
+        lead=1,
+    ),
+    "blip-2": QUERIES,
+    "instructblip": QUERIES._replace(prompt="A short image description."),
+    "llava": LLAVA,
+    "llava_next": LLAVA._replace(pictures="anyres"),
+    "qwen2_vl": QWEN,
+    "qwen2_5_vl": QWEN,
+    "paligemma": Voice(
+        feed="among",
+        encoder="model.vision_tower",
+        image=("model.vision_tower", "model.multi_modal_projector"),
+        text="model.language_model",
+        prompt="caption en",
+        chat="{image}{prompt}",
+        gap=None,
+    ),
+    "idefics3": IDEFICS,
+    "smolvlm": IDEFICS,
+    "florence2": Voice(
+        feed="among",
+        encoder="model.vision_tower",
+        image=("model.vision_tower", "model.multi_modal_projector"),
+        text="model.language_model",
+        prefix=None,
+        lead=1,
+        prompt="<CAPTION>",
+    ),
+}
+"""Model type -> how it speaks."""
+
+LEADING = {
+    "vit": 1,
+    "vit_msn": 1,
+    "deit": 2,
+    "beit": 1,
+    "data2vec-vision": 1,
+    "dinov2": 1,
+    "clip_vision_model": 1,
+    "siglip_vision_model": 0,
+    "swin": 0,
+    "swinv2": 0,
+}
+"""Type of a vision encoder -> its class and distillation tokens; others by proportions."""
+
+
+def leading(config: Any) -> int | None:
+    """How many tokens come before the grid in a vision encoder with this configuration."""
+    return LEADING.get(config.model_type)

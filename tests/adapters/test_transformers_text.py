@@ -1,0 +1,376 @@
+"""Captioners of transformers: scores, gradients, grids, language, and what they leave behind."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_state import assert_as_found, snapshot
+from tiny_speakers import GIVEN, SPEAKERS, Tiny, case_of, folder, picture, ready, speaker, usual
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import mmcam
+from mmcam.adapters.transformers_text import TransformersSpeaker, generation_of
+from mmcam.adapters.transformers_voices import VOICES
+from mmcam.capture import capture, tapped
+from mmcam.engine import Plan, explain_samples
+from mmcam.errors import InputError, LabelError, LayerError
+from mmcam.explanation import Explanation
+from mmcam.models import load
+from mmcam.tasks import Caption
+from mmcam.types import Sample
+
+TASK = Caption(limit=5)
+every = pytest.mark.parametrize("case", SPEAKERS, ids=str)
+plain = pytest.mark.parametrize("case", [case for case in SPEAKERS if not case.one_by_one], ids=str)
+
+
+def explained(
+    adapter: Any,
+    samples: Sequence[Sample],
+    task: Caption = TASK,
+    method: str = "gradcam",
+    **options: Any,
+) -> list[list[Explanation]]:
+    plan = Plan.of([method], False)
+    return [
+        found.explanations for found in explain_samples(adapter, samples, task, plan, **options)
+    ]
+
+
+@contextmanager
+def ending_at(adapter: TransformersSpeaker, token: int) -> Iterator[TransformersSpeaker]:
+    """The adapter, and inside its model too, with another token that ends captions."""
+    generation = generation_of(adapter.model, adapter.voice)
+    config: Any = adapter.model.config
+    is_blip = config.model_type == "blip"
+    own = config.text_config.sep_token_id if is_blip else generation.eos_token_id
+    place, key = (config.text_config, "sep_token_id") if is_blip else (generation, "eos_token_id")
+    setattr(place, key, token)
+    try:
+        yield replace(adapter, language=replace(adapter.language, ends=(token,)))
+    finally:
+        setattr(place, key, own)
+
+
+@every
+def test_scores_are_those_of_generate(case: Tiny) -> None:
+    """Tokens and their log-probabilities, the one that ends the caption among them."""
+    adapter, sample = speaker(case), picture(case.size)
+    first = ready(adapter, sample, TASK).rest["sentences"][0].tokens
+    end = next(token for token in first[1:] if token != first[0])
+    model: Any = adapter.model
+    with ending_at(adapter, end) as ending:
+        inputs = ready(ending, sample, TASK)
+        spoken = ending.forward(inputs)
+        made = model.generate(
+            **usual(adapter, sample),
+            max_new_tokens=8,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    (sentence,) = inputs.rest["sentences"]
+    steps = len(sentence.tokens)
+    assert 2 <= steps < len(first) + 1
+    assert sentence.tokens[-1] == end
+    tokens = made.sequences[0, -len(made.logits) :]
+    logits = torch.stack(made.logits, 1)[0]
+    if case.name == "florence2":  # its first token is given to it
+        tokens, logits = tokens[1:], logits[1:]
+    assert tokens.tolist() == list(sentence.tokens)
+    expected = logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(spoken.log_probs[0], expected, rtol=1e-4, atol=1e-4)
+    assert ending.text(spoken, inputs)[0]["ended"]
+
+
+class Wide(TorchFunctionMode):
+    """Single precision, which some norms insist on, is double precision inside."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        def wide(value: Any) -> Any:
+            return torch.float64 if value is torch.float32 else value
+
+        if function is Tensor.float:
+            function = Tensor.double
+        kwargs = {key: wide(value) for key, value in (kwargs or {}).items()}
+        return function(*map(wide, args), **kwargs)
+
+
+def doubled(adapter: TransformersSpeaker) -> TransformersSpeaker:
+    return replace(adapter, model=copy.deepcopy(adapter.model).double())
+
+
+@every
+def test_gradients_are_those_of_finite_differences(case: Tiny) -> None:
+    adapter = doubled(speaker(case))
+    inputs = ready(adapter, picture(case.size), Caption(GIVEN, words=["dog"]))
+    layer = adapter.layers[0]
+    with Wide(), capture(adapter.model, [layer]) as (recording, check):
+        output = adapter.forward(inputs)
+        check()
+        targets = adapter.targets(output, Caption(GIVEN, words=["dog"]))
+        scores = recording.scores(output, targets)
+        assert scores.shape == (2, 1)
+        found = [step[layer] for step in recording.gradients(scores)]
+        shape = recording.maps[layer].shape
+    direction = torch.randn(shape, dtype=torch.float64)
+
+    def score(step: float) -> Tensor:
+        hook = tapped(adapter.model, [layer], lambda _, x: x + step * direction)
+        with Wide(), torch.no_grad(), hook:
+            spoken = adapter.forward(inputs)
+        return torch.stack([target.score(spoken) for target in targets[0]])[:, 0]
+
+    slope = (score(1e-6) - score(-1e-6)) / 2e-6
+    expected = torch.stack([(gradient * direction).sum() for gradient in found])
+    assert expected.abs().min() > 1e-6
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-6)
+
+
+@every
+def test_all_ways_give_the_same_maps(case: Tiny) -> None:
+    adapter = doubled(speaker(case))
+    ways = ["loop", "batched", *(["fan-out"] if case.fans else [])]
+    for layers in (None, [case.layer]):
+        maps = []
+        for way in ways:
+            with Wide():
+                maps.append(
+                    explained(
+                        replace(adapter, way=way),
+                        [picture(case.size)],
+                        Caption(GIVEN),
+                        layers=layers,
+                    )
+                )
+        for other in maps[1:]:
+            assert any(one.cam.any() for one in maps[0][0])
+            for one, two in zip(maps[0][0], other[0], strict=True):
+                torch.testing.assert_close(one.cam, two.cam, rtol=1e-5, atol=1e-7)
+
+
+@every
+def test_the_encoder_runs_once(case: Tiny) -> None:
+    """Also with a beam; asked for a layer below it runs a second time, and gives the same."""
+    adapter, runs = speaker(case), [0]
+
+    def count(*call: Any) -> None:
+        runs[0] += 1
+
+    hook = adapter.model.get_submodule(case.layer).register_forward_hook(count)
+    try:
+        for task in (TASK, Caption(limit=3, beam=2)):
+            runs[0] = 0
+            (again,) = explained(adapter, [picture(case.size)], task)
+            assert runs[0] == 1
+            said = again[0].target.label
+            (given,) = explained(adapter, [picture(case.size)], task, layers=[case.layer])
+            assert runs[0] == 3
+            assert given[0].target.label == said
+            assert given[0].score == pytest.approx(again[0].score, abs=1e-4)
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("name", ["blip", "llava", "git"])
+def test_attention_is_the_models_own(name: str) -> None:
+    case = case_of(name)
+    adapter = speaker(case)
+    inputs = ready(adapter, picture(case.size), Caption(GIVEN))
+    spoken = adapter.tell(replace(inputs, attend=True), inputs.rest["sentences"])
+    assert spoken.attention is not None
+    tokens = inputs.rest["sentences"][0].tokens
+    prefix = inputs.rest["asked"][0].prefix
+    ids = torch.tensor([[*prefix, *tokens[:-1]]])
+    model: Any = adapter.model
+    with torch.no_grad():
+        if name == "blip":
+            hidden = model.vision_model(inputs.pixels).last_hidden_state
+            made = model.text_decoder(
+                input_ids=ids, encoder_hidden_states=hidden, output_attentions=True
+            ).cross_attentions
+            columns = slice(1, None)
+        else:
+            made = model(
+                input_ids=ids, pixel_values=inputs.pixels, output_attentions=True
+            ).attentions
+            marks = [
+                i
+                for i, token in enumerate(prefix)
+                if token == getattr(model.config, "image_token_id", None)
+            ]
+            columns = slice(1, 17) if name == "git" else slice(marks[0], marks[-1] + 1)
+    mean = torch.stack(list(made)).mean((0, 2))[0]
+    expected = mean[-len(tokens) :, columns].view(len(tokens), 4, 4)
+    torch.testing.assert_close(spoken.attention[0], expected)
+
+
+@plain
+def test_pictures_of_a_batch_do_not_depend_on_each_other(case: Tiny) -> None:
+    adapter, samples = speaker(case), [picture(case.size, seed) for seed in range(3)]
+    given = [replace(samples[0], text=GIVEN), samples[1], replace(samples[2], text="a dog")]
+    for batch in (samples, given):
+        together = explained(adapter, batch, TASK)
+        for sample, found in zip(batch, together, strict=True):
+            (alone,) = explained(adapter, [sample], TASK)
+            assert [e.label for e in found] == [e.label for e in alone]
+            for one, two in zip(found, alone, strict=True):
+                torch.testing.assert_close(one.cam, two.cam, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "idefics3"])
+def test_pictures_of_different_shapes_are_no_batch(name: str) -> None:
+    adapter = speaker(case_of(name))
+    assert adapter.batch == 1
+    with pytest.raises(InputError, match=r"different shapes.*one by one"):
+        adapter.prepare([picture((32, 96)), picture((64, 64))], Caption(GIVEN))
+
+
+@every
+def test_captions_may_be_blocks_of_the_pictures(case: Tiny) -> None:
+    """Two captions of one picture, in one forward, each with the scores that it has alone."""
+    adapter = speaker(case)
+    inputs = ready(adapter, picture(case.size), Caption(GIVEN))
+    one, two = (adapter.language.encode(text) for text in (GIVEN, "the snow"))
+    with torch.no_grad():
+        together = adapter.tell(inputs, [one, two]).log_probs
+        for row, sentence in enumerate((one, two)):
+            (alone,) = adapter.tell(inputs, [sentence]).log_probs
+            torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
+            assert not together[row, len(alone) :].any()
+
+
+@plain
+def test_prompts_of_different_length_are_one_batch(case: Tiny) -> None:
+    adapter = speaker(case)
+    if not adapter.voice.takes_prompt:
+        with pytest.raises(LabelError, match=r"takes no prompt \('a dog'\)"):
+            adapter.prepare([picture(case.size)], Caption(GIVEN, prompt="a dog"))
+        return
+    samples, prompts = [picture(case.size, 0), picture(case.size, 1)], ["the snow in the", "a"]
+    sentences = [adapter.language.encode(text) for text in ("dog", "a red ball")]
+    adapter.model.eval()
+    with torch.no_grad():
+        inputs = adapter.ask(samples, prompts)
+        together = adapter.tell(inputs, sentences).log_probs
+        said, seen = adapter.generate(inputs, TASK)
+        for row in range(2):
+            single = adapter.ask([samples[row]], [prompts[row]])
+            (alone,) = adapter.tell(single, [sentences[row]]).log_probs
+            torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
+            assert adapter.generate(single, TASK)[0] == [said[row]]
+    assert len(next(iter(seen.values())) if not isinstance(seen, Tensor) else seen) == 2
+
+
+@every
+def test_a_words_map_does_not_depend_on_the_others(case: Tiny) -> None:
+    adapter, sample = speaker(case), picture(case.size)
+    (whole,) = explained(adapter, [sample], Caption(GIVEN))
+    (alone,) = explained(adapter, [sample], Caption(GIVEN, words=["dog"]))
+    assert [e.label for e in whole] == [GIVEN, "a", "brown", "dog", "runs"]
+    torch.testing.assert_close(whole[3].cam, alone[1].cam, rtol=1e-5, atol=1e-6)
+    assert whole[3].cam.shape == alone[1].cam.shape
+
+
+@every
+def test_the_model_is_left_as_found(case: Tiny) -> None:
+    adapter, sample = speaker(case), picture(case.size)
+    adapter.model.train()
+    hook = adapter.model.get_submodule(case.layer).register_forward_hook(lambda *call: None)
+    before = snapshot(adapter.model)
+    try:
+        methods = ["gradcam", "attention"] if adapter.attends else ["gradcam"]
+        for method in methods:
+            explained(adapter, [sample], TASK, method)
+            assert_as_found(adapter.model, before)
+        explained(adapter, [sample], Caption(GIVEN), layers=[case.layer])
+        assert_as_found(adapter.model, before)
+        with pytest.raises(LayerError):
+            explained(adapter, [sample], Caption(GIVEN), layers=[adapter.voice.text])
+        assert_as_found(adapter.model, before)
+    finally:
+        hook.remove()
+        adapter.model.eval()
+
+
+@every
+def test_all_sorts_of_captions(case: Tiny) -> None:
+    """Forced, of one word, empty, said with a beam, and cut off."""
+    adapter, sample = speaker(case), picture(case.size)
+    inputs = ready(adapter, sample, Caption(""))
+    assert inputs.rest["sentences"][0].tokens == adapter.language.ends[:1]
+    (found,) = explained(adapter, [sample], Caption(""))
+    assert [e.label for e in found] == ["(no words)"]
+    assert found[0].cam.any()
+    (found,) = explained(adapter, [sample], Caption("dog"))
+    assert [e.label for e in found] == ["dog", "dog"]
+    inputs = ready(adapter, sample, Caption(limit=3, beam=3))
+    best = adapter.forward(inputs)
+    assert len(inputs.rest["sentences"][0].tokens) == 3
+    assert not adapter.text(best, inputs)[0]["ended"]
+    assert torch.isfinite(best.log_probs).all()
+
+
+@pytest.mark.parametrize("name", ["blip", "vit-gpt2", "git", "blip-2 opt", "llava"])
+def test_a_caption_that_is_too_long_is_refused(name: str) -> None:
+    case = case_of(name)
+    adapter = speaker(case)
+    assert adapter.positions is not None
+    text = " ".join(["dog"] * adapter.positions)
+    with pytest.raises(LabelError, match=rf"positions for {adapter.positions}; give a shorter"):
+        explained(adapter, [picture(case.size)], Caption(text))
+
+
+@pytest.mark.parametrize("name", ["blip", "git", "blip-2 opt", "qwen2_vl", "florence2"])
+def test_a_prompt_changes_what_is_said_of_a_caption(name: str) -> None:
+    case = case_of(name)
+    adapter = speaker(case)
+    scores = [
+        explained(adapter, [picture(case.size)], Caption(GIVEN, prompt=prompt))[0][0].score
+        for prompt in (None, "the snow", "what does the dog")
+    ]
+    assert len({round(score, 3) for score in scores}) == 3
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "florence2"])
+def test_the_mark_of_a_picture_in_a_caption_is_a_word_like_others(name: str) -> None:
+    """A model may say it; it does not stand for the picture there."""
+    case = case_of(name)
+    adapter = speaker(case)
+    inputs = ready(adapter, picture(case.size), Caption(GIVEN))
+    (given,) = inputs.rest["sentences"]
+    mark = adapter.model.config.image_token_id
+    marked = replace(given, tokens=(given.tokens[0], mark, *given.tokens[2:]))
+    with torch.no_grad():
+        plain, other = (adapter.tell(inputs, [one]).log_probs[0] for one in (given, marked))
+    torch.testing.assert_close(other[0], plain[0])
+    assert not torch.allclose(other[2:], plain[2:])
+
+
+def test_a_clip_is_refused() -> None:
+    clip = Sample(pixels=np.zeros((4, 32, 32, 3), dtype=np.uint8), id="clip")
+    with pytest.raises(InputError, match="'clip' is a clip"):
+        speaker(case_of("blip")).prepare([clip], Caption(GIVEN))
+
+
+def test_every_voice_is_tried() -> None:
+    tried = {
+        case.name.split()[0].replace("vit-gpt2", "vision-encoder-decoder") for case in SPEAKERS
+    }
+    assert set(VOICES) <= tried
+
+
+def test_public_explain_takes_them() -> None:
+    adapter = load(f"hf:{folder(case_of('blip'))}")
+    maps = mmcam.explain(adapter, picture((50, 70)).pixels, Caption(GIVEN, words=["dog"]))
+    assert maps["dog"].heatmap().shape == (50, 70)
