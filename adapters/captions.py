@@ -209,6 +209,36 @@ def _word(sentence: Sentence, position: int, task: Caption, attends: bool) -> Ta
     )
 
 
+def answer_targets(sentences: Sequence[Sentence], attends: bool) -> list[list[Target]]:
+    """For each row the answer that it says, scored by the log-likelihood of its tokens."""
+    return [[replace(_sentence(s.text, attends), kind="answer")] for s in sentences]
+
+
+def answer_facts(
+    output: Spoken, questions: Sequence[str], owners: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What was asked of each sample and answered: log-likelihoods, also per token.
+
+    Args:
+        output: a row for each answer.
+        questions: one for each sample.
+        owners: the sample that each row belongs to.
+    """
+    made: list[dict[str, Any]] = [{"question": text, "answers": []} for text in questions]
+    for one, owner in zip(facts(output), owners, strict=True):
+        made[owner]["answers"].append(
+            {
+                "answer": one["caption"],
+                "generated": one["generated"],
+                "log_likelihood": one["log_prob"],
+                "per_token": one["log_prob"] / max(1, len(one["tokens"])),
+                "tokens": one["tokens"],
+                "token_log_probs": one["token_log_probs"],
+            }
+        )
+    return made
+
+
 def facts(output: Spoken) -> list[dict[str, Any]]:
     """What was said of each sample: the caption, its words and tokens with log-probabilities."""
     values = output.log_probs.tolist()

@@ -293,7 +293,7 @@ def list_models(
 @listing.command("methods")
 def list_methods() -> None:
     """The methods, and where they come from."""
-    from mmcam.engine import METHODS
+    from mmcam.plan import METHODS
 
     table = Table("method", "what it is", "source", title="Methods")
     for name, row in METHODS.items():
@@ -362,6 +362,12 @@ def notes(text: Mapping[str, Any]) -> Iterator[str]:
     if "caption" in text:
         by = "the model says" if text["generated"] else "explained"
         yield f"{by}: {text['caption']} (log-probability {text['log_prob']:.3f})"
+    for one in text.get("answers", ()):
+        by = "the model answers" if one["generated"] else "forced"
+        yield (
+            f"{by}: {one['answer']} (log-likelihood {one['log_likelihood']:.3f}, "
+            f"{one['per_token']:.3f} a token)"
+        )
     if text.get("top"):
         own = ", ".join(f"{one['answer']} {one['probability']:.3f}" for one in text["top"])
         yield f"the model's own answers: {own}"

@@ -51,6 +51,9 @@ class Inputs:
     `asked` is how many targets a sample has at most, where that is known before the forward.
     `seen` is what the adapter's `encoder` made of just these pixels while a text was generated, so
     that it need not run again. `attend` asks the model to keep its own attention.
+
+    Where a sample has several rows, one for each answer that a model writes, `owners` says whose
+    each row is, and `contrasts` which two rows are explained as one score minus the other.
     """
 
     pixels: Float[Tensor, "batch 3 *space"]
@@ -59,6 +62,8 @@ class Inputs:
     asked: int = 0
     seen: Any = None
     attend: bool = False
+    owners: tuple[int, ...] = ()
+    contrasts: tuple[tuple[int, int], ...] = ()
 
     def row(self, index: int) -> Inputs:
         """One sample of the batch, as a batch of one, cut from any graph."""

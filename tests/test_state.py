@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import mmcam
 from mmcam.capture import untouched
-from mmcam.engine import METHODS
+from mmcam.plan import METHODS
 
 PRODUCTS = ["guided-gradcam", "deconv-gradcam", "guided-scorecam", "deconv-ablationcam"]
 HOOKS = (
