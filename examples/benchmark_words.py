@@ -28,8 +28,9 @@ import argparse
 import copy
 import importlib.util
 import json
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,14 @@ from benchmark_tools import BARE, Run, _min_max, blobs
 from torch import Tensor, nn
 
 import mmcam
+from mmcam import models
 from mmcam.adapters.answerer import Answerer
 from mmcam.adapters.captioner import RecurrentCaptioner
 from mmcam.adapters.networks.cnn import halves, width
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe
 from mmcam.adapters.vocabulary import QuestionWords, Vocabulary
 from mmcam.capture import WAYS, capture
 from mmcam.grids import resize
@@ -61,12 +64,15 @@ SUBJECTS = {
     "mobilenet_v2-words": 2.0,
     "vgg16-answers": 1.4,
     "resnet50-answers": 1.4,
+    "blip_base-words": 2.6,
     "small-words": None,
     "small-answers": None,
 }
 """CNN and task -> the bar that `mmcam.explain` is held to, as a multiple of the bare forward."""
 
 LAYERS = {"vgg16": "features", "resnet50": "layer4", "mobilenet_v2": "features"}
+TOKENS = "vision_model"
+"""The layer of BLIP that is explained: what its decoder attends to."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,18 @@ class Case:
     adapter: Any
     array: np.ndarray
     task: Any
+    layer: str = "cnn"
+
+    @property
+    def count(self) -> int:
+        """How many maps are asked for, the sentence's own aside."""
+        asked: int = self.inputs.asked
+        return asked - isinstance(self.task, mmcam.Caption)
+
+    @property
+    def is_blip(self) -> bool:
+        """Whether it is a transformer, whose maps are made of tokens."""
+        return self.layer == TOKENS
 
     @property
     def inputs(self) -> Inputs:
@@ -98,7 +116,30 @@ class Case:
         """The same question to a copy of the model."""
         adapter = copy.copy(self.adapter)
         adapter.model = copy.deepcopy(adapter.model)
-        return Case(adapter, self.array, self.task)
+        return replace(self, adapter=adapter)
+
+
+def blip() -> Case:
+    """BLIP-base at 224 pixels with random weights, and a caption of eleven words."""
+    from transformers import BertTokenizerFast, BlipImageProcessor, BlipProcessor
+
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS[4:]]
+    words += [f"[unused{n}]" for n in range(30_523 - len(words))] + ["[DEC]"]
+    with tempfile.TemporaryDirectory() as folder:
+        size = {"height": SIDE, "width": SIDE}
+        tokenizer = BertTokenizerFast({word: n for n, word in enumerate(words)})
+        BlipProcessor(BlipImageProcessor(size=size), tokenizer).save_pretrained(folder)
+        text = {"vocab_size": len(words), "bos_token_id": len(words) - 1, "sep_token_id": 3}
+        args = {
+            "processor": folder,
+            "vision_config": {"image_size": SIDE},
+            "text_config": {**text, "eos_token_id": 3, "pad_token_id": 0},
+        }
+        adapter = models.build(Recipe(family="hf", name="blip", args=args, pretrained=False))
+    adapter.layers = (TOKENS,)
+    drawn = np.random.default_rng(0).choice(WORDS[4:], CAPTION - 1, replace=False)
+    return Case(adapter, blobs(1, (SIDE, SIDE))[0], mmcam.Caption(" ".join(drawn)), TOKENS)
 
 
 def build(subject: str) -> Case:
@@ -107,6 +148,8 @@ def build(subject: str) -> Case:
 
     torch.manual_seed(0)
     name, kind = subject.split("-")
+    if name == "blip_base":
+        return blip()
     if name == "small":
         trunk: nn.Module = nn.Sequential(nn.Conv2d(3, 16, 7, 8), nn.ReLU(), nn.Conv2d(16, 32, 3))
         head: nn.Module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -139,20 +182,19 @@ def build(subject: str) -> Case:
 def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
     """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
-    adapter = case.adapter
-    count = CAPTION if isinstance(case.task, mmcam.Caption) else ANSWERS
-    with capture(adapter.model, ["cnn"], copies=count if way == "fan-out" else 1) as (
-        recording,
-        check,
-    ):
+    adapter, layer = case.adapter, case.layer
+    copies = case.count if way == "fan-out" else 1
+    with capture(adapter.model, [layer], copies=copies) as (recording, check):
         output = adapter.forward(inputs)
         check()
         first = recording.block(output, 0, 1)
         targets = [t for t in adapter.targets(first, case.task)[0] if t.kind != "sentence"]
         scores = recording.scores(output, [targets])
-        activation = recording.activation("cnn")
+        activation = adapter.grid(layer, recording.activation(layer), inputs)
         gradients = recording.gradients(scores, way=way, last=True)
-        return torch.cat([grad_cam(activation, gradient["cnn"]) for gradient in gradients])
+        return torch.cat(
+            [grad_cam(activation, adapter.grid(layer, g[layer], inputs)) for g in gradients]
+        )
 
 
 class Forced(nn.Module):
@@ -162,9 +204,17 @@ class Forced(nn.Module):
         super().__init__()
         self.net = case.adapter.model
         rest = case.inputs.rest
-        if isinstance(case.task, mmcam.Caption):
+        self.is_blip = case.is_blip
+        if case.is_blip:
+            (prompt,), (sentence,) = rest["asked"], rest["sentences"]
+            self.given: tuple[Tensor, ...] = (
+                torch.tensor([[*prompt.prefix, *sentence.tokens[:-1]]]),
+            )
+            size: int = self.net.config.text_config.vocab_size
+            self.indices = [k * size + t for k, t in enumerate(sentence.tokens[: case.count])]
+        elif isinstance(case.task, mmcam.Caption):
             tokens = rest["sentences"][0].tokens
-            self.given: tuple[Tensor, ...] = (torch.tensor([tokens]),)
+            self.given = (torch.tensor([tokens]),)
             self.indices = [k * VOCABULARY + token for k, token in enumerate(tokens[:CAPTION])]
         else:
             self.given = (rest["question_0"], rest["question_1"])
@@ -172,7 +222,10 @@ class Forced(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits of every token at every step, or of every answer."""
-        logits: Tensor = self.net(pixels, *self.given)
+        if self.is_blip:
+            logits: Tensor = self.net(pixel_values=pixels, input_ids=self.given[0]).logits
+        else:
+            logits = self.net(pixels, *self.given)
         return logits.flatten(1)
 
 
@@ -281,6 +334,9 @@ TOOLS: dict[str, tuple[Callable[[Case], Run], Callable[[Tensor], Tensor] | None,
 }
 """Tool -> how it is made ready, the form of its maps (None: a baseline), and its package."""
 
+NO_TOKENS = ("captum", "torch-cam", "grad-cam")
+"""Tools that cannot be hooked to what a transformer's encoder gives to its decoder."""
+
 
 def compare(model: str, rounds: int) -> list[Row]:
     """All tools on one captioner."""
@@ -289,7 +345,7 @@ def compare(model: str, rounds: int) -> list[Row]:
     runs: dict[str, Run] = {}
     states: dict[str, str] = {}
     for name, (make, form, package) in TOOLS.items():
-        if importlib.util.find_spec(package) is None:
+        if importlib.util.find_spec(package) is None or (case.is_blip and name in NO_TOKENS):
             continue
         runs[name] = make(case.fresh())
         made = runs[name]()
