@@ -138,9 +138,9 @@ def xgrad_cam(activation: Grid, gradient: Grid) -> Cam:
     return weighted_sum(activation, torch.where(total != 0, weights, 0)).relu()
 
 
-def mean_activation(activation: Grid, gradient: Grid) -> Cam:
-    """The mean over the channels, whatever is asked: what any map has to be better than."""
-    return activation.mean(1).relu()
+def summed_activation(activation: Grid, gradient: Grid) -> Cam:
+    """The sum over the channels, whatever is asked: what any map has to be better than."""
+    return activation.sum(1).relu()
 
 
 def eigen_cam(activation: Grid, gradient: Grid) -> Cam:
@@ -223,8 +223,8 @@ CAMS: dict[str, Method] = {
         source="as in pytorch-grad-cam (GradCAMElementWise)",
     ),
     "activation": Method(
-        compute=mean_activation,
-        summary="baseline: mean activation over the channels; the same for every label",
+        compute=summed_activation,
+        summary="baseline: activations summed over the channels; the same for every label",
         source="a map that knows nothing of the score",
         target=False,
     ),

@@ -107,11 +107,16 @@ FORMULAS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "elementwise": lambda a, g: sum(np.maximum(g[k] * a[k], 0) for k in range(len(a))),
     "layercam": lambda a, g: np.maximum(np.einsum("kn,kn->n", np.maximum(g, 0), a), 0),
     "xgradcam": xgrad,
+    "activation": lambda a, g: np.maximum(a.sum(0), 0),
     "eigencam": lambda a, g: principal(a),
     "eigengradcam": lambda a, g: principal(a * g),
     "cam": lambda a, g: np.einsum("kn,km->m", g, a),
 }
 """Name to formula: `[channel, cell]` activation and gradient of one sample -> `[cell]`."""
+
+
+SCORELESS = ("activation", "eigencam")
+"""Methods that do not look at the score."""
 
 
 def test_every_pure_method_has_its_formula_here() -> None:
@@ -143,7 +148,7 @@ def test_map_scales_with_its_layer(name: str, case: Case, exponent: int) -> None
     """A layer s times as large has gradients 1 / s as large, and the score's share is the same."""
     scale = 2.0**exponent
     scaled = Case(case.activation * scale, case.gradient / scale)
-    growth = scale if name == "eigencam" else 1.0
+    growth = scale if name in SCORELESS else 1.0
     assert_close(compute(name, scaled), compute(name, case) * growth, rtol=1e-7, atol=1e-9)
 
 
@@ -151,7 +156,7 @@ def test_map_scales_with_its_layer(name: str, case: Case, exponent: int) -> None
 @given(case=cases(), exponent=st.integers(-8, 8))
 def test_map_scales_with_the_score(name: str, case: Case, exponent: int) -> None:
     scale = 2.0**exponent
-    growth = 1.0 if name == "eigencam" else scale
+    growth = 1.0 if name in SCORELESS else scale
     scaled = Case(case.activation, case.gradient * scale)
     assert_close(compute(name, scaled), compute(name, case) * growth, rtol=1e-7, atol=1e-9)
 
@@ -189,7 +194,7 @@ def test_dead_channel_changes_nothing(name: str, case: Case) -> None:
 def test_nothing_gives_a_zero_map(name: str, case: Case) -> None:
     still = torch.zeros_like(case.activation)
     assert not compute(name, Case(still, case.gradient)).any()
-    if name != "eigencam":  # the score plays no part in it
+    if name not in SCORELESS:  # the score plays no part in it
         assert not compute(name, Case(case.activation, still)).any()
 
 
