@@ -83,17 +83,26 @@ class Answerer(Classifier):
                     f"{self.name} knows no word of the question '{text}'; ask in the words and "
                     "the language that it was trained on"
                 )
-        inputs = batch_of(samples, self.preprocess, self.model, self.name)
+        inputs = self.pictures(samples)
         stacked = [
             _padded(column).to(inputs.pixels.device)
             for column in zip(*(question.arguments for question in questions), strict=True)
         ]
-        rest: dict[str, Any] = {f"question_{i}": tensor for i, tensor in enumerate(stacked)}
+        rest = dict(inputs.rest)
+        rest |= {f"question_{i}": tensor for i, tensor in enumerate(stacked)}
         rest |= {"questions": texts, "read": questions}
         if self.words is not None:
             rest["words"] = [question.words for question in questions]
         asked = task.top if task.answers is None else len(dict.fromkeys(task.answers))
         return replace(inputs, rest=rest, asked=asked + (task.contrast is not None))
+
+    def pictures(self, samples: Sequence[Sample]) -> Inputs:
+        """The pictures preprocessed and stacked.
+
+        Raises:
+            InputError: a clip, or pictures that cannot be one batch.
+        """
+        return batch_of(samples, self.preprocess, self.model, self.name)
 
     def forward(self, inputs: Inputs) -> Answered:
         """The logits of all answers, with the model's attention if it has one."""

@@ -1,4 +1,4 @@
-"""Classifiers and captioners of transformers, from the hub, a folder, or a configuration."""
+"""Models of transformers from the hub, a folder or a configuration: which adapter runs them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mmcam.adapters.preprocess import Preprocess
 from mmcam.adapters.recipe import Recipe, counted
 from mmcam.adapters.speaker import Speaker
 from mmcam.adapters.transformers_speakers import PROCESSOR, load_speaker
+from mmcam.adapters.transformers_vilt import load_vilt
 from mmcam.adapters.transformers_voices import VOICES
 from mmcam.adapters.weights import State
 from mmcam.errors import ModelError, WeightsError, nearest
@@ -69,17 +70,18 @@ RESAMPLING = {0: "nearest-exact", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamm
 
 def names() -> Sequence[str]:
     """The model types that are known; any hub name or folder of theirs works."""
-    return [*PLACES, *VOICES]
+    return [*PLACES, *VOICES, "vilt"]
 
 
 def load(recipe: Recipe) -> Classifier | Speaker:
     """A model by hub name or folder; untrained, a model type will do (`hf:vit`).
 
-    A captioner that is named by its type needs a processor: `args["processor"]` is its folder.
+    A model with words that is named by its type needs a processor: `args["processor"]` is its
+    folder. Which of a type's models it is, its configuration says (`architectures`).
 
     Raises:
         ModelError: no such model, or one that neither classifies pictures or clips nor says
-            captions; a captioner without its processor.
+            captions or answers; one with words that comes without its processor.
         WeightsError: the weights do not fit.
     """
     config = _config(recipe)
@@ -87,6 +89,8 @@ def load(recipe: Recipe) -> Classifier | Speaker:
         return load_speaker(
             recipe, config, lambda model, state: _renamed(type(model), config, state)
         )
+    if config.model_type == "vilt":
+        return load_vilt(recipe, config, lambda model, state: _renamed(type(model), config, state))
     video = _is_video(config)
     model = _model(recipe, config, video)
     place = PLACES.get(config.model_type)

@@ -60,15 +60,16 @@ class Tokens:
         """The tokens of a text behind the context, and where they lie in it."""
         if not text:
             return [], []
-        before = self._tokenized(self.context)[0]
+        before = self.tokenized(self.context)[0]
         start = len(self.context) + len(self.gap)
-        whole, offsets = self._tokenized(self.context + self.gap + text)
+        whole, offsets = self.tokenized(self.context + self.gap + text)
         if whole[: len(before)] != before:  # the caption's first letters melt with the context
-            return self._tokenized(text)
+            return self.tokenized(text)
         shifted = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[len(before) :]]
         return whole[len(before) :], shifted
 
-    def _tokenized(self, text: str) -> tuple[list[int], Offsets]:
+    def tokenized(self, text: str) -> tuple[list[int], Offsets]:
+        """The tokens of a text by itself, and where they lie in it."""
         fast = self.tokenizer.is_fast
         made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast)
         tokens = list(made["input_ids"])

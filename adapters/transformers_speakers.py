@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
 from mmcam.adapters.transformers_language import Tokens
 from mmcam.adapters.transformers_pictures import PICTURES
 from mmcam.adapters.transformers_prompts import context_of, generation_of
 from mmcam.adapters.transformers_state import gather
 from mmcam.adapters.transformers_text import TransformersSpeaker
-from mmcam.adapters.transformers_voices import VOICES, Voice, leading
+from mmcam.adapters.transformers_voices import BLIP_VQA, VOICES, Voice, leading
 from mmcam.adapters.weights import State
 from mmcam.errors import MissingExtra, ModelError, WeightsError
 
@@ -24,7 +25,7 @@ Rename = Callable[[nn.Module, State], State]
 
 
 def load_speaker(recipe: Recipe, config: Any, rename: Rename) -> TransformersSpeaker:
-    """A model that says captions, with its own processor.
+    """A model that says captions or answers, with its own processor.
 
     Args:
         recipe: which model; `args["processor"]` may name the folder of its processor.
@@ -32,11 +33,12 @@ def load_speaker(recipe: Recipe, config: Any, rename: Rename) -> TransformersSpe
         rename: a checkpoint's weights under the names of today's code.
 
     Raises:
-        ModelError: no processor, or a model that says no captions.
+        ModelError: no processor, or a model that says nothing of pictures.
         WeightsError: the weights do not fit.
     """
-    voice = VOICES[config.model_type]
-    processor = _processor(recipe, config)
+    answers = "BlipForQuestionAnswering" in (config.architectures or ())
+    voice = BLIP_VQA if answers else VOICES[config.model_type]
+    processor = processor_of(recipe, config)
     model = _model(recipe, config)
     weights = recipe.fill(model, lambda state: rename(model, state))
     text: Any = model.get_submodule(voice.text)
@@ -49,7 +51,8 @@ def load_speaker(recipe: Recipe, config: Any, rename: Rename) -> TransformersSpe
     context, gap = context_of(processor, voice, voice.prompt)
     body: Any = model.get_submodule(voice.body)
     is_two = body.config.is_encoder_decoder
-    return TransformersSpeaker(
+    speaker = BlipAnswerer if answers else TransformersSpeaker
+    return speaker(
         name=recipe.title,
         model=model,
         language=Tokens(
@@ -65,6 +68,7 @@ def load_speaker(recipe: Recipe, config: Any, rename: Rename) -> TransformersSpe
         batch=8 if voice.pictures == "plain" else 1,
         weights=weights,
         attends=voice.attends,
+        words=_words(model, voice),
         voice=voice,
         pictures=PICTURES[voice.pictures](processor=processor.image_processor, config=config),
         processor=processor,
@@ -73,15 +77,26 @@ def load_speaker(recipe: Recipe, config: Any, rename: Rename) -> TransformersSpe
 
 
 def _model(recipe: Recipe, config: Any) -> nn.Module:
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText, BlipForQuestionAnswering
 
     kind = AutoModelForImageTextToText._model_mapping[type(config)]
     named = config.architectures or [kind.__name__]
-    if kind.__name__ not in named:
+    if BlipForQuestionAnswering.__name__ in named:
+        kind = BlipForQuestionAnswering
+    elif kind.__name__ not in named:
         raise ModelError(
             f"'{recipe.name}' is a {named[0]}, which says no captions; choose a checkpoint of "
             f"{kind.__name__}"
         )
+    return made_of(recipe, kind, config)
+
+
+def made_of(recipe: Recipe, kind: Any, config: Any) -> nn.Module:
+    """A model of a class of transformers, with its own weights if those are wanted.
+
+    Raises:
+        WeightsError: there are not all that it needs.
+    """
     if not recipe.downloads:
         made: nn.Module = kind(config)
         return made
@@ -91,7 +106,7 @@ def _model(recipe: Recipe, config: Any) -> nn.Module:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise WeightsError(
             f"'{recipe.name}' holds no weights for {', '.join(missing[:3])}{more}, so it was not "
-            "trained to say captions; choose a checkpoint that was"
+            "trained to say captions or answers; choose a checkpoint that was"
         )
     trained: nn.Module = model
     return trained
@@ -107,7 +122,7 @@ class Pair:
         self.tokenizer = tokenizer
 
 
-def _processor(recipe: Recipe, config: Any) -> Any:
+def processor_of(recipe: Recipe, config: Any) -> Any:
     """The model's own processor.
 
     Raises:
@@ -160,6 +175,18 @@ def _ends(model: nn.Module, voice: Voice, config: Any, tokenizer: Any) -> tuple[
         f"the configuration of this {config.model_type} names no token that ends a caption; set "
         "eos_token_id in its generation_config.json"
     )
+
+
+def _words(model: nn.Module, voice: Voice) -> str | None:
+    """The layer that embeds the words of a question, where there is one alone."""
+    if voice.question is None or not voice.reads_once:
+        return None
+    table: Any = model
+    table = table.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is table)
+    body: Any = model.get_submodule(voice.body)
+    # What reads the prompt comes first; what says the answer may use the same table.
+    return f"{name}#0" if body.config.is_encoder_decoder else name
 
 
 def _positions(model: nn.Module, voice: Voice) -> int | None:

@@ -41,6 +41,10 @@ class Voice(NamedTuple):
     of a text by itself."""
     takes_prompt: bool = True
     attends: bool = True
+    question: str | None = None
+    """A question as the model is asked it, with {} for its text; None: it takes none."""
+    reads_once: bool = True
+    """Whether the words of a prompt come in by one embedding alone."""
 
 
 LLAVA = Voice(
@@ -54,6 +58,7 @@ LLAVA = Voice(
     prompt=ASK,
     chat="USER: {image}\n{prompt} ASSISTANT:",
     gap=" ",
+    question="{}",
 )
 QWEN = Voice(
     feed="among",
@@ -64,6 +69,7 @@ QWEN = Voice(
     prompt=ASK,
     chat="<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{prompt}<|im_end|>\n"
     "<|im_start|>assistant\n",
+    question="{}",
 )
 IDEFICS = Voice(
     feed="among",
@@ -74,6 +80,7 @@ IDEFICS = Voice(
     prompt=ASK,
     chat="<|im_start|>User:{image}{prompt}<end_of_utterance>\nAssistant:",
     gap=" ",
+    question="{}",
 )
 QUERIES = Voice(
     feed="among",
@@ -83,6 +90,7 @@ QUERIES = Voice(
     prefix=1,
     body="language_model",
     attends=False,  # its text attends to queries, which have no place in the picture
+    question="Question: {} Answer:",
 )
 
 VOICES: dict[str, Voice] = {
@@ -109,9 +117,14 @@ VOICES: dict[str, Voice] = {
         text="git.encoder",
         prefix=1,
         lead=1,
+        question="{}",
     ),
     "blip-2": QUERIES,
-    "instructblip": QUERIES._replace(prompt="A short image description."),
+    "instructblip": QUERIES._replace(
+        prompt="A short image description.",
+        question="Question: {} Short answer:",
+        reads_once=False,  # its queries read it too
+    ),
     "llava": LLAVA,
     "llava_next": LLAVA._replace(pictures="anyres"),
     "qwen2_vl": QWEN,
@@ -124,6 +137,7 @@ VOICES: dict[str, Voice] = {
         prompt="caption en",
         chat="{image}{prompt}",
         gap=None,
+        question="answer en {}",
     ),
     "idefics3": IDEFICS,
     "smolvlm": IDEFICS,
@@ -135,9 +149,13 @@ VOICES: dict[str, Voice] = {
         prefix=None,
         lead=1,
         prompt="<CAPTION>",
+        question="{}",
     ),
 }
 """Model type -> how it speaks."""
+
+BLIP_VQA = VOICES["blip"]._replace(question="{}")
+"""BLIP's answers: its decoder attends to the question, which has attended to the picture."""
 
 LEADING = {
     "vit": 1,

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import mmcam
+from mmcam.adapters.answerer import Answerer
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.models import load
@@ -60,4 +61,29 @@ def test_published_captioners_speak_of_a_cat_and_a_dog(name: str, assets: Path) 
     for word in ("dog", "cat"):
         assert forced[word].heatmap().shape == picture.shape[:2]
         assert forced[word].target.log_prob is not None
+    assert not np.allclose(forced["dog"].heatmap(), forced["cat"].heatmap(), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf:dandelin/vilt-b32-finetuned-vqa",
+        "hf:Salesforce/blip-vqa-base",
+        "hf:microsoft/git-base-textvqa",
+    ],
+)
+def test_published_models_of_answers_see_a_cat_and_a_dog(name: str, assets: Path) -> None:
+    """On the Grad-CAM authors' own picture; the cat's box was measured on it."""
+    picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
+    adapter = load(name)
+    assert isinstance(adapter, (Answerer, TransformersSpeaker))
+    question = "What animals are in the picture?"
+    own = mmcam.explain(adapter, picture, mmcam.Answers(question))
+    assert own[0].label
+    task = mmcam.Answers(question, ["cat", "dog", "airplane"], contrast=("cat", "dog"))
+    forced = mmcam.explain(adapter, picture, task)
+    assert forced["airplane"].score < max(forced["cat"].score, forced["dog"].score)
+    assert [text for text, _ in forced["cat"].words] == [*question[:-1].split(), "?"]
+    for explanation in forced:
+        assert explanation.heatmap().shape == picture.shape[:2]
     assert not np.allclose(forced["dog"].heatmap(), forced["cat"].heatmap(), equal_nan=True)

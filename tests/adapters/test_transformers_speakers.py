@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_speakers
 import torch
-from tiny_speakers import case_of, folder
+from tiny_speakers import BLIP_VQA, case_of, folder
+from tiny_speakers_models import EYES, TEXT
 
 from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
 from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models import build, load
@@ -21,11 +22,7 @@ def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
     with pytest.raises(ModelError, match=r"hf:blip has no words by itself.*\"processor\": DIR"):
         load("hf:blip", weights="random")
     saved = folder(case_of("blip"))
-    parts = {
-        "text_config": {**tiny_speakers.TEXT, "encoder_hidden_size": 16, "vocab_size": 60},
-        "vision_config": tiny_speakers.EYES,
-        "processor": str(saved),
-    }
+    parts = {**_blip(), "processor": str(saved)}
     adapter = build(Recipe(family="hf", name="blip", args=parts, pretrained=False))
     assert isinstance(adapter, TransformersSpeaker)
     assert adapter.weights is None
@@ -72,3 +69,28 @@ def test_a_model_without_its_processor_is_refused(tmp_path: Path) -> None:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelError, match=r"without the processor of a blip.*save_pretrained"):
         load(f"hf:{tmp_path}")
+
+
+def test_the_architecture_says_whether_a_blip_answers(tmp_path: Path) -> None:
+    """Also one without weights; captions and answers are two models of one type."""
+    args = {"processor": str(folder(BLIP_VQA)), **_blip()}
+    captioner = build(Recipe(family="hf", name="blip", args=args, pretrained=False))
+    args["architectures"] = ["BlipForQuestionAnswering"]
+    answerer = build(Recipe(family="hf", name="blip", args=args, pretrained=False))
+    assert isinstance(answerer, BlipAnswerer)
+    assert not isinstance(captioner, BlipAnswerer)
+    assert isinstance(load(f"hf:{folder(BLIP_VQA)}"), BlipAnswerer)
+    for file in folder(BLIP_VQA).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architectures"] = ["BlipForImageTextRetrieval"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="is a BlipForImageTextRetrieval, which says no captions"):
+        load(f"hf:{tmp_path}")
+
+
+def _blip() -> dict[str, object]:
+    return {
+        "text_config": {**TEXT, "encoder_hidden_size": 16, "vocab_size": 60},
+        "vision_config": EYES,
+    }

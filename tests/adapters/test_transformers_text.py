@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,12 +11,24 @@ import numpy as np
 import pytest
 import torch
 from test_state import assert_as_found, snapshot
-from tiny_speakers import GIVEN, SPEAKERS, Tiny, case_of, folder, picture, ready, speaker, usual
+from tiny_speakers import (
+    GIVEN,
+    SPEAKERS,
+    Tiny,
+    Wide,
+    case_of,
+    doubled,
+    folder,
+    picture,
+    ready,
+    speaker,
+    usual,
+)
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 import mmcam
-from mmcam.adapters.transformers_text import TransformersSpeaker, generation_of
+from mmcam.adapters.transformers_prompts import generation_of
+from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.adapters.transformers_voices import VOICES
 from mmcam.capture import capture, tapped
 from mmcam.engine import Plan, explain_samples
@@ -89,25 +100,6 @@ def test_scores_are_those_of_generate(case: Tiny) -> None:
     expected = logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
     torch.testing.assert_close(spoken.log_probs[0], expected, rtol=1e-4, atol=1e-4)
     assert ending.text(spoken, inputs)[0]["ended"]
-
-
-class Wide(TorchFunctionMode):
-    """Single precision, which some norms insist on, is double precision inside."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        def wide(value: Any) -> Any:
-            return torch.float64 if value is torch.float32 else value
-
-        if function is Tensor.float:
-            function = Tensor.double
-        kwargs = {key: wide(value) for key, value in (kwargs or {}).items()}
-        return function(*map(wide, args), **kwargs)
-
-
-def doubled(adapter: TransformersSpeaker) -> TransformersSpeaker:
-    return replace(adapter, model=copy.deepcopy(adapter.model).double())
 
 
 @every

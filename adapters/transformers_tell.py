@@ -1,0 +1,300 @@
+"""Texts put into the mouth of transformers' generative models of pictures (teacher forcing)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmcam.adapters.captions import PAD, Sentence, Spoken
+from mmcam.adapters.speaker import Speaker, replaying
+from mmcam.adapters.transformers_language import Tokens
+from mmcam.adapters.transformers_pictures import Plain
+from mmcam.adapters.transformers_prompts import Prompt, Script, generation_of
+from mmcam.adapters.transformers_state import (
+    Hollow,
+    behind,
+    fresh,
+    left_as_found,
+    lifted,
+    noted,
+    standing_in,
+)
+from mmcam.adapters.transformers_voices import Voice
+from mmcam.errors import LabelError, LayerError
+from mmcam.types import Inputs
+
+
+@dataclass(kw_only=True)
+class Teller(Speaker):
+    """What a model of transformers makes of a given text; `voice` says what its type is like."""
+
+    language: Tokens
+    voice: Voice
+    pictures: Plain
+    processor: Any
+    positions: int | None = None
+    """The longest text that the model can read and say."""
+
+    @property
+    def is_two(self) -> bool:
+        """Whether one part reads the prompt, or the picture, and another one says the caption."""
+        body: Any = self.model.get_submodule(self.voice.body)
+        return bool(body.config.is_encoder_decoder)
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config
+
+    @property
+    def _generation(self) -> Any:
+        return generation_of(self.model, self.voice)
+
+    def _given(self, inputs: Inputs) -> dict[str, Any]:
+        """The model's arguments for the pictures, and what it is told to look for in them.
+
+        Raises:
+            LabelError: that is too long.
+        """
+        made = self.pictures.given(inputs)
+        reader = getattr(self.processor, "qformer_tokenizer", None)
+        if reader is not None:
+            words = reader(inputs.rest["prompts"], padding=True, return_tensors="pt")
+            length = words["input_ids"].shape[1]
+            most = self._config.qformer_config.max_position_embeddings
+            if length > most:
+                raise LabelError(
+                    f"a prompt has {length} tokens, and the queries of {self.name} read {most}; "
+                    "give a shorter one"
+                )
+            for key in ("input_ids", "attention_mask"):
+                made[f"qformer_{key}"] = words[key].to(inputs.pixels.device)
+        return made
+
+    @property
+    def _encoder(self) -> nn.Module:
+        return self.model.get_submodule(self.voice.encoder)
+
+    def look(self, inputs: Inputs) -> Any:
+        """What the encoder makes of the pictures, with nothing said."""
+        with left_as_found(self.model), noted(self._encoder) as outputs, torch.no_grad():
+            if self.voice.feed == "among":
+                self._features(inputs)
+            else:
+                self._encoder(**self._given(inputs))
+        return outputs[0]
+
+    def _check_length(self, length: int, what: str) -> None:
+        """That a text fits the model.
+
+        Raises:
+            LabelError: it does not.
+        """
+        if self.positions is not None and length > self.positions:
+            raise LabelError(
+                f"{what} has {length} tokens with all that goes with it, and {self.name} has "
+                f"positions for {self.positions}; give a shorter one"
+            )
+
+    def _kinds(self, ids: Tensor, lengths: Tensor) -> dict[str, Any]:
+        """Which of the tokens are of another kind, where a model type asks: the picture's
+        (Qwen), or those behind the prompt (PaliGemma), which ends at `lengths`.
+        """
+        if self.voice.pictures == "packed":
+            return {"mm_token_type_ids": self._marks(ids, lengths).int()}
+        if self._config.model_type == "paligemma":
+            places = torch.arange(ids.shape[1], device=ids.device)
+            return {"token_type_ids": (places >= lengths[:, None]).long()}
+        return {}
+
+    def forward(self, inputs: Inputs) -> Spoken:
+        """The captions of `prepare` put into the model's mouth (teacher forcing)."""
+        # Some models write into what their encoder gives them.
+        return super().forward(replace(inputs, seen=fresh(inputs.seen)))
+
+    def tell(self, inputs: Inputs, sentences: Sequence[Sentence]) -> Spoken:
+        """The logits of these captions, and where the model looked, if that is asked for.
+
+        Raises:
+            LabelError: a caption with its prompt is longer than the model's texts may be.
+        """
+        tell = {"across": self._across, "before": self._before, "among": self._among_text}
+        with ExitStack() as stack:
+            stack.enter_context(left_as_found(self.model))
+            stack.enter_context(behind(self.model))
+            if self.voice.pictures == "packed":
+                stack.enter_context(lifted(self._encoder))
+            if self.voice.tower is not None and inputs.seen is not None:
+                tower = self.model.get_submodule(self.voice.tower)
+                stack.enter_context(replaying(tower, Hollow()))
+            logits, attention = tell[self.voice.feed](inputs, sentences)
+        return Spoken(logits, sentences, (), attention)
+
+    def _script(self, inputs: Inputs, sentences: Sequence[Sentence], rows: int) -> Script:
+        """The text of each row: prompts and captions go round until there are enough of them."""
+        prompts: list[Prompt] = inputs.rest["asked"]
+        prefixes = [prompt.prefix for prompt in prompts] * (rows // len(prompts))
+        said = list(sentences) * (rows // len(sentences))
+        texts = [(*p, *s.tokens[:-1]) for p, s in zip(prefixes, said, strict=True)]
+        longest = max(map(len, texts))
+        self._check_length(longest, f'"{max(said, key=lambda s: len(s.tokens)).text}"')
+        ids = torch.tensor([(*text, *[PAD] * (longest - len(text))) for text in texts])
+        starts = [len(prefix) - 1 for prefix in prefixes]
+        steps = max(len(sentence.tokens) for sentence in said)
+        return Script(ids.to(inputs.pixels.device), starts, steps)
+
+    def _across(
+        self, inputs: Inputs, sentences: Sequence[Sentence]
+    ) -> tuple[Tensor, Tensor | None]:
+        """A decoder that attends to the encoder's output."""
+        hidden = self._encoder(**self._given(inputs))[0]
+        rows = max(len(hidden), len(sentences))
+        hidden = hidden.repeat(rows // len(hidden), 1, 1)
+        script = self._script(inputs, sentences, rows)
+        options = {"use_cache": False, "output_attentions": inputs.attend}
+        model: Any = self.model
+        if self.is_two:
+            output = model(encoder_outputs=(hidden,), decoder_input_ids=script.ids, **options)
+        else:
+            output = model.text_decoder(
+                input_ids=script.ids, encoder_hidden_states=hidden, **options
+            )
+        attention = None
+        if inputs.attend:
+            attention = self._looked(output.cross_attentions, script, inputs)
+        return script.said(output.logits), attention
+
+    def _before(
+        self, inputs: Inputs, sentences: Sequence[Sentence]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The picture's tokens before the text."""
+        seen = self._encoder(**self._given(inputs))
+        rows = max(len(seen[0]), len(sentences))
+        script = self._script(inputs, sentences, rows)
+        with standing_in(self.model, self.voice.encoder, seen):
+            output = self.model(
+                input_ids=script.ids,
+                **self._given(inputs),
+                use_cache=False,
+                logits_to_keep=script.kept,
+                output_attentions=inputs.attend,
+            )
+        attention = None
+        if inputs.attend:
+            patches = seen[0].shape[1]
+            places = torch.arange(patches, device=script.ids.device).repeat(rows, 1)
+            attention = self._looked(output.attentions, script, inputs, places)
+        return script.said(output.logits), attention
+
+    def _among_text(
+        self, inputs: Inputs, sentences: Sequence[Sentence]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The picture's tokens on their places in the prompt."""
+        model: Any = self.model
+        seen = self._features(inputs)
+        rows = max(len(seen), len(sentences))
+        seen = seen * (rows // len(seen))
+        script = self._script(inputs, sentences, rows)
+        prompts: list[Prompt] = inputs.rest["asked"]
+        options: dict[str, Any] = {"use_cache": False, "output_attentions": inputs.attend}
+        if self.is_two:
+            sources = [prompt.source for prompt in prompts] * (rows // len(prompts))
+            longest = max(map(len, sources))
+            ids = script.ids.new_tensor([(*s, *[PAD] * (longest - len(s))) for s in sources])
+            lengths = ids.new_tensor([len(source) for source in sources])
+            places = torch.arange(longest, device=ids.device)
+            options["attention_mask"] = (places < lengths[:, None]).long()
+            options["decoder_input_ids"] = script.ids
+        else:
+            ids = script.ids
+            lengths = ids.new_tensor(script.starts) + 1
+            options |= self._ordered(ids, lengths, inputs)
+        marks = self._marks(ids, lengths)
+        spots = marks.nonzero()[:, 1].view(rows, -1)
+        body: Any = model.get_submodule(self.voice.body)
+        if "logits_to_keep" in inspect.signature(body.forward).parameters:
+            options["logits_to_keep"] = script.kept
+        output = body(inputs_embeds=self._embedded(ids, marks, seen), **options)
+        attention = None
+        if inputs.attend and self.voice.attends:
+            looked = output.cross_attentions if self.is_two else output.attentions
+            attention = self._looked(looked, script, inputs, spots)
+        return script.said(output.logits), attention
+
+    def _features(self, inputs: Inputs) -> list[Tensor]:
+        """For each picture, or each copy of it, the tokens `[token, channel]` among the text."""
+        model: Any = self.model
+        given = self._given(inputs)
+        if self.voice.pictures != "packed":
+            return list(model.get_image_features(**given).pooler_output)
+        # The model itself does not take more pictures back than it gave.
+        grids = given["image_grid_thw"]
+        seen = self._encoder(given["pixel_values"], grid_thw=grids).pooler_output
+        each = int(grids[0].prod()) // model.model.visual.spatial_merge_size**2
+        return list(seen.view(-1, each, seen.shape[1]))
+
+    def _marks(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Which tokens stand for the picture; what a model says behind its prompt never does."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        marks: Tensor = ids == self._config.image_token_id
+        return marks & (places < lengths[:, None])
+
+    def _embedded(self, ids: Tensor, marks: Tensor, seen: Sequence[Tensor]) -> Tensor:
+        """The embedded tokens `[row, place, channel]`, with the picture's on their places."""
+        model: Any = self.model
+        words = model.get_input_embeddings()(ids.masked_fill(marks, 0))
+        features = torch.cat(list(seen)).to(words)
+        spots = marks.flatten().nonzero()[:, 0]
+        embedded: Tensor = words.flatten(0, 1).index_copy(0, spots, features)
+        return embedded.view_as(words)
+
+    def _ordered(self, ids: Tensor, lengths: Tensor, inputs: Inputs) -> dict[str, Any]:
+        """Kinds and positions of tokens, where the model wants them said."""
+        kinds = self._kinds(ids, lengths)
+        if self.voice.pictures != "packed":
+            return kinds
+        model: Any = self.model
+        grids = inputs.rest["image_grid_thw"]
+        positions, _ = model.model.get_rope_index(
+            ids, image_grid_thw=grids.repeat(len(ids) // len(grids), 1), **kinds
+        )
+        return {"position_ids": positions}
+
+    def _looked(
+        self,
+        attentions: Sequence[Tensor],
+        script: Script,
+        inputs: Inputs,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Where each token was said from, `[row, step, *grid]`: mean over layers and heads."""
+        mean = torch.stack([layer.detach().mean(1) for layer in attentions]).mean(0)
+        said = script.said(mean)
+        if places is not None:
+            said = said.gather(2, places[:, None].expand(-1, said.shape[1], -1))
+        tokens = said.flatten(0, 1)[..., None]
+        grid = self.pictures.placed(tokens, inputs, self.voice.lead)
+        looked: Tensor = grid.unflatten(0, said.shape[:2])
+        return looked
+
+    def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
+        """A layer of the part that sees as a grid over the input.
+
+        Raises:
+            LayerError: it has none, or is a layer of another part.
+        """
+        stem = layer.partition("#")[0]
+        if not any(stem == part or stem.startswith(f"{part}.") for part in self.voice.image):
+            raise LayerError(
+                f"layer '{layer}' is not in the part of {self.name} that sees the picture "
+                f"({', '.join(self.voice.image)}); explain a layer of it"
+            )
+        try:
+            return self.pictures.folded(layer, tensor, inputs, self.voice.prefix)
+        except LayerError as error:
+            raise LayerError(f"layer '{layer}': {error}") from error

@@ -1,0 +1,433 @@
+"""Answers told by transformers' generative models: scores, gradients, rows, words, refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_state import assert_as_found, snapshot
+from tiny_speakers import (
+    BLIP_VQA,
+    SPEAKERS,
+    Tiny,
+    Wide,
+    case_of,
+    doubled,
+    folder,
+    picture,
+    ready,
+    speaker,
+    usual,
+)
+from torch import Tensor
+
+import mmcam
+from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
+from mmcam.adapters.transformers_text import TransformersSpeaker
+from mmcam.batch import contrasted
+from mmcam.capture import capture, tapped
+from mmcam.engine import Plan, explain_samples
+from mmcam.errors import LabelError
+from mmcam.explanation import Explanation
+from mmcam.tasks import Answers, Caption
+from mmcam.types import Sample
+
+QUESTION = "what does the dog describe ?"
+ANSWERS = ("red", "red ball", "a brown dog on the grass")
+ASKED = [case for case in SPEAKERS if case.name not in ("blip", "vit-gpt2", "swin-gpt2")]
+ASKED.append(BLIP_VQA)
+every = pytest.mark.parametrize("case", ASKED, ids=str)
+plain = pytest.mark.parametrize("case", [case for case in ASKED if not case.one_by_one], ids=str)
+
+
+def case_for(name: str) -> Tiny:
+    return BLIP_VQA if name == BLIP_VQA.name else case_of(name)
+
+
+def explained(
+    adapter: Any, samples: list[Sample], task: Any, method: str = "gradcam", **options: Any
+) -> list[list[Explanation]]:
+    plan = Plan.of([method], False)
+    return [
+        found.explanations for found in explain_samples(adapter, samples, task, plan, **options)
+    ]
+
+
+@torch.no_grad()
+def told(adapter: TransformersSpeaker, sample: Sample, tokens: tuple[int, ...]) -> Tensor:
+    """Log-probabilities of an answer's tokens by the model's own forward, nothing of ours."""
+    model: Any = adapter.model
+    given = usual(adapter, sample, QUESTION)
+    answer = torch.tensor([tokens])
+    kind = model.config.model_type
+    if kind == "blip":
+        start = torch.tensor([[model.decoder_start_token_id]])
+        seen = model.vision_model(given["pixel_values"]).last_hidden_state
+        question = model.text_encoder(
+            given["input_ids"], given["attention_mask"], encoder_hidden_states=seen
+        ).last_hidden_state
+        logits = model.text_decoder(
+            torch.cat([start, answer[:, :-1]], 1), encoder_hidden_states=question
+        ).logits
+    elif adapter.is_two:
+        body = model.get_submodule(adapter.voice.body)
+        settings = body.generation_config
+        starts = [settings.decoder_start_token_id, settings.forced_bos_token_id]
+        first = torch.tensor([[token for token in starts if token is not None]])
+        output = model(**given, decoder_input_ids=torch.cat([first, answer[:, :-1]], 1))
+        logits = output.logits[:, first.shape[1] - 1 :]
+    else:
+        ids = torch.cat([given.pop("input_ids"), answer], 1)
+        given.pop("attention_mask", None)
+        for key in ("token_type_ids", "mm_token_type_ids"):
+            if key in given:
+                more = torch.full_like(answer, int(key == "token_type_ids"))
+                given[key] = torch.cat([given[key], more], 1)
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), **given)
+        logits = output.logits[:, -1 - len(tokens) : -1]
+    return logits[0].log_softmax(1).gather(1, answer[0][:, None])[:, 0]
+
+
+@every
+def test_forced_answers_have_the_models_own_log_likelihood(case: Tiny) -> None:
+    """Also one that is the beginning of another; its end is a token too."""
+    adapter, sample = speaker(case), picture(case.size)
+    inputs = ready(adapter, sample, Answers(QUESTION, ANSWERS))
+    assert inputs.owners == (0, 0, 0)
+    with torch.no_grad():
+        spoken = adapter.forward(inputs)
+    for row, (text, sentence) in enumerate(zip(ANSWERS, spoken.sentences, strict=True)):
+        assert adapter.language.tokenizer.decode(sentence.tokens[:-1]).strip() == text
+        assert sentence.tokens[-1] == adapter.language.ends[0]
+        steps = len(sentence.tokens)
+        expected = told(adapter, sample, sentence.tokens)
+        torch.testing.assert_close(spoken.log_probs[row, :steps], expected, rtol=1e-4, atol=1e-4)
+        assert not spoken.log_probs[row, steps:].any()
+    maps = mmcam.explain(adapter, sample, Answers(QUESTION, ANSWERS, contrast=("red", "dog")))
+    assert [e.target.kind for e in maps] == ["answer"] * 4 + ["contrast"]
+    scores = dict(zip([e.label for e in maps], [e.score for e in maps], strict=True))
+    assert scores["red rather than dog"] == pytest.approx(scores["red"] - scores["dog"], abs=1e-4)
+    assert maps.text is not None
+    assert maps.text["question"] == QUESTION
+    first, *_, last = maps.text["answers"]
+    assert (first["answer"], last["answer"]) == ("red", "dog")
+    assert first["per_token"] == pytest.approx(scores["red"] / len(first["tokens"]), abs=1e-4)
+    assert maps["red"].probability == pytest.approx(math.exp(scores["red"]), rel=1e-3)
+
+
+@every
+def test_the_models_own_answers_are_those_of_generate(case: Tiny) -> None:
+    adapter, sample = speaker(case), picture(case.size)
+    model: Any = adapter.model
+    for count in (1, 3):
+        inputs = ready(adapter, sample, Answers(QUESTION, top=count))
+        with torch.no_grad():
+            made = model.generate(
+                **usual(adapter, sample, QUESTION),
+                num_beams=count,
+                num_return_sequences=count,
+                max_new_tokens=21,
+                do_sample=False,
+            )
+        prefix = list(inputs.rest["asked"][0].prefix)
+        rows = [row.tolist() for row in made]
+        rows = [row[len(prefix) :] if row[: len(prefix)] == prefix else row for row in rows]
+        tokenizer = adapter.language.tokenizer
+        texts = [tokenizer.decode(row[:20], skip_special_tokens=True).strip() for row in rows]
+        sentences = inputs.rest["sentences"]
+        assert [sentence.text for sentence in sentences] == list(dict.fromkeys(texts))
+        assert all(sentence.generated for sentence in sentences)
+
+
+@contextmanager
+def pushed(adapter: Any, layer: str, change: Any) -> Iterator[None]:
+    with Wide(), torch.no_grad(), tapped(adapter.model, [layer], lambda _, x: change(x)):
+        yield
+
+
+@every
+def test_gradients_are_those_of_finite_differences(case: Tiny) -> None:
+    """Of each answer and of a contrast, at what the encoder made of the picture."""
+    adapter = doubled(speaker(case))
+    task = Answers(QUESTION, ANSWERS[:2], contrast=("a dog", "red ball"))
+    with Wide():
+        inputs = ready(adapter, picture(case.size), task)
+    rows, layer = 3, adapter.layers[0]
+    assert inputs.contrasts == ((2, 1),)
+    with Wide(), capture(adapter.model, [layer]) as (recording, check):
+        output = adapter.forward(inputs)
+        check()
+        scores = recording.scores(output, adapter.targets(output, task))
+        (gradient,) = (step[layer] for step in recording.gradients(scores))
+    slopes = contrasted(gradient.flatten(0, 1).reshape(rows, -1), inputs.contrasts)
+    direction = torch.randn(slopes.shape[1], dtype=torch.float64)
+    everywhere = direction.repeat(rows).view_as(gradient)
+
+    def scored(step: float) -> Tensor:
+        with pushed(adapter, layer, lambda x: x + step * everywhere):
+            spoken = adapter.forward(inputs)
+        return contrasted(spoken.log_probs.sum(1), inputs.contrasts)
+
+    expected = (scored(1e-6) - scored(-1e-6)) / 2e-6
+    assert expected.abs().min() > 1e-6
+    torch.testing.assert_close(slopes @ direction, expected, rtol=1e-4, atol=1e-6)
+
+
+@every
+def test_the_words_of_a_question_have_their_part(case: Tiny) -> None:
+    """Gradient times input of a word: the slope of the score as its embedding is made longer."""
+    adapter = doubled(speaker(case))
+    task = Answers(QUESTION, ["red ball"])
+    sample = picture(case.size)
+    with Wide():
+        ((explanation,),) = explained(adapter, [sample], task)
+        inputs = ready(adapter, sample, task)
+    if case.name == "instructblip":  # its queries read the question by another embedding
+        assert adapter.words is None
+        assert explanation.words == ()
+        return
+    layer = adapter.words
+    assert layer is not None
+    assert [text for text, _ in explanation.words] == QUESTION.split()
+    (words,), (prompt,) = inputs.rest["words"], inputs.rest["asked"]
+    tokens = prompt.source or prompt.prefix
+    for word, (text, part) in zip(words, explanation.words, strict=True):
+        spelled = adapter.language.tokenizer.decode(tokens[word.start : word.stop])
+        assert spelled.strip() in (text, "[UNK]")
+
+        def longer(x: Tensor, step: float, place: slice = slice(word.start, word.stop)) -> Tensor:
+            x = x.clone()
+            x[:, place] *= 1 + step
+            return x
+
+        scores = []
+        for step in (1e-6, -1e-6):
+            with pushed(adapter, layer, lambda x, step=step: longer(x, step)):
+                scores.append(float(adapter.forward(inputs).log_probs.sum()))
+        assert part == pytest.approx((scores[0] - scores[1]) / 2e-6, rel=1e-3, abs=1e-6)
+    assert any(abs(part) > 1e-4 for _, part in explanation.words)
+
+
+@plain
+def test_answers_of_a_batch_are_those_one_by_one(case: Tiny) -> None:
+    """Questions of different length, answers of different length, contrasts, words."""
+    adapter = speaker(case)
+    questions = (QUESTION, "the dog ?", "what does the red ball describe in the snow ?")
+    samples = [replace(picture(case.size, i), text=q) for i, q in enumerate(questions)]
+    for task in (Answers(answers=ANSWERS, contrast=("red", "two cats")), Answers(top=2)):
+        together = explained(adapter, samples, task, "gradcam-signed")
+        for sample, found in zip(samples, together, strict=True):
+            (alone,) = explained(adapter, [sample], task, "gradcam-signed")
+            assert [e.label for e in found] == [e.label for e in alone]
+            for one, two in zip(found, alone, strict=True):
+                assert one.score == pytest.approx(two.score, abs=1e-3)
+                torch.testing.assert_close(one.cam, two.cam, rtol=1e-3, atol=1e-4)
+                assert [text for text, _ in one.words] == [text for text, _ in two.words]
+                parts = [[part for _, part in e.words] for e in (one, two)]
+                assert parts[0] == pytest.approx(parts[1], rel=1e-3, abs=1e-3)
+            if task.contrast:
+                red, cats, contrast = found[0].cam, found[3].cam, found[4].cam
+                torch.testing.assert_close(contrast, red - cats, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "qwen2_5_vl", "idefics3"])
+def test_answers_to_pictures_in_parts_are_those_one_by_one(name: str) -> None:
+    case = case_of(name)
+    adapter = speaker(case)
+    samples = [replace(picture(case.size, i), text=QUESTION[i * 5 :]) for i in range(2)]
+    together = explained(adapter, samples, Answers(answers=ANSWERS))
+    for sample, found in zip(samples, together, strict=True):
+        for answer, one in zip(ANSWERS, found, strict=True):
+            ((alone,),) = explained(adapter, [sample], Answers(answers=[answer]))
+            assert one.score == pytest.approx(alone.score, abs=1e-3)
+            torch.testing.assert_close(one.cam, alone.cam, rtol=1e-3, atol=1e-4)
+
+
+@every
+def test_the_encoder_runs_once_for_all_answers(case: Tiny) -> None:
+    adapter, runs = speaker(case), [0]
+
+    def count(*call: Any) -> None:
+        runs[0] += 1
+
+    hook = adapter.model.get_submodule(case.layer).register_forward_hook(count)
+    pictures = [picture(case.size, seed) for seed in range(2)]
+    try:
+        for task in (Answers(QUESTION, ANSWERS, contrast=("red", "dog")), Answers(QUESTION, top=3)):
+            for samples in (pictures[:1], pictures):
+                runs[0] = 0
+                explained(adapter, samples, task)
+                assert runs[0] == len(samples)
+    finally:
+        hook.remove()
+
+
+@every
+def test_the_model_is_left_as_found(case: Tiny) -> None:
+    adapter, sample = speaker(case), picture(case.size)
+    adapter.model.train()
+    before = snapshot(adapter.model)
+    random = torch.get_rng_state()
+    try:
+        tasks = (Answers(QUESTION, ["red", "dog"], contrast=("red", "dog")), Answers(QUESTION))
+        for task in tasks:
+            for method in ("gradcam", "attention") if adapter.attends else ("gradcam",):
+                explained(adapter, [sample], task, method)
+                assert_as_found(adapter.model, before)
+        with pytest.raises(LabelError):
+            explained(adapter, [sample], Answers(" "))
+        assert_as_found(adapter.model, before)
+        assert torch.equal(torch.get_rng_state(), random)
+    finally:
+        adapter.model.eval()
+
+
+@every
+def test_answers_at_an_earlier_layer(case: Tiny) -> None:
+    """Below the encoder's output all rows run, with the same scores."""
+    adapter, sample = speaker(case), picture(case.size)
+    task = Answers(QUESTION, ANSWERS)
+    (above,) = explained(adapter, [sample], task)
+    (below,) = explained(adapter, [sample], task, layers=[case.layer])
+    for one, two in zip(above, below, strict=True):
+        assert one.score == pytest.approx(two.score, abs=1e-3)
+        assert two.cam.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["git", "blip-2 opt", "llava", "qwen2_vl", "blip vqa"])
+def test_the_same_answer_twice_is_one(name: str) -> None:
+    case = case_for(name)
+    adapter, sample = speaker(case), picture(case.size)
+    maps = mmcam.explain(adapter, sample, Answers(QUESTION, ["red", "dog", "red"]))
+    assert [e.label for e in maps] == ["red", "dog"]
+    task = Answers(QUESTION, ["red", "dog"], contrast=("dog", "red"))
+    assert len(mmcam.explain(adapter, sample, task)) == 3
+    if name in ("git", "blip vqa"):  # to a tokenizer without capitals
+        with pytest.raises(LabelError, match=r"no contrast: .* both are the same tokens"):
+            mmcam.explain(adapter, sample, Answers(QUESTION, contrast=("Red", "red")))
+
+
+@pytest.mark.parametrize("name", ["blip", "vit-gpt2", "swin-gpt2"])
+def test_models_of_captions_take_no_question(name: str) -> None:
+    case = case_of(name)
+    with pytest.raises(LabelError, match="says captions and takes no question; choose"):
+        mmcam.explain(speaker(case), picture(case.size), Answers(QUESTION))
+
+
+@every
+def test_questions_that_cannot_be_asked(case: Tiny) -> None:
+    adapter, sample = speaker(case), picture(case.size)
+    with pytest.raises(LabelError, match=r"question for 'noise 0' is empty; ask something"):
+        mmcam.explain(adapter, sample, Answers("  "))
+    if adapter.voice.feed == "among":
+        mark = adapter.processor.image_token
+        mark = getattr(mark, "content", mark)
+        with pytest.raises(LabelError, match="stands for the picture"):
+            mmcam.explain(adapter, sample, Answers(f"what does {mark} ?", ["red"]))
+    long = " ".join(["what does the dog describe"] * 100)
+    if adapter.positions is None:
+        maps = mmcam.explain(adapter, sample, Answers(long, ["red"]))
+        assert len(maps["red"].words) == 500
+        return
+    said = rf'"what does the dog .*\.\.\." has \d+ tokens .* positions for {adapter.positions}'
+    with pytest.raises(LabelError, match=said):
+        mmcam.explain(adapter, sample, Answers(long, ["red"]))
+
+
+def test_a_question_that_is_too_long_for_the_queries() -> None:
+    case = case_of("instructblip")
+    task = Answers(" ".join(["dog"] * 70), ["red"])
+    with pytest.raises(LabelError, match=r"tokens, and the queries of .* read 64; give a shorter"):
+        mmcam.explain(speaker(case), picture(case.size), task)
+
+
+@pytest.mark.parametrize("name", ["git", "blip-2 opt", "llava", "florence2", "blip vqa"])
+def test_rescoring_explains_each_answer(name: str) -> None:
+    """Changed pictures are seen anew, and each answer told of all of them."""
+    case = case_for(name)
+    adapter, sample = speaker(case), picture(case.size)
+    maps = mmcam.explain(adapter, sample, Answers(QUESTION, ANSWERS), method="scorecam")
+    for explanation, answer in zip(maps, ANSWERS, strict=True):
+        alone = mmcam.explain(adapter, sample, Answers(QUESTION, [answer]), method="scorecam")
+        assert explanation.cam.isfinite().all()
+        torch.testing.assert_close(explanation.cam, alone[0].cam, rtol=1e-3, atol=1e-3)
+
+
+@every
+def test_a_question_in_another_script(case: Tiny) -> None:
+    """It is read letter by letter where the tokenizer can, and refused where it knows none."""
+    adapter, sample = speaker(case), picture(case.size)
+    question = "\u043a\u0430\u043a\u043e\u0433\u043e \u0446\u0432\u0435\u0442\u0430 ?"
+    known = adapter.language.tokenizer.unk_token_id
+    spelled = adapter.language.tokenizer(question, add_special_tokens=False)["input_ids"]
+    if known in spelled:
+        with pytest.raises(LabelError, match="knows no word of the question"):
+            mmcam.explain(adapter, sample, Answers(question, ["red"]))
+        return
+    maps = mmcam.explain(adapter, sample, Answers(question, ["red"]))
+    other = mmcam.explain(adapter, sample, Answers(QUESTION, ["red"]))
+    assert maps["red"].score != other["red"].score
+    assert maps.text is not None
+    assert maps.text["words"] == question.split()
+
+
+@pytest.mark.parametrize("name", ["git", "blip vqa"])
+def test_unknown_words_are_put_on_record(name: str, tmp_path: Path) -> None:
+    case = case_for(name)
+    task = Answers("what does the zebra describe ?", ["red"])
+    maps = mmcam.explain(speaker(case), picture(case.size), task)
+    maps.save(tmp_path)
+    facts = json.loads((tmp_path / "explanation.json").read_text())
+    assert facts["text"]["unknown_words"] == ["zebra"]
+    assert [one["text"] for one in facts["targets"][0]["question_words"]][3] == "zebra"
+
+
+def test_an_answer_that_cannot_be_said_is_named() -> None:
+    case = case_of("git")
+    with pytest.raises(LabelError, match=r"cannot spell 'brwn' \(nearest: brown"):
+        mmcam.explain(speaker(case), picture(case.size), Answers(QUESTION, ["brwn"]))
+
+
+def test_a_word_that_the_chat_template_has_too_is_found_in_the_question() -> None:
+    """Words are looked up where the question stands, not where its letters come first or last."""
+    case = case_of("qwen2_vl")
+    adapter = speaker(case)
+    for question in ("user", "assistant", "user assistant user"):
+        (words,) = ready(adapter, picture(case.size), Answers(question, ["red"])).rest["words"]
+        (prompt,) = ready(adapter, picture(case.size), Answers(question, ["red"])).rest["asked"]
+        assert [word.text for word in words] == question.split()
+        tokenizer = adapter.language.tokenizer
+        before = tokenizer.decode(prompt.prefix[: words[0].start])
+        assert before.endswith("<|vision_end|>")
+        behind = tokenizer.decode(prompt.prefix[words[-1].stop :])
+        assert behind.startswith("<|im_end|>")
+
+
+def test_blips_attention_is_that_of_its_question() -> None:
+    adapter, sample = speaker(BLIP_VQA), picture(BLIP_VQA.size)
+    maps = mmcam.explain(adapter, sample, Answers(QUESTION, ANSWERS), method="attention")
+    given = usual(adapter, sample, QUESTION)
+    model: Any = adapter.model
+    with torch.no_grad():
+        seen = model.vision_model(given["pixel_values"]).last_hidden_state
+        looks = model.text_encoder(
+            given["input_ids"], encoder_hidden_states=seen, output_attentions=True
+        ).cross_attentions
+    mean = torch.stack(list(looks)).mean((0, 2))[0, 1:-1, 1:].mean(0)
+    for explanation in maps:
+        torch.testing.assert_close(explanation.cam, mean.view(4, 4))
+
+
+def test_blips_model_of_answers_says_no_captions() -> None:
+    adapter = speaker(BLIP_VQA)
+    assert isinstance(adapter, BlipAnswerer)
+    with pytest.raises(LabelError, match="answers questions and is not asked by Caption"):
+        mmcam.explain(adapter, picture(BLIP_VQA.size), Caption())
+    assert adapter.name.endswith(str(folder(BLIP_VQA)))
