@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mmcam.errors import MmcamError
+from mmcam.page.command import page
+from mmcam.run.command import register
 
 app = typer.Typer(
     help="Which pixels, in which frames, made the model say this.",
@@ -124,7 +126,7 @@ def action(
     batch: Annotated[int, typer.Option(help="windows of the clip that run at once")] = 1,
     out: Out = Path("mmcam-out"),
 ) -> None:
-    """Explain which action a video model sees in a clip, where and when.
+    """Explain which action a video model sees, where and when.
 
     The clip may be of any length.
     """
@@ -400,6 +402,10 @@ def _progress() -> Progress:
         transient=True,
         disable=not errors.is_terminal,
     )
+
+
+register(app, listing)
+app.command()(page)
 
 
 def main() -> NoReturn:

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mmcam.grids import onto_original
+from mmcam.render import overlay
+from mmcam.render.inline import card
 from mmcam.types import Placement, Target
 
 Heatmap = Float[np.ndarray, "*time height width"]
@@ -147,6 +149,30 @@ class Explanation:
         flat = int(torch.where(placed.isnan(), -torch.inf, placed).argmax())
         y, x = divmod(flat, placed.shape[1])
         return Peak(x + 0.5, y + 0.5, frame)
+
+    def _repr_html_(self) -> str:
+        """The map by itself with its facts, as notebooks show it; of a clip where it peaks."""
+        share = [] if self.probability is None else [f"probability {self.probability:.4f}"]
+        against = ["counterfactual: what speaks against it"] if self.counterfactual else []
+        nothing = ["no positive evidence"] if self.empty else []
+        made = f"{self.method} at {self.layer}"
+        facts = [made, f"score {self.score:.4g}", *share, *against, *nothing]
+        return card(self._thumbnail(), self.label, facts)
+
+    def _thumbnail(self, side: int = 320) -> UInt8[np.ndarray, "h w 3"]:
+        """The map on a dark ground in the proportions of the original, hatched where not seen."""
+        height, width = self.placement.size
+        scale = min(1.0, side / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        across, down = size[1] / width, size[0] / height
+        left, top, right, bottom = self.placement.box
+        box = (left * across, top * down, right * across, bottom * down)
+        maps = self.saliency
+        if self.is_clip:
+            maps = maps[int(maps.flatten(1).amax(1).argmax())]
+        shares = maps.clamp(min=0) / (self.maximum or 1)
+        heat = onto_original(shares, Placement(size=size, box=box)).clamp(0, 1).numpy()
+        return overlay(np.full((*size, 3), 20, np.uint8), heat, opacity=1.0)
 
     @property
     def _still(self) -> Placement:

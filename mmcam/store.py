@@ -16,7 +16,7 @@ from typing import Any, overload
 
 from torch import Tensor
 
-from mmcam import draw
+from mmcam import draw, page
 from mmcam.adapters.weights import file_hash
 from mmcam.engine import Found
 from mmcam.errors import LabelError, OutputError, nearest
@@ -170,7 +170,7 @@ class Explanations(Sequence[Explanation]):
         frames: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Path]:
-        """Write `explanation.json`, `maps.safetensors`, and a picture or clip for each map.
+        """Write `explanation.json`, `maps.safetensors`, a picture or clip for each map, and a page.
 
         Args:
             folder: made if it is not there.
@@ -197,11 +197,26 @@ class Explanations(Sequence[Explanation]):
         maps = folder / "maps.safetensors"
         _save_maps(maps, dict(zip(names, self.items, strict=True)))
         facts = folder / "explanation.json"
-        content = json.dumps(self._facts(names, command), indent=1, ensure_ascii=False)
+        known = self._facts(names, command)
+        content = json.dumps(known, indent=1, ensure_ascii=False)
         with replacing(facts) as temporary:
             # Half a pair, as in a file name that is no UTF-8, becomes JSON's own escape of it.
             temporary.write_bytes(f"{content}\n".encode(errors="backslashreplace"))
-        return [facts, maps, *drawn]
+        seen = self._seen(panes)
+        page.write_page(folder / "index.html", page.page(page.record(known, self, seen), colormap))
+        return [facts, maps, *drawn, folder / "index.html"]
+
+    def _repr_html_(self) -> str:
+        """The page of the maps, in a frame of its own, as notebooks show it."""
+        seen = {**self._seen(()), "player": None}  # there is no file to play
+        return page.notebook(page.record(self._facts(_names(self.items), ()), self, seen))
+
+    def _seen(self, panes: Sequence[str]) -> dict[str, Any]:
+        """What the model was shown, as a page holds it."""
+        if isinstance(self.source, Picture):
+            return page.picture_seen(self.source.pixels)
+        with open_clip(self.source.source, fps=self.source.fps) as clip:
+            return page.clip_seen(clip, panes)
 
     def _save_pictures(self, folder: Path, names: Sequence[str], colormap: str) -> list[Path]:
         assert isinstance(self.source, Picture)
@@ -246,7 +261,7 @@ class Explanations(Sequence[Explanation]):
             "input": self.source.facts(),
             **({"text": dict(self.text)} if self.text else {}),
             "targets": [_facts(n, e) for n, e in zip(names, self.items, strict=True)],
-            "versions": _versions(),
+            "versions": versions(),
             "command": list(command),
         }
 
@@ -306,9 +321,10 @@ def _facts(name: str, explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions(*others: str) -> dict[str, str]:
+    """The versions of Python and of what results depend on, with other packages if installed."""
     found = {"python": platform.python_version()}
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, *others):
         try:
             found[library] = version(library)
         except PackageNotFoundError:

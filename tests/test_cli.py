@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import colour_net
 import pytest
 from typer.testing import CliRunner
 
@@ -18,17 +20,16 @@ from mmcam.media import open_clip, write_image
 from mmcam.models import FAMILIES
 
 FACTORIES = """
-import mmcam
-from mmcam import demo
+import colour_net
 
 def pictures():
-    return demo.model(clips=False)
+    return colour_net.model(clips=False)
 
 def clips():
-    return demo.model(clips=True)
+    return colour_net.model(clips=True)
 
 def odd_labels():
-    model = demo.model(clips=False)
+    model = colour_net.model(clips=False)
     model.labels = ["[red]x[/red]", ":dog: \\\\[b]", "犬"]
     return model
 """
@@ -47,12 +48,14 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(cli.console, "width", 250)
+    # All in the folder itself, for a process of its own too.
+    shutil.copy(colour_net.__file__, "colour_net.py")
     Path("colour_models.py").write_text(FACTORIES, encoding="utf-8")
-    write_image("photo.png", demo.scene({"red": (0.3, 0.5)})[::2, ::2])
+    write_image("photo.png", colour_net.scene({"red": (0.3, 0.5)})[::2, ::2])
     Path("clip").mkdir()
     for number in range(3):
         places = {"red": (0.3 + 0.1 * number, 0.5)}
-        write_image(Path("clip") / f"{number}.png", demo.scene(places)[::4, ::4])
+        write_image(Path("clip") / f"{number}.png", colour_net.scene(places)[::4, ::4])
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def test_label_files_name_the_classes(mmcam_with: Any) -> None:
 def test_pictures_of_one_name_do_not_overwrite_each_other(mmcam_with: Any) -> None:
     for folder in ("a", "b"):
         Path(folder).mkdir()
-        write_image(Path(folder) / "photo.png", demo.scene({"red": (0.5, 0.5)})[::4, ::4])
+        write_image(Path(folder) / "photo.png", colour_net.scene({"red": (0.5, 0.5)})[::4, ::4])
     Path("...png").write_bytes(Path("photo.png").read_bytes())
     pictures = ["a/photo.png", "b/photo.png", "photo.png", "...png"]
     ended = mmcam_with("classify", *pictures, "-m", PICTURES, "--out", "out")
@@ -171,7 +174,7 @@ def test_panes_stand_side_by_side_in_the_order_asked_for(mmcam_with: Any) -> Non
 def test_markup_and_other_signs_in_texts_are_shown_as_they_are(mmcam_with: Any) -> None:
     picture = "[bold]:cat:[/bold].png"
     Path("[bold]:cat:[").mkdir()
-    write_image(picture, demo.scene({"red": (0.5, 0.5)})[::4, ::4])
+    write_image(picture, colour_net.scene({"red": (0.5, 0.5)})[::4, ::4])
     ended = mmcam_with(
         *("classify", picture, "-m", "colour_models:odd_labels", "--out", "[i]out", "--top", "3")
     )

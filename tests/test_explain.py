@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import colour_net
 import jaxtyping
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import mmcam
-from mmcam import demo
 from mmcam.adapters.classifier import Classifier
 from mmcam.adapters.preprocess import Preprocess
 from mmcam.errors import (
@@ -85,7 +85,9 @@ def test_a_picture_may_be_given_in_many_ways(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["path", "folder", "array", "clip", "sample"])
 def test_a_clip_may_be_given_in_many_ways(tmp_path: Path, kind: str) -> None:
-    pixels = np.stack([demo.scene({"red": (0.3 + 0.1 * n, 0.5)}) for n in range(3)])[:, ::2, ::2]
+    pixels = np.stack([colour_net.scene({"red": (0.3 + 0.1 * n, 0.5)}) for n in range(3)])[
+        :, ::2, ::2
+    ]
     with ClipWriter(tmp_path / "clip.mp4", 25, *pixels.shape[1:3]) as writer:
         for frame in pixels:
             writer.write(frame)
@@ -99,8 +101,8 @@ def test_a_clip_may_be_given_in_many_ways(tmp_path: Path, kind: str) -> None:
         "clip": open_clip(pixels),
         "sample": mmcam.Sample(pixels=pixels, id="mine"),
     }[kind]
-    found = mmcam.explain(demo.model(clips=True), source, MOVES)
-    expected = mmcam.explain(demo.model(clips=True), pixels, MOVES)
+    found = mmcam.explain(colour_net.model(clips=True), source, MOVES)
+    expected = mmcam.explain(colour_net.model(clips=True), pixels, MOVES)
     loss = 0.1 * expected[0].maximum if kind == "path" else 1e-6
     torch.testing.assert_close(found[0].cam, expected[0].cam, atol=loss, rtol=0)
     assert found[0].heatmap().shape == (3, 120, 160)
@@ -111,7 +113,7 @@ def test_a_clip_may_be_given_in_many_ways(tmp_path: Path, kind: str) -> None:
 
 def test_an_open_clip_stays_open() -> None:
     with open_clip(noise(4, 48, 64)) as clip:
-        mmcam.explain(demo.model(clips=True), clip, MOVES)
+        mmcam.explain(colour_net.model(clips=True), clip, MOVES)
         assert clip.read([0]).shape == (1, 48, 64, 3)
 
 
@@ -132,15 +134,17 @@ def test_a_list_of_pictures_is_explained_like_each_alone(batch: int) -> None:
 
 def test_each_picture_of_a_list_has_its_own_top_classes() -> None:
     sources = [
-        np.broadcast_to(np.uint8(demo.COLOURS[name]), (32, 32, 3)).copy()
+        np.broadcast_to(np.uint8(colour_net.COLOURS[name]), (32, 32, 3)).copy()
         for name in ("blue", "red")
     ]
-    found = mmcam.explain(demo.model(clips=False), sources, mmcam.Classes())
+    found = mmcam.explain(colour_net.model(clips=False), sources, mmcam.Classes())
     assert [maps[0].label for maps in found] == ["blue", "red"]
 
 
 def test_a_list_of_clips_gives_a_list() -> None:
-    found = mmcam.explain(demo.model(clips=True), [noise(2, 48, 64), noise(20, 48, 64)], MOVES)
+    found = mmcam.explain(
+        colour_net.model(clips=True), [noise(2, 48, 64), noise(20, 48, 64)], MOVES
+    )
     assert [maps[0].frame_count for maps in found] == [2, 20]
 
 
@@ -237,13 +241,13 @@ def test_a_model_of_pictures_refuses_what_is_none(
     with ClipWriter("clip.mp4", 25, 48, 64) as writer:
         writer.write(noise(48, 64))
     with pytest.raises(InputError, match=message):
-        mmcam.explain(demo.model(clips=False), source, RED)
+        mmcam.explain(colour_net.model(clips=False), source, RED)
 
 
 def test_a_model_of_pictures_refuses_an_open_clip(tmp_path: Path) -> None:
     write_image(tmp_path / "1.png", noise(48, 64))
     with open_clip(tmp_path) as clip, pytest.raises(InputError, match=rf"'{tmp_path}' is a clip"):
-        mmcam.explain(demo.model(clips=False), clip, RED)
+        mmcam.explain(colour_net.model(clips=False), clip, RED)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +263,7 @@ def test_a_model_of_pictures_refuses_an_open_clip(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_a_model_of_clips_refuses_what_is_none(source: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        mmcam.explain(demo.model(clips=True), source, MOVES)
+        mmcam.explain(colour_net.model(clips=True), source, MOVES)
 
 
 @pytest.mark.parametrize(

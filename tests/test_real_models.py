@@ -241,5 +241,5 @@ def test_a_forced_word_of_a_real_captioner(
     assert "dog" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {
         "explanation.json", "maps.safetensors", "overlay-sentence.png", "overlay-02-dog.png",
-        "sheet.png",
+        "sheet.png", "index.html",
     }  # fmt: skip

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import colour_net
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 
 import mmcam
-from mmcam import demo
 from mmcam.engine import Found
 from mmcam.errors import LabelError, MmcamError, OutputError
 from mmcam.explanation import Explanation
@@ -79,17 +79,19 @@ def film(path: Path, frames: int = 20, fps: float = 12.5) -> Path:
     with ClipWriter(path, fps, 48, 64) as writer:
         for number in range(frames):
             pixels = np.full((48, 64, 3), 230, np.uint8)
-            pixels[10:30, 2 * number : 2 * number + 20] = demo.COLOURS["red"]
+            pixels[10:30, 2 * number : 2 * number + 20] = colour_net.COLOURS["red"]
             writer.write(pixels)
     return path
 
 
 def explained(path: str | Path, **options: Any) -> Explanations:
-    return mmcam.explain(demo.model(clips=False), path, mmcam.Classes(["red", "blue"]), **options)
+    return mmcam.explain(
+        colour_net.model(clips=False), path, mmcam.Classes(["red", "blue"]), **options
+    )
 
 
 def explained_clip(path: str | Path) -> Explanations:
-    return mmcam.explain(demo.model(clips=True), path, mmcam.Actions(["red moves"]))
+    return mmcam.explain(colour_net.model(clips=True), path, mmcam.Actions(["red moves"]))
 
 
 CAM = torch.eye(2)
@@ -114,7 +116,7 @@ def labelled(
     ]
     sample = Sample(pixels=np.zeros((*placement.size, 3), np.uint8), id="made/by hand")
     return Explanations.of_picture(
-        demo.model(clips=False), sample, mmcam.Classes(), Found(found, None)
+        colour_net.model(clips=False), sample, mmcam.Classes(), Found(found, None)
     )
 
 
@@ -231,7 +233,7 @@ def test_hostile_labels_become_safe_and_different_names_and_are_kept_as_they_are
     overlays = {target["overlay"].casefold() for target in targets}
     assert len(overlays) == len({target["map"] for target in targets}) == len(HOSTILE)
     assert overlays < {file.name.casefold() for file in out.iterdir()}
-    assert len(list(out.iterdir())) == len(HOSTILE) + 3
+    assert len(list(out.iterdir())) == len(HOSTILE) + 4
     assert [file.name for file in tmp_path.iterdir()] == ["deep"]
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["out"]
     for file in out.iterdir():
@@ -303,7 +305,9 @@ def test_a_folder_of_frames_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         explained_clip(np.zeros((2, 48, 64, 3), np.uint8)).save(tmp_path, frames=True)
 
 
-@pytest.mark.parametrize("name", ["explanation.json", "maps.safetensors", "overlay-dog.png"])
+@pytest.mark.parametrize(
+    "name", ["explanation.json", "maps.safetensors", "overlay-dog.png", "index.html"]
+)
 @pytest.mark.parametrize("older", [False, True])
 def test_a_full_disk_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, older: bool

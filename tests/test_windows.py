@@ -257,9 +257,12 @@ def test_counterfactual_clips_show_the_opposite() -> None:
 
 
 def test_a_model_of_pictures_refuses_a_clip() -> None:
-    from mmcam.demo import model as demo_model
+    from colour_net import model as colour_model
+
     from mmcam.engine import Plan
     from mmcam.windows import explain_clip
 
     with pytest.raises(InputError, match=r"'array' is a clip and .* choose a video model"):
-        explain_clip(demo_model(clips=False), open_clip(noise(4)), ALL, Plan.of(["gradcam"], False))
+        explain_clip(
+            colour_model(clips=False), open_clip(noise(4)), ALL, Plan.of(["gradcam"], False)
+        )

@@ -17,7 +17,8 @@ from torchmetrics import MetricCollection
 
 from mmcam.errors import EvaluationError, MissingExtra
 from mmcam.evaluators import EVALUATORS, accumulate
-from mmcam.evaluators.accumulate import Mean, Proportion, accumulator, student_t
+from mmcam.evaluators.accumulate import Mean, Proportion, accumulator
+from mmcam.evaluators.intervals import student_t
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12)
 

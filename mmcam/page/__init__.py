@@ -1,0 +1,18 @@
+"""One page to look at: a self-contained HTML text of one result, or of many as a gallery."""
+
+from mmcam.page.folders import gallery, read_folder
+from mmcam.page.html import gallery_page, notebook, page, write_page
+from mmcam.page.record import record
+from mmcam.page.seen import clip_seen, picture_seen
+
+__all__ = [
+    "clip_seen",
+    "gallery",
+    "gallery_page",
+    "notebook",
+    "page",
+    "picture_seen",
+    "read_folder",
+    "record",
+    "write_page",
+]

@@ -1,0 +1,27 @@
+"""The command `mmcam page`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def page(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="folders of results")],
+    colormap: Annotated[
+        str, typer.Option(help="colours of the heat, such as inferno, viridis, jet")
+    ] = "inferno",
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("mmcam-gallery.html"),
+) -> None:
+    """Join results into one page to look through.
+
+    Takes the folders that other commands wrote, and all results in the folders under them.
+    """
+    from mmcam.draw import check_look
+    from mmcam.page import gallery, write_page
+
+    check_look(colormap)
+    write_page(out, gallery(folders, out, colormap))
+    typer.echo(f"written to {out}")

@@ -1,0 +1,248 @@
+"""`mmcam evaluate` and `mmcam summarize`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+Names = Optional[list[str]]  # noqa: UP045 - typer reads it at run time on Python 3.10 too
+
+
+def register(app: typer.Typer, listing: typer.Typer) -> None:
+    """Add the commands of runs to the command line, and what there is to its lists."""
+    app.command()(evaluate)
+    app.command()(summarize)
+    listing.command("metrics")(list_metrics)
+    listing.command("datasets")(list_datasets)
+
+
+def evaluate(
+    metrics: Annotated[
+        list[str], typer.Argument(metavar="METRIC...", help="see: mmcam list metrics")
+    ],
+    data: Annotated[str, typer.Option(metavar="SPEC", help="see: mmcam list datasets")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="family:name, a folder, or package.module:factory")
+    ],
+    out: Annotated[Path, typer.Option(help="the folder of the run")],
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="a safetensors file or checkpoint; 'random' for an untrained model"),
+    ] = None,
+    labels_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--labels-file", help="class names, one a line"),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(metavar="classes|actions|caption|answers", help="what is asked")
+    ] = "classes",
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="given|predicted",
+            help="explain each item's own label or caption, or what the model says",
+        ),
+    ] = "given",
+    top: Annotated[int, typer.Option(help="of predictions: how many of the model's first")] = 1,
+    words: Annotated[
+        str, typer.Option(metavar="all|visual|none", help="of captions: which words")
+    ] = "all",
+    method: Annotated[
+        list[str],
+        typer.Option("--method", metavar="NAME", help="see: mmcam list methods; repeat for more"),
+    ] = ["gradcam"],  # noqa: B006 - typer copies it
+    baseline: Annotated[
+        Names,
+        typer.Option(
+            metavar="uniform|centre|random|activation",
+            help="a map that knows nothing of the score, beside the methods; repeat for more",
+        ),
+    ] = None,
+    layer: Annotated[
+        Names,
+        typer.Option("--layer", metavar="NAME", help="a layer's name or pattern; repeat for more"),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="of deletion and insertion")] = 224,
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="of pointing-or-rejecting, in units of the raw map"),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="only the first items, so many"),
+    ] = None,
+    batch: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="how many items, or changed pictures of one, run at once"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="threads that read; with Ray, processes")] = 2,
+    device: Annotated[
+        str, typer.Option(help="where the model runs: cpu, cuda, cuda:1, mps")
+    ] = "cpu",
+    amp: Annotated[bool, typer.Option("--amp", help="mixed precision (bfloat16)")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
+    engine: Annotated[str, typer.Option(metavar="local|ray", help="where the run runs")] = "local",
+    address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="of a running Ray cluster; without it Ray starts on this machine"),
+    ] = None,
+    plots: Annotated[bool, typer.Option("--plots", help="draw the figures as PNG too")] = False,
+) -> None:
+    """Judge methods by metrics over a dataset.
+
+    Rows go to Parquet shards as the run goes on; a run that was killed goes on with --resume.
+    """
+    from mmcam.models import load
+    from mmcam.run.data import open_data
+    from mmcam.run.runner import evaluate as run
+    from mmcam.run.summary import check_plots
+
+    if plots:
+        check_plots()
+    study = _study(
+        metrics=tuple(metrics),
+        task=_task(task, top, words),
+        methods=tuple(method),
+        baselines=tuple(baseline or ()),
+        layers=tuple(layer) if layer else None,
+        target=target,
+        steps=steps,
+        threshold=threshold,
+        batch=batch,
+        amp=amp,
+    )
+    dataset = open_data(data, task)
+    adapter = load(model, weights=weights, labels=labels_file, device=device)
+    with _progress() as bars:
+        bar = bars.add_task("items", total=None, failed=0)
+
+        def show(done: int, total: int, failed: int) -> None:
+            if bars.tasks[bar].total is None:  # what an earlier run did is no part of the rate
+                bars.update(bar, total=total, completed=done)
+                bars.reset(bar, total=total, completed=done, failed=failed)
+            bars.update(bar, completed=done, failed=failed)
+
+        facts = run(
+            adapter,
+            dataset,
+            study,
+            out,
+            limit=limit,
+            resume=resume,
+            workers=workers,
+            engine=engine,
+            address=address,
+            command=sys.argv,
+            progress=show,
+        )
+    _report(facts, out, plots)
+
+
+def summarize(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of a run")],
+    plots: Annotated[bool, typer.Option("--plots", help="draw the figures as PNG too")] = False,
+) -> None:
+    """Make a run's summary again, from its rows."""
+    from mmcam.run.summary import summarize as again
+
+    _report(again(folder), folder, plots)
+
+
+def list_metrics() -> None:
+    """The metrics of mmcam evaluate, and where they come from."""
+    from rich.table import Table
+
+    from mmcam.evaluators import EVALUATORS
+
+    table = Table("metric", "what it is", "needs", "source", title="Metrics")
+    for name, row in EVALUATORS.items():
+        table.add_row(name, row.summary, row.needs, row.source)
+    _console().print(table)
+
+
+def list_datasets() -> None:
+    """The datasets that mmcam evaluate reads."""
+    from rich.table import Table
+
+    from mmcam.run.data import DATASETS
+
+    table = Table("example", "what it is", "options", title="Datasets (--data)")
+    for row in DATASETS.values():
+        table.add_row(row.example, row.summary, ", ".join(row.options))
+    _console().print(table)
+
+
+def _study(**settings: Any) -> Any:
+    from mmcam.run.study import Study
+
+    return Study(**settings)
+
+
+def _task(name: str, top: int, words: str) -> Any:
+    from mmcam.errors import EvaluationError, nearest
+    from mmcam.run.study import TASKS
+
+    if name not in TASKS:
+        raise EvaluationError(f"there is no task '{name}'; nearest: {nearest(name, TASKS)}")
+    if name == "caption":
+        return TASKS[name](words=[] if words == "none" else words)
+    return TASKS[name](top=top)
+
+
+def _report(facts: dict[str, Any], folder: Path, plots: bool) -> None:
+    from mmcam.run.plots import draw
+    from mmcam.run.summary import check_plots, notes, tables
+
+    console = _console()
+    for table in tables(facts):
+        console.print(table)
+    for note in notes(facts):
+        console.print(note, soft_wrap=True)
+    if plots:
+        check_plots()
+        draw(folder, facts)
+    console.print(f"written to {folder}", soft_wrap=True)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def _progress() -> Any:
+    """A bar with the rate and the time left, where somebody can see it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Items a second, lately."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("- items/s" if speed is None else f"{speed:.3g} items/s")
+
+    errors = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )

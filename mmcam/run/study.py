@@ -1,0 +1,193 @@
+"""What a run asks of every item: the task, the methods, the metrics, and how they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmcam.engine import METHODS, Plan
+from mmcam.errors import EvaluationError, MethodError, ModelError, nearest
+from mmcam.evaluators import EVALUATORS
+from mmcam.evaluators.localization import LOC_THRESHOLDS
+from mmcam.run.items import Item
+from mmcam.tasks import Actions, Answers, Caption, Classes
+from mmcam.types import Adapter
+
+TASKS: dict[str, Callable[..., Any]] = {
+    task.name: task for task in (Classes, Actions, Caption, Answers)
+}
+"""The tasks by name."""
+
+BASELINES = ("uniform", "centre", "random", "activation")
+"""Maps that know nothing of the score: the same everywhere, a Gaussian in the middle, noise that
+is fixed by the item's id, and the mean activation of the layer."""
+
+TARGETS = ("given", "predicted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of numbers in the rows: what it is called, and what it means.
+
+    `gives` is a "number", a "truth" (0 or 1) or a "curve", whose points stand in a column of their
+    own, `NAME.curve`, while NAME has its area.
+    """
+
+    name: str
+    metric: str
+    gives: str
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is asked of every item.
+
+    Args:
+        metrics: names of `mmcam.EVALUATORS`.
+        task: `Classes()`, `Actions()`, `Caption()` or `Answers()`; with labels or a text of its
+            own these are explained for every item.
+        methods: names of `mmcam.METHODS`, and products (`guided-gradcam`).
+        baselines: names of `BASELINES`, judged beside the methods.
+        layers: as `mmcam.explain` takes them.
+        target: "given" explains each item's own labels or caption, and what the model says where it
+            has none; "predicted" always what the model says.
+        steps: how many times deletion and insertion change pixels.
+        threshold: of `pointing-or-rejecting`, in units of the raw map.
+        batch: how many items, or changed pictures of an item, run at once; the adapter's when None.
+        amp: run in bfloat16 where torch's autocast finds it safe.
+
+    Raises:
+        EvaluationError: an unknown metric or baseline, or settings that do not fit together.
+        MethodError: an unknown method, or none.
+    """
+
+    metrics: tuple[str, ...]
+    task: Any
+    methods: tuple[str, ...] = ("gradcam",)
+    baselines: tuple[str, ...] = ()
+    layers: tuple[str, ...] | None = None
+    target: str = "given"
+    steps: int = 224
+    threshold: float | None = None
+    batch: int | None = None
+    amp: bool = False
+
+    def __post_init__(self) -> None:
+        for kind, names, known in (
+            ("evaluator", self.metrics, tuple(EVALUATORS)),
+            ("baseline", self.baselines, BASELINES),
+        ):
+            for name in names:
+                if name not in known:
+                    raise EvaluationError(
+                        f"there is no {kind} '{name}'; nearest: {nearest(name, known)}"
+                    )
+        if not self.metrics:
+            raise EvaluationError(f"no metric in []; name some of {', '.join(EVALUATORS)}")
+        if not self.methods:
+            raise MethodError("no methods in []; name some (mmcam list methods)")
+        Plan.of(self.methods, False)
+        repeated = {n for n in self.series if self.series.count(n) > 1} | {
+            n for n in self.metrics if self.metrics.count(n) > 1
+        }
+        if repeated:
+            raise EvaluationError(f"{', '.join(sorted(repeated))} named twice; once is enough")
+        if self.target not in TARGETS:
+            raise EvaluationError(
+                f"target='{self.target}' is unknown; choose {' or '.join(TARGETS)}"
+            )
+        if self.steps < 1 or (self.batch is not None and self.batch < 1):
+            raise EvaluationError(f"steps={self.steps}, batch={self.batch}: both must be 1 or more")
+        self._check_metrics()
+
+    def _check_metrics(self) -> None:
+        """That metrics which judge predictions get them, and the others what they compare with.
+
+        Raises:
+            EvaluationError: they do not.
+        """
+        predicts = isinstance(self.task, Classes) and self.task.labels is None
+        for name in {"localization-error", "pointing-or-rejecting"} & set(self.metrics):
+            if self.target != "predicted" or not predicts:
+                raise EvaluationError(
+                    f"{name} judges the labels that the model predicts; ask for classes with "
+                    "target predicted (and top 5 for the top five)"
+                )
+        if "pointing-or-rejecting" in self.metrics and self.threshold is None:
+            raise EvaluationError(
+                "pointing-or-rejecting needs a threshold in units of the raw map; choose one on "
+                "other items (evaluators.pointing.rejection_threshold)"
+            )
+        if "win" in self.metrics and len(self.series) < 2:
+            raise EvaluationError("win compares methods; name two or more")
+        if "label-randomization" in self.metrics and not isinstance(self.task, Classes):
+            raise EvaluationError(
+                "label-randomization draws another label; ask for classes or actions"
+            )
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """All maps that are judged: methods, then baselines."""
+        return (*self.methods, *self.baselines)
+
+    @property
+    def plan(self) -> Plan:
+        """The maps that the engine makes and that are judged."""
+        return Plan.of(
+            [*self.methods, *(name for name in self.baselines if name in METHODS)], False
+        )
+
+    @property
+    def full_plan(self) -> Plan:
+        """The same with what they are compared with."""
+        more = ["occlusion"] if "occlusion-correlation" in self.metrics else []
+        return Plan.of([*self.plan.names, *more], False)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of numbers that the metrics fill, in order."""
+        return tuple(
+            Column(
+                name=name,
+                metric=metric,
+                gives="curve" if EVALUATORS[metric].gives == "layers" else EVALUATORS[metric].gives,
+                higher_is_better=EVALUATORS[metric].higher_is_better,
+            )
+            for metric in self.metrics
+            for name in self._names(metric)
+        )
+
+    def _names(self, metric: str) -> list[str]:
+        if metric == "loc":
+            return [f"loc@{threshold:g}" for threshold in LOC_THRESHOLDS]
+        if metric == "win":
+            return [f"win over {name}" for name in self.series]
+        return [metric]
+
+    def task_of(self, item: Item) -> Any:
+        """What is asked of one item; its text is the sample's."""
+        task, own = self.task, self.target == "given" and bool(item.labels)
+        if own and isinstance(task, Classes) and task.labels is None:
+            return replace(task, labels=tuple(dict.fromkeys(item.labels)))
+        if own and isinstance(task, Answers) and task.answers is None:
+            return replace(task, answers=tuple(dict.fromkeys(map(str, item.labels))))
+        return task
+
+    def text_of(self, item: Item) -> str:
+        """The text that goes with the picture: the question, or a caption to explain."""
+        says = isinstance(self.task, Caption) and self.target == "predicted"
+        return "" if says else item.text
+
+    def check_model(self, adapter: Adapter) -> None:
+        """That the model is one for this task.
+
+        Raises:
+            ModelError: actions of a model of pictures.
+        """
+        if isinstance(self.task, Actions) and adapter.window is None:
+            raise ModelError(
+                f"{adapter.name} is a model of pictures and actions are seen in clips; choose a "
+                "video model (mmcam list models), or ask for classes"
+            )

@@ -1,0 +1,363 @@
+"""Every kind of dataset read from files written by hand, and what is said of broken ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmcam.errors import InputError, MissingExtra
+from mmcam.run import DATASETS, Item, Region, open_data
+from mmcam.run.items import WHOLE
+
+SQUARE = [[1, 1, 4, 1, 4, 3, 1, 3]]
+
+
+def photo(path: Path, width: int = 20, height: int = 16) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (90, 120, 30)).save(path)
+    return path
+
+
+def write(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_every_row_of_the_table_has_an_example_of_its_own_kind() -> None:
+    for name, row in DATASETS.items():
+        assert row.example.startswith(f"{name}:")
+        assert row.summary
+        assert "task" not in row.options
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ("cocoa:x", "nearest kind: coco"),
+        ("coco", "names no dataset"),
+        ("jsonl:", "names no dataset"),
+        ("voc:x?spilt=val", "has no option 'spilt'; it has: split"),
+        ("jsonl:missing.jsonl", "cannot be read"),
+        ("imagefolder:missing", "no folder"),
+        ("kinetics:missing.csv", "cannot be read"),
+        ("flickr:missing.txt", "cannot be read"),
+        ("densecap:missing.json", "holds no results"),
+        ("vqa:.", "no file of questions"),
+        ("coco:.", "has these splits: none"),
+        ("voc:.", "holds no item"),
+    ],
+)
+def test_errors_say_what_is_wrong(
+    spec: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=match):
+        open_data(spec)
+
+
+def test_jsonl_reads_every_key(tmp_path: Path) -> None:
+    line = {
+        "id": "one",
+        "path": "photos/a.png",
+        "text": "a dog runs",
+        "labels": ["dog", 7],
+        "regions": [
+            {"label": "dog", "box": [1, 2, 5, 6]},
+            {"label": "dog", "segmentation": SQUARE},
+            {"mask": "mask.png"},
+        ],
+        "human_maps": ["human.png"],
+        "group": "pair",
+        "start": 1,
+        "end": 2.5,
+        "_note": "passed over",
+    }
+    file = write(tmp_path / "items.jsonl", json.dumps(line) + "\n\n" + '{"path": "é.png"}\n')
+    data = open_data(f"jsonl:{file}")
+    assert len(data) == 2
+    assert data.name == f"jsonl:{file}"
+    assert data[0] == Item(
+        id="one",
+        source=str(tmp_path / "photos/a.png"),
+        text="a dog runs",
+        labels=("dog", 7),
+        regions={
+            "dog": Region(boxes=((1, 2, 5, 6),), segments=(SQUARE,)),
+            WHOLE: Region(masks=(str(tmp_path / "mask.png"),)),
+        },
+        human_maps=(str(tmp_path / "human.png"),),
+        span=(1.0, 2.5),
+        group="pair",
+    )
+    assert data[-1] == Item(id="é.png", source=str(tmp_path / "é.png"))
+    with pytest.raises(IndexError):
+        data[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("{broken", "Expecting"),
+        ("[1]", "no JSON object"),
+        ("{}", "'path'"),
+        ('{"path": 3}', "path 3 is no text"),
+        ('{"path": "a", "label": "dog"}', "'label' is unknown; nearest: labels"),
+        ('{"path": "a", "labels": "dog"}', "no list of names"),
+        ('{"path": "a", "labels": [true]}', "no list of names"),
+        ('{"path": "a", "regions": [{"label": "dog"}]}', "no box"),
+        ('{"path": "a", "regions": [{"box": [5, 1, 2, 3]}]}', "left, top, right, bottom"),
+        ('{"path": "a", "regions": [{"box": [5, 1]}]}', "not enough values"),
+        ('{"path": "a", "start": 3}', "'end'"),
+    ],
+)
+def test_a_bad_line_is_an_error_of_its_item_alone(line: str, match: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "items.jsonl", f'{line}\n{{"path": "good.png"}}\n')
+    data = open_data(f"jsonl:{file}")
+    with pytest.raises(InputError, match=match):
+        data[0]
+    assert data[1].id == "good.png"
+
+
+def test_fingerprints_tell_datasets_apart(tmp_path: Path) -> None:
+    file = write(tmp_path / "items.jsonl", '{"path": "a.png"}\n')
+    before = open_data(f"jsonl:{file}").fingerprint
+    assert open_data(f"jsonl:{file}").fingerprint == before
+    write(file, '{"path": "b.png"}\n')
+    assert open_data(f"jsonl:{file}").fingerprint != before
+    photo(tmp_path / "photos" / "a.png")
+    alone = open_data(f"imagefolder:{tmp_path}/photos").fingerprint
+    photo(tmp_path / "photos" / "b.png")
+    assert open_data(f"imagefolder:{tmp_path}/photos").fingerprint != alone
+
+
+def voc_file(*boxes: tuple[str, int, int, int, int]) -> str:
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax>"
+        f"<ymax>{d}</ymax></bndbox></object>"
+        for name, a, b, c, d in boxes
+    )
+    return f"<annotation>{objects}</annotation>"
+
+
+def test_class_folders_and_imagenets_file_names(tmp_path: Path) -> None:
+    photo(tmp_path / "n01440764" / "x.JPEG")
+    photo(tmp_path / "n01440764_great_white.JPEG")
+    photo(tmp_path / "unnamed.png")
+    photo(tmp_path / "zebra" / "y.png")
+    write(tmp_path / "zebra" / "notes.txt", "no picture")
+    data = open_data(f"imagefolder:{tmp_path}")
+    assert [(item.id, item.labels) for item in data] == [
+        ("n01440764/x.JPEG", ("n01440764",)),
+        ("n01440764_great_white.JPEG", ("great white",)),
+        ("unnamed.png", ()),
+        ("zebra/y.png", ("zebra",)),
+    ]
+    write(tmp_path / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca\n")
+    assert open_data(f"imagefolder:{tmp_path}")[0].labels == ("tench",)
+    write(tmp_path / "xml" / "x.xml", voc_file(("n01440764", 1, 2, 5, 6)))
+    boxed = open_data(f"imagefolder:{tmp_path}?boxes={tmp_path}/xml")
+    assert boxed[0].regions == {"tench": Region(boxes=((0, 1, 5, 6),))}
+    with pytest.raises(InputError, match="check the option boxes"):
+        boxed[1]
+
+
+def test_voc_joins_the_boxes_of_a_class(tmp_path: Path) -> None:
+    boxes = voc_file(("dog", 1, 1, 4, 5), ("cat", 2, 2, 3, 3), ("dog", 5, 6, 9, 8))
+    write(tmp_path / "Annotations" / "7.xml", boxes)
+    write(tmp_path / "Annotations" / "8.xml", "<annotation>")
+    write(tmp_path / "ImageSets" / "Main" / "val.txt", "7  1\n")
+    (item,) = open_data(f"voc:{tmp_path}?split=val")
+    assert item.labels == ("dog", "cat")
+    assert item.regions["dog"].boxes == ((0, 0, 4, 5), (4, 5, 9, 8))
+    assert item.source == str(tmp_path / "JPEGImages" / "7.jpg")
+    with pytest.raises(InputError, match="no annotation of VOC"):
+        open_data(f"voc:{tmp_path}")[1]
+
+
+def test_xml_with_entities_is_refused(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>'
+    write(tmp_path / "Annotations" / "7.xml", bomb)
+    with pytest.raises(InputError, match="entities"):
+        open_data(f"voc:{tmp_path}")[0]
+
+
+def test_kinetics_finds_clips_by_its_own_names(tmp_path: Path) -> None:
+    rows = "label,youtube_id,time_start,time_end,split\n"
+    rows += "high jump,abc,3,13,val\narm wrestling,d_e,0,10,val\nyoga,gone,0,10,test\n"
+    file = write(tmp_path / "val.csv", rows)
+    trimmed = photo(
+        tmp_path / "clips" / "high jump" / "abc_000003_000013.mkv".replace("mkv", "png")
+    )
+    trimmed.rename(trimmed.with_suffix(".mkv"))
+    whole = photo(tmp_path / "clips" / "d_e.png")
+    whole.rename(whole.with_suffix(".mp4"))
+    data = open_data(f"kinetics:{file}?clips={tmp_path}/clips")
+    assert data[0] == Item(
+        id="abc_000003_000013",
+        source=str(trimmed.with_suffix(".mkv")),
+        labels=("high jump",),
+    )
+    assert data[1].source == str(whole.with_suffix(".mp4"))
+    assert data[1].span == (0.0, 10.0)
+    with pytest.raises(InputError, match="no clip gone_000000_000010"):
+        data[2]
+    assert len(open_data(f"kinetics:{file}?clips={tmp_path}/clips&split=val")) == 2
+
+
+@pytest.mark.parametrize("text", ["a b.mp4,3\nc.mp4,yoga\n", "c.mp4 3\nc.mp4 yoga\n"])
+def test_lists_of_clips(text: str, tmp_path: Path) -> None:
+    data = open_data(f"kinetics:{write(tmp_path / 'list.txt', text)}")
+    assert [item.labels for item in data] == [(3,), ("yoga",)]
+    assert data[1].source == str(tmp_path / "c.mp4")
+    with pytest.raises(InputError, match="no line of a list"):
+        open_data(f"kinetics:{write(tmp_path / 'bad.txt', 'alone')}")
+
+
+def coco(folder: Path) -> Path:
+    images = [{"id": 7, "file_name": "7.png", "width": 20, "height": 16}]
+    thing = {"image_id": 7, "iscrowd": 0, "segmentation": SQUARE, "bbox": [1, 1, 3, 2]}
+    objects = [{**thing, "category_id": 18}, {**thing, "category_id": 1, "bbox": [5, 5, 4, 4]}]
+    names = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
+    content = {"images": images, "annotations": objects, "categories": names}
+    write(folder / "annotations" / "instances_mini.json", content)
+    said = [{"image_id": 7, "caption": "a dog"}, {"image_id": 7, "caption": "a person "}]
+    captions = {"images": images, "annotations": said}
+    write(folder / "annotations" / "captions_mini.json", captions)
+    photo(folder / "mini" / "7.png")
+    return folder
+
+
+def test_coco_has_an_item_a_photo_or_a_caption(tmp_path: Path) -> None:
+    folder = coco(tmp_path)
+    (item,) = open_data(f"coco:{folder}", "classes")
+    assert item.labels == ("dog", "person")
+    assert item.regions["dog"].boxes_on((16, 20)) == ((1, 1, 4, 3),)
+    assert item.regions["person"].mask((16, 20)).sum() == 6
+    said = list(open_data(f"coco:{folder}?split=mini", "caption"))
+    assert [(one.id, one.text) for one in said] == [("7#0", "a dog"), ("7#1", "a person")]
+    assert said[0].regions == item.regions
+    assert {one.group for one in said} == {"7"}
+    (folder / "annotations" / "instances_mini.json").unlink()
+    (first, _) = open_data(f"coco:{folder}", "caption")
+    assert first.source == str(folder / "mini" / "7.png")
+    with pytest.raises(InputError, match="no such file"):
+        open_data(f"coco:{folder}", "classes")
+    write(folder / "annotations" / "captions_other.json", {})
+    with pytest.raises(InputError, match="mini, other; name one"):
+        open_data(f"coco:{folder}", "caption")
+
+
+def vqa(folder: Path) -> Path:
+    rows = [
+        {"question_id": 1234, "image_id": 42, "question": "what color?"},
+        {"question_id": 1235, "image_id": 42, "question": "how many?"},
+    ]
+    write(folder / "v2_questions.json", {"data_subtype": "val2014", "questions": rows})
+    answers = [{"question_id": 1234, "multiple_choice_answer": "red"}]
+    write(folder / "v2_annotations.json", {"annotations": answers})
+    photo(folder / "val2014" / "COCO_val2014_000000000042.jpg")
+    return folder
+
+
+def test_vqa_has_an_item_a_question(tmp_path: Path) -> None:
+    first, second = open_data(f"vqa:{vqa(tmp_path)}")
+    assert (first.text, first.labels) == ("what color?", ("red",))
+    assert Path(first.source).is_file()
+    assert second.labels == ()
+
+
+def test_vqa_hat_has_the_questions_with_maps(tmp_path: Path) -> None:
+    vqa(tmp_path)
+    for name in ("1234_1.png", "1234_2.png", "99.png"):
+        photo(tmp_path / "maps" / name)
+    (item,) = open_data(f"vqa-hat:{tmp_path}/maps")
+    assert item.id == "1234"
+    assert [person.shape for person in item.people()] == [(16, 20), (16, 20)]
+    (tmp_path / "v2_questions.json").write_text('{"questions": [{}]}')
+    with pytest.raises(InputError, match="no file of VQA"):
+        open_data(f"vqa-hat:{tmp_path}/maps")
+
+
+def test_densecap_scales_boxes_to_the_picture(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", width=40, height=20)
+    row = {"img_name": "a.png", "captions": ["worst", "best"], "scores": [0.1, 0.9]}
+    row["boxes"] = [[0, 0, 9, 9], [20, 10, 40, 20]]
+    file = write(tmp_path / "results.json", {"results": [row], "opt": {"image_size": 80}})
+    items = list(open_data(f"densecap:{file}"))
+    assert [item.text for item in items] == ["best", "worst"]
+    assert items[0].regions[WHOLE].boxes == ((10, 5, 30, 15),)
+    assert len(open_data(f"densecap:{file}?count=1")) == 1
+    with pytest.raises(InputError, match="mend the option"):
+        open_data(f"densecap:{file}?count=few")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Flickr8k.token.txt", "a.png#0\tA dog , here .\na.png#1\tTwo\nb.png#0\tThree\n"),
+        ("captions.txt", 'image,caption\na.png,"A dog , here ."\na.png,Two\nb.png,Three\n'),
+        ("captions.txt", "a.png,A dog , here .\na.png,Two\nb.png,Three\n"),
+        (
+            "results.csv",
+            "image_name| comment_number| comment\na.png| 0| A dog , here .\n"
+            "a.png| 1| Two\nb.png| 0| Three\n",
+        ),
+        ("captions.json", '{"a.png": ["A dog , here .", "Two"], "b.png": ["Three"]}'),
+    ],
+)
+def test_flickrs_forms_of_captions(name: str, text: str, tmp_path: Path) -> None:
+    photo(tmp_path / "images" / "a.png")
+    write(tmp_path / name, text)
+    for spec in (f"flickr:{tmp_path / name}", f"flickr:{tmp_path}"):
+        assert [(item.id, item.text) for item in open_data(spec)] == [
+            ("a.png#0", "A dog , here ."),
+            ("a.png#1", "Two"),
+            ("b.png#0", "Three"),
+        ]
+    assert open_data(spec)[0].source == str(tmp_path / "images" / "a.png")
+
+
+def test_hugging_faces_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3), dtype=np.uint8)
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["cat", "dog"]),
+            "caption": datasets.Value("string"),
+        }
+    )
+    values = {"image": [Image.fromarray(p) for p in pixels], "label": [1, 0]}
+    table = datasets.Dataset.from_dict(values | {"caption": ["a", "b"]}, features=features)
+    table.save_to_disk(str(tmp_path / "saved"))
+    data = open_data(f"hf:{tmp_path}/saved")
+    assert [(item.id, item.labels, item.text) for item in data] == [
+        ("0", ("dog",), "a"),
+        ("1", ("cat",), "b"),
+    ]
+    assert (data[1].read(None).pixels == pixels[1]).all()
+    assert open_data(f"hf:{tmp_path}/saved").fingerprint == data.fingerprint
+    with pytest.raises(InputError, match="no column 'captain'; nearest: caption"):
+        open_data(f"hf:{tmp_path}/saved?text=captain")
+    both = datasets.DatasetDict({"train": table, "test": table})
+    both.save_to_disk(str(tmp_path / "both"))
+    assert len(open_data(f"hf:{tmp_path}/both?split=test")) == 2
+    with pytest.raises(InputError, match="train, test; name one"):
+        open_data(f"hf:{tmp_path}/both")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        open_data(f"hf:{tmp_path}/nowhere")
+
+
+def test_without_its_library_hugging_face_names_the_install_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'mmcam\[datasets\]'"):
+        open_data("hf:beans")
