@@ -45,7 +45,7 @@ FAMILIES: dict[str, Family] = {
     "hf": Family(
         "mmcam.adapters.transformers",
         "hf:microsoft/resnet-50",
-        "image and video classifiers of transformers, from the hub or a folder",
+        "image and video classifiers, captioners and VQA models of transformers, hub or folder",
     ),
     "pytorchvideo": Family(
         "mmcam.adapters.pytorchvideo",
@@ -53,6 +53,9 @@ FAMILIES: dict[str, Family] = {
         "action classifiers of pytorchvideo",
     ),
     "c3d": Family("mmcam.adapters.c3d", "c3d", "C3D (Tran et al. 2015), weights by file"),
+    "small": Family(
+        "mmcam.adapters.small", "FOLDER", "the packaged models' small CNN, from a model folder"
+    ),
     "show_and_tell": Family(
         "mmcam.adapters.show_and_tell", "FOLDER", "Show-and-Tell captioners, from a model folder"
     ),
@@ -160,7 +163,7 @@ def build(recipe: Recipe) -> Adapter:
         FAMILIES[recipe.family].module
     ).load
     try:
-        return loader(recipe)
+        adapter = loader(recipe)
     except (TypeError, ValueError, AssertionError) as error:
         if not recipe.args:
             raise
@@ -168,6 +171,8 @@ def build(recipe: Recipe) -> Adapter:
             f"{recipe.title} cannot be built with the arguments {dict(recipe.args)} "
             f'({reason_of(error)}); mend "args"'
         ) from error
+    adapter.model.eval()  # libraries build their models to be trained
+    return adapter
 
 
 def reason_of(error: Exception) -> str:

@@ -1,0 +1,87 @@
+"""A convolutional network small enough to be packaged, for captioners and answerers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class SmallCNN(nn.Module):
+    """Convolutions to a map, an eighth of the picture's side, then a vector that keeps places.
+
+    Global average pooling alone would not tell what lies left of what. So the vector is made of the
+    mean over all cells and of a few weighted means, each with weights that the network has learnt
+    to make of what a cell shows and of where it lies, and of the places where these weights lie.
+    Halves are `forward_features` and `forward_head`, as timm names them.
+
+    Args:
+        classes: how many classes it tells apart; 0 for a network that only makes the vector.
+        channels: channels of the convolutions, the first of 5 x 5 and the others of 3 x 3; the last
+            are those of the map.
+        strides: the step of each of them.
+        looks: how many weighted means there are.
+        cells: the side of the grid on which a weight may depend on the place.
+        features: the length of the vector.
+    """
+
+    def __init__(
+        self,
+        classes: int = 0,
+        channels: Sequence[int] = (32, 64, 64, 128, 128),
+        strides: Sequence[int] = (2, 2, 1, 2, 1),
+        looks: int = 8,
+        cells: int = 6,
+        features: int = 384,
+    ) -> None:
+        super().__init__()
+        inputs, last = [3, *channels[:-1]], channels[-1]
+        self.trunk = nn.Sequential(
+            *(
+                _block(before, after, 3 if index else 5, stride)
+                for index, (before, after, stride) in enumerate(
+                    zip(inputs, channels, strides, strict=True)
+                )
+            )
+        )
+        self.mix = _block(last, last, 3, 2)
+        self.cells = nn.AdaptiveAvgPool2d(cells)
+        self.looks = nn.Conv2d(last, looks, 1)
+        self.places = nn.Parameter(torch.randn(looks, cells * cells))
+        self.vector = nn.Sequential(nn.Linear(last + looks * (last + 2), features), nn.ReLU())
+        self.classifier = nn.Linear(features, classes) if classes else nn.Identity()
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b _"]:
+        """The logits of the classes; without classes, the vector."""
+        return self.forward_head(self.forward_features(pixels))
+
+    def forward_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c gh gw"]:
+        """The map, of which captions and answers are explained."""
+        maps: Tensor = self.trunk(pixels)
+        return maps
+
+    def forward_head(
+        self, maps: Float[Tensor, "b c gh gw"], pre_logits: bool = False
+    ) -> Float[Tensor, "b _"]:
+        """The vector of a map, or its logits."""
+        mixed = self.cells(self.mix(maps))
+        side = mixed.shape[-1]
+        shown = mixed.flatten(2)
+        weights = (self.looks(mixed).flatten(2) + self.places).softmax(2)
+        steps = torch.linspace(-1, 1, side, device=maps.device, dtype=weights.dtype)
+        where = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], 1)
+        seen = weights @ shown.transpose(1, 2)
+        parts = [shown.mean(2), seen.flatten(1), (weights @ where).flatten(1)]
+        vector: Tensor = self.vector(torch.cat(parts, 1))
+        logits: Tensor = vector if pre_logits else self.classifier(vector)
+        return logits
+
+
+def _block(inputs: int, outputs: int, side: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )

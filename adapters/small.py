@@ -1,0 +1,35 @@
+"""The small network of the packaged models, as a classifier and as the CNN of other families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.networks.small_cnn import SmallCNN
+from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.recipe import Recipe
+
+PREPROCESS = Preprocess(resize=96, crop=96, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+"""Pictures as the scenes of `mmcam.shapes` are."""
+
+
+def names() -> Sequence[str]:
+    """None that can be had by name: it comes in a model folder, with its weights."""
+    return []
+
+
+def load(recipe: Recipe) -> Classifier:
+    """A `networks.small_cnn.SmallCNN` with `recipe.args`.
+
+    Raises:
+        WeightsError: the weights do not fit.
+    """
+    model = SmallCNN(**recipe.args)
+    return Classifier(
+        name=recipe.title,
+        model=model,
+        preprocess=recipe.preprocessing(PREPROCESS),
+        labels=recipe.labels,
+        layers=recipe.layers or ("trunk",),
+        weights=recipe.fill(model),
+    )

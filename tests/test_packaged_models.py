@@ -1,0 +1,146 @@
+"""The packaged models are trained, and their maps lie on what a word, answer or action rests on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmcam
+from mmcam import shapes
+from mmcam.demo import packaged, two_tone
+from mmcam.evaluators.pointing import chance, energy_inside
+from mmcam.types import Adapter
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "examples"))
+
+import shapes_training as st  # noqa: E402
+import train_shapes  # noqa: E402
+
+SEEDS = shapes.SPLITS["test"][100_000:100_200]
+"""Test seeds that nothing was chosen by."""
+
+NAMES = ("captioner", "vqa", "action")
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Adapter]:
+    return {name: mmcam.load(packaged(name)) for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("measure", "name", "what", "least", "blind"),
+    [
+        (train_shapes.measure_caption, "captioner", "words", 0.83, 0.53),
+        (train_shapes.measure_caption, "captioner", "visual words", 0.77, 0.39),
+        (train_shapes.measure_vqa, "vqa", "answers", 0.48, 0.29),
+        (train_shapes.measure_action, "action", "actions", 0.74, 0.13),
+    ],
+)
+def test_models_are_right_on_seeds_that_they_have_not_seen(
+    measure: Callable[[Path, range], dict[str, float]],
+    name: str,
+    what: str,
+    least: float,
+    blind: float,
+) -> None:
+    """`blind` is the best of the baselines in `tests/shapes/test_blind.py`."""
+    assert blind < least < measure(packaged(name), SEEDS)[what]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_card_says_how_right_they_are(name: str) -> None:
+    card = (packaged(name).parent / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in card.splitlines() if line.startswith(f"| `{name}`")]
+    assert len(rows) == 1
+    size = sum(file.stat().st_size for file in packaged(name).iterdir())
+    assert f"{size / 1e6:.1f} MB" in rows[0]
+
+
+def test_they_are_small() -> None:
+    files = [file for name in NAMES for file in packaged(name).iterdir()]
+    assert sum(file.stat().st_size for file in files) < 10e6
+
+
+def test_a_words_map_lies_on_what_it_names(models: dict[str, Adapter]) -> None:
+    shares, areas = [], []
+    for seed in SEEDS[:25]:
+        scene = shapes.scene(seed)
+        told = shapes.caption(scene)
+        masks = {w.position: w.mask for w in told.words if w.kind in ("colour", "shape")}
+        asked = mmcam.Caption(told.text, words=list(masks))
+        for found in mmcam.explain(models["captioner"], scene.pixels, asked):
+            if found.target.position in masks:
+                heat, mask = found.heatmap(), masks[found.target.position]
+                shares.append(energy_inside(heat, mask))
+                areas.append(chance(heat, mask))
+    assert np.mean(shares) > 1.5 * np.mean(areas)
+
+
+def test_either_colour_of_a_two_tone_thing_lies_more_on_its_own_half(
+    models: dict[str, Adapter],
+) -> None:
+    own, others = [], []
+    for seed in SEEDS:
+        scene = shapes.scene(seed)
+        ask = two_tone(scene)
+        if ask is None:
+            continue
+        maps = mmcam.explain(models["vqa"], scene.pixels, mmcam.Answers(ask.text, [*ask.answers]))
+        for label, mask in ask.answers.items():
+            other = next(name for name in ask.answers if name != label)
+            own.append(energy_inside(maps[label].heatmap(), mask))
+            others.append(energy_inside(maps[other].heatmap(), mask))
+    assert len(own) > 20
+    assert np.mean(own) > 1.1 * np.mean(others)
+
+
+def test_an_actions_map_lies_more_on_what_acts_than_its_share_of_the_clip(
+    models: dict[str, Adapter],
+) -> None:
+    shares, areas = [], []
+    for seed in SEEDS[:30]:
+        clip = shapes.clip(seed)
+        found = mmcam.explain(models["action"], clip.pixels, mmcam.Actions([clip.action]))[0]
+        heat, mask = found.heatmap(), clip.objects[clip.actor].masks
+        shares.append(energy_inside(heat, mask))
+        areas.append(chance(heat, mask))
+    assert np.mean(shares) > 1.3 * np.mean(areas)
+
+
+def _world(tell: st.Teller, count: int) -> st.World:
+    made = [tell(seed) for seed in shapes.SPLITS["train"][:count]]
+    return st.World(np.stack([pixels for pixels, _ in made]), [told for _, told in made])
+
+
+@pytest.mark.parametrize("name", ["caption", "vqa", "action"])
+def test_two_trainings_from_one_seed_give_the_same_weights(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell, _, course = train_shapes.COURSES[name]
+    world = _world(tell, 12)
+    files = []
+    for number, seed in enumerate((0, 0, 1)):
+        short = st.Course(**{**vars(course), "seed": seed, "steps": 3, "batch": 4})
+        folder = tmp_path / str(number)
+        getattr(train_shapes, name)(
+            folder, short, world, **({"cnn": None} if name == "vqa" else {})
+        )
+        files.append((folder / "weights.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
+    adapter: Any = mmcam.load(tmp_path / "0")
+    manifest = json.loads((tmp_path / "0" / "mmcam.json").read_text())
+    packaged_as = json.loads((packaged(_folder(name)) / "mmcam.json").read_text())
+    assert manifest == packaged_as
+    assert adapter.weights.sha256
+    assert "step" not in capsys.readouterr().out  # fewer than are told of
+
+
+def _folder(name: str) -> str:
+    return "captioner" if name == "caption" else name
