@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import importlib.util
 import io
-import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,98 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mmcam.explanation import Explanation
-from mmcam.grids import onto_original
 from mmcam.page import gallery, gallery_page, write_page
 from mmcam.page.html import read_json
-from mmcam.types import Placement
+from tests.page.looking import alphas, expected, until
 from tests.page.results import HOSTILE, by_hand, classes, clip, page_of, pixels, said
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-SMALL, PHONE, LAPTOP, WIDE = (320, 640), (390, 844), (1280, 860), (2200, 1200)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("playwright is not installed: pip install 'mmcam[test]'")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on the PATH; on Debian: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Any]]:
-    """`opened(file)`: a page that is watched; at the end it must have kept quiet and to itself."""
-    told: list[str] = []
-    with contextlib.ExitStack() as cleanup:
-
-        def open_page(
-            file: Path, size: tuple[int, int] = LAPTOP, scheme: str = "light", missing: str = ""
-        ) -> Any:
-            context = browser.new_context(
-                viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, offline=True
-            )
-            cleanup.callback(context.close)
-            page = context.new_page()
-            page.set_default_timeout(10_000)
-            folder = file.parent.as_uri()
-
-            def left(request: Any) -> None:
-                inside = request.url.startswith((folder, "data:"))
-                if not inside:
-                    told.append(f"request: {request.url}")
-
-            def said(message: Any) -> None:
-                if message.type == "error" and not (missing and missing in str(message.location)):
-                    told.append(f"console: {message.text}")
-
-            page.on("request", left)
-            page.on("console", said)
-            page.on("pageerror", lambda error: told.append(f"error: {error}"))
-            page.goto(file.as_uri())
-            return page
-
-        yield open_page
-    assert told == []
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for it; playwright's own way evaluates text in the page, which its policy forbids."""
-    for _ in range(200):
-        if page.evaluate(condition):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"never came true: {condition}")
-
-
-def alphas(page: Any, selector: str = ".stage.large canvas") -> np.ndarray:
-    """How much each pixel of a map covers, in 1/255."""
-    uri = page.eval_on_selector(selector, "canvas => canvas.toDataURL()")
-    drawn = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    return np.asarray(drawn.convert("RGBA"), np.float64)[..., 3]
-
-
-def expected(
-    item: Explanation, size: tuple[int, ...], frame: int | None = None, opacity: float = 0.55
-) -> np.ndarray:
-    """The same by mmcam's own interpolation: the map at this size, as much as it covers."""
-    box = (0.0, 0.0, float(size[1]), float(size[0]))
-    place = Placement(size=(size[0], size[1]), box=box, spans=item.placement.spans)
-    frames = None if frame is None else [frame]
-    heat = onto_original(item.saliency.clamp(min=0) / (item.maximum or 1), place, frames).numpy()
-    cover = 255 * opacity * (1 - (1 - heat.reshape(size)) ** 2)
-    return np.asarray(cover, np.float64)
 
 
 def test_the_map_drawn_is_the_map(results: Path, opened: Any) -> None:
@@ -260,7 +168,7 @@ def test_no_evidence_and_counterfactuals_are_said_in_words(
     assert "No positive evidence" in page.locator(".notice").inner_text()
     assert "No positive evidence" in page.locator(".stage.large").get_attribute("aria-label")
     made = by_hand(["dog", "cat"], pixels())
-    nothing = replace(made[0], cam=-torch.ones(3, 3))
+    nothing = replace(made[1], cam=-torch.ones(3, 3))
     items = tuple(replace(one, counterfactual=True) for one in (made[0], nothing))
     replace(made, items=items).save(tmp_path)
     page = opened(tmp_path / "index.html")
@@ -433,85 +341,6 @@ def test_a_gallery_is_searched_sorted_and_opened(two_hundred: Path, opened: Any)
     page.keyboard.press("Escape")
     assert page.get_by_role("dialog").is_hidden()
     assert card.evaluate("card => card === document.activeElement")
-
-
-def every_page(results: Path) -> dict[str, Path]:
-    pages = {name: results / name / "index.html" for name in ("a", "b", "c", "deep/d")}
-    pages["gallery"] = results / "gallery.html"
-    if not pages["gallery"].exists():
-        write_page(pages["gallery"], gallery([results], pages["gallery"]))
-    return pages
-
-
-VIEWS = {
-    "a": ["All methods"],
-    "b": ["Side by side", "Pin"],
-    "c": ["Difference"],
-    "deep/d": ["Side by side"],
-    "gallery": [],
-}
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", VIEWS)
-def test_axe_finds_no_fault(results: Path, opened: Any, name: str, scheme: str) -> None:
-    if importlib.util.find_spec("axe_playwright_python") is None:
-        pytest.skip("axe-playwright-python is not installed: pip install 'mmcam[test]'")
-    from axe_playwright_python.sync_playwright import Axe
-
-    page = opened(every_page(results)[name], scheme=scheme)
-    if name == "gallery":
-        page.locator(".cards .stage").first.wait_for()
-    else:
-        page.locator("summary").click()
-    states = ["", *VIEWS[name]]
-    if name == "gallery":
-        states = ["", "open"]
-    for state in states:
-        if state == "open":
-            page.locator(".cards button").first.click()
-        elif state == "Pin":
-            page.get_by_text("One map").click()
-            page.get_by_role("button", name="Pin this map").click()
-        elif state:
-            page.get_by_text(state, exact=True).click()
-        found = Axe().run(page).response["violations"]
-        faults = [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
-        assert faults == [], json.dumps(faults, indent=1)
-
-
-@pytest.mark.parametrize("size", [SMALL, PHONE, LAPTOP, WIDE])
-def test_nothing_is_cut_off_at_any_width(
-    results: Path, opened: Any, size: tuple[int, int], tmp_path: Path
-) -> None:
-    long = by_hand(["x" * 90, "dog"], pixels(300, 100), file=f"{'y' * 120}.jpg")
-    long.save(tmp_path)
-    for file in [*every_page(results).values(), tmp_path / "index.html"]:
-        page = opened(file, size=size)
-        page.locator(".stage").first.wait_for()
-        wide, seen = page.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-        )
-        assert wide <= seen, file
-
-
-@pytest.mark.parametrize("size", [PHONE, LAPTOP])
-def test_light_and_dark_look_as_they_should(
-    results: Path, opened: Any, size: tuple[int, int]
-) -> None:
-    for name, file in every_page(results).items():
-        shots = {}
-        for scheme in ("light", "dark"):
-            page = opened(file, size=size, scheme=scheme)
-            page.locator(".stage").first.wait_for()
-            shot = Image.open(io.BytesIO(page.screenshot())).convert("L")
-            shots[scheme] = np.asarray(shot, np.float64)
-        light, dark = shots["light"], shots["dark"]
-        assert light[:, :8].min() > 240, name
-        assert dark[:, :8].max() < 40, name
-        assert light.shape == dark.shape
-        assert light.std() > 10
-        assert dark.std() > 10
 
 
 def test_a_notebooks_frame_works(opened: Any, tmp_path: Path) -> None:
