@@ -46,6 +46,7 @@ class Batch:
     way: str
     words: str | None
     parts: list[Tensor] = field(default_factory=list)
+    folded: dict[str, Tensor] = field(default_factory=dict)
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[Made]]:
         """For each target slot: (method, layer, map of every sample), in the plan's order."""
@@ -162,22 +163,27 @@ class Batch:
             LayerError: values that are not numbers.
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
-        folded = self._fold(layer, gradient)
-        activation = self._fold(layer, self.recording.activation(layer))
-        for what, values in (("activations", activation), ("gradients", folded)):
-            if not values.isfinite().all():
-                raise LayerError(
-                    f"layer '{layer}' of {self.adapter.name} has NaN or infinite {what}; check "
-                    "the weights and the input's range, or run in a wider number type"
-                )
+        if layer not in self.folded:  # the same for all targets
+            whole = self._fold(layer, self.recording.activation(layer))
+            self.folded[layer] = self._finite(layer, "activations", whole)
+        activation = self.folded[layer]
+        folded = self._finite(layer, "gradients", self._fold(layer, gradient))
         if not folded.any() and gradient.any():
             raise ScoreError(
                 f"the score reaches layer '{layer}' through its class token alone, so its grid has "
                 "no gradient; explain an earlier layer, such as the norm before the last attention"
             )
-        pairs = self.inputs.contrasts  # both rows of a pair have one activation up to rounding
-        both = [activation, *(activation[a : a + 1] for a, _ in pairs)]
-        return Trace(activation=torch.cat(both), gradient=contrasted(folded, pairs))
+        if pairs := self.inputs.contrasts:  # both rows of one have one activation up to rounding
+            activation = torch.cat([activation, *(activation[a : a + 1] for a, _ in pairs)])
+        return Trace(activation=activation, gradient=contrasted(folded, pairs))
+
+    def _finite(self, layer: str, what: str, values: Tensor) -> Tensor:
+        if not values.isfinite().all():
+            raise LayerError(
+                f"layer '{layer}' of {self.adapter.name} has NaN or infinite {what}; check the "
+                "weights and the input's range, or run in a wider number type"
+            )
+        return values
 
     def _fold(self, layer: str, tensor: Tensor) -> Tensor:
         folded = self.adapter.grid(layer, tensor.detach(), self.inputs)

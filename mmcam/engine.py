@@ -59,7 +59,9 @@ def explain_samples(
     """
     if counterfactual:
         plan.check_counterfactual()
-    with untouched(adapter.model):  # a caption may have to be generated
+    # A text may have to be generated; other models do not run yet.
+    speaks = adapter.encoder is not None
+    with untouched(adapter.model) if speaks else torch.inference_mode(False):
         inputs = adapter.prepare(samples, task)
     if not plan.has_layers:
         layers = []
