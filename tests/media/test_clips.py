@@ -6,37 +6,26 @@ import random
 import struct
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import jaxtyping
 import numpy as np
 import pytest
-from PIL import Image
 
 from mmcam.errors import InputError
-from mmcam.media import Clip, open_clip, video
-
-HEIGHT, WIDTH, FRAMES = 64, 96, 50
-BLOCK = 32
-
-VIDEOS = {
-    "closed.mp4": ("libx264", {"bf": "3", "g": "12", "x264-params": "open-gop=0"}),
-    "closed.mkv": ("libx264", {"bf": "3", "g": "12", "x264-params": "open-gop=0"}),
-    "open.mp4": ("libx264", {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0"}),
-    "open.mkv": ("libx264", {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0"}),
-    "refresh.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=12"}),
-    "broadcast.ts": ("libx264", {"bf": "3", "g": "12"}),
-    "raw.h264": ("libx264", {"bf": "3", "g": "12"}),
-    "untimed.avi": ("libx264", {"bf": "3", "g": "12"}),
-    "phone.mp4": ("libx265", {"x265-params": "keyint=12:bframes=4:log-level=none"}),
-    "old.avi": ("mpeg4", {"bf": "2", "g": "12"}),
-    "old.mpg": ("mpeg2video", {"bf": "2", "g": "12"}),
-    "web.webm": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}),
-    "stills.mov": ("mjpeg", {}),
-}
-"""What cameras, sites and data sets give: key frames, orders and times of all kinds."""
+from mmcam.media import open_clip, video
+from tests.media.coded import (
+    FRAMES,
+    HEIGHT,
+    VIDEOS,
+    WIDTH,
+    coded,
+    encode,
+    made,
+    number_of,
+    numbers,
+)
 
 TRUSTED = {"closed.mp4", "closed.mkv"}
 """Those in which decord finds every frame."""
@@ -48,55 +37,10 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def coded(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A frame that shows its number in binary, in six blocks that survive compression."""
-    frame = np.full((height, width, 3), 60, np.uint8)
-    for bit in range(6):
-        row, column = divmod(bit, 3)
-        y, x = row * BLOCK, column * BLOCK
-        frame[y : y + BLOCK, x : x + BLOCK] = 230 if number >> bit & 1 else 20
-    return frame
-
-
-def number_of(frame: np.ndarray) -> int:
-    centres = frame[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].mean(-1)[:2, :3] > 125
-    return sum(1 << bit for bit, lit in enumerate(centres.flatten()) if lit)
-
-
-def numbers(frames: np.ndarray | Clip) -> list[int]:
-    return [number_of(frame) for frame in frames]
-
-
-def encode(
-    path: Path,
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-    frames: int = FRAMES,
-    muxer: dict[str, str] | None = None,
-) -> Path:
-    if codec not in av.codecs_available:
-        pytest.skip(f"PyAV has no {codec} here")
-    with av.open(str(path), "w", options=muxer or {}) as container:
-        stream = container.add_stream(codec, rate=30, options=options or {})
-        stream.width, stream.height = WIDTH, HEIGHT
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(coded(number), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 30)
-            container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
-        container.mux(stream.encode(None))
-    return path
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which each video is made when it is first asked for."""
     return tmp_path_factory.mktemp("videos")
-
-
-def made(videos: Path, name: str) -> Path:
-    path = videos / name
-    return path if path.exists() else encode(path, *VIDEOS[name])
 
 
 @pytest.fixture(params=["decord", "pyav"])
@@ -388,45 +332,7 @@ def test_a_rate_that_is_none(fps: float) -> None:
         open_clip(np.zeros((1, 4, 4, 3), np.uint8), fps=fps)
 
 
-# Animated pictures.
-
-
-@pytest.fixture
-def colours() -> list[np.ndarray]:
-    """Frames that survive a palette: one colour each, and a corner that tells what is up."""
-    frames = [np.full((6, 8, 3), 20 * number, np.uint8) for number in range(12)]
-    for frame in frames:
-        frame[0, 0] = 255
-    return frames
-
-
-@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_animations(tmp_path: Path, colours: list[np.ndarray], suffix: str) -> None:
-    path = tmp_path / f"a.{suffix}"
-    first, *rest = map(Image.fromarray, colours)
-    options = {"lossless": True} if suffix == "webp" else {}
-    first.save(path, save_all=True, append_images=rest, duration=40, loop=0, **options)
-    with open_clip(path) as clip:
-        assert clip.frames == 12
-        assert clip.fps == pytest.approx(25)
-        assert (np.stack(list(clip)) == colours).all()
-        assert (clip.read([11, 2, 2]) == [colours[11], colours[2], colours[2]]).all()
-
-
-def test_a_truncated_gif(tmp_path: Path, colours: list[np.ndarray]) -> None:
-    path = tmp_path / "a.gif"
-    first, *rest = map(Image.fromarray, colours)
-    first.save(path, save_all=True, append_images=rest, duration=40)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with open_clip(path) as clip:
-        assert 3 < clip.frames < 12
-        assert (np.stack(list(clip)) == colours[: clip.frames]).all()
-
-
-def test_a_broken_gif(tmp_path: Path) -> None:
-    (tmp_path / "a.gif").write_bytes(b"GIF89a" + bytes(7) + b"\xff" * 50)
-    with pytest.raises(InputError):
-        open_clip(tmp_path / "a.gif")
+# A video under another name.
 
 
 def test_a_gif_that_is_a_video(videos: Path, tmp_path: Path) -> None:
@@ -434,91 +340,6 @@ def test_a_gif_that_is_a_video(videos: Path, tmp_path: Path) -> None:
     path.write_bytes(made(videos, "closed.mp4").read_bytes())
     with open_clip(path) as clip:
         assert numbers(clip.read([7])) == [7]
-
-
-def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
-    Image.fromarray(coded(9)).save(tmp_path / "a.png")
-    with open_clip(tmp_path / "a.png", fps=10) as clip:
-        assert (clip.frames, clip.fps) == (1, 10)
-        assert (clip.read([0])[0] == coded(9)).all()
-
-
-# Folders.
-
-
-def test_a_folder_in_natural_order(tmp_path: Path) -> None:
-    for number in range(12):
-        Image.fromarray(coded(number)).save(tmp_path / f"Frame{number}.PNG")
-    (tmp_path / "notes.txt").write_text("not a frame")
-    (tmp_path / "._Frame1.PNG").write_text("what some systems leave behind")
-    with open_clip(tmp_path) as clip:
-        assert (clip.path, clip.frames, clip.fps) == (str(tmp_path), 12, 25)
-        assert (np.stack(list(clip)) == [coded(number) for number in range(12)]).all()
-        assert (clip.read([10, 2]) == [coded(10), coded(2)]).all()
-    with open_clip(str(tmp_path), fps=12.5) as clip:
-        assert clip.fps == 12.5
-
-
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no pictures in this folder"):
-        open_clip(tmp_path)
-
-
-@pytest.mark.parametrize("size", [(64, 95), (96, 64)])
-def test_a_folder_of_several_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
-    Image.fromarray(coded(0)).save(tmp_path / "1.png")
-    Image.new("RGB", size[::-1]).save(tmp_path / "2.png")
-    message = rf"2\.png: {size[1]} x {size[0]} pixels, the first frame has 96 x 64"
-    if size == (96, 64):  # it might have been stored turned
-        with open_clip(tmp_path) as clip, pytest.raises(InputError, match=message):
-            list(clip)
-    else:
-        with pytest.raises(InputError, match=message):
-            open_clip(tmp_path)
-
-
-def test_a_folder_with_a_broken_frame(tmp_path: Path) -> None:
-    Image.fromarray(coded(0)).save(tmp_path / "1.png")
-    (tmp_path / "2.png").write_text("broken")
-    with pytest.raises(InputError, match=r"2\.png"):
-        open_clip(tmp_path)
-
-
-# Arrays.
-
-
-def test_an_array() -> None:
-    pixels = np.stack([coded(number) for number in range(5)])
-    with open_clip(pixels, fps=12) as clip:
-        assert (clip.path, clip.frames, clip.fps) == ("array", 5, 12)
-        assert clip.source is pixels
-        assert (clip.height, clip.width) == (HEIGHT, WIDTH)
-        assert numbers(clip.read([4, 0, 0])) == [4, 0, 0]
-        assert numbers(clip) == [0, 1, 2, 3, 4]
-        clip.read([0])[:] = 0
-        next(iter(clip))[:] = 0
-        assert (pixels[0] == coded(0)).all()
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((2, 4, 4, 3)), "float64"),
-        (np.zeros((4, 4, 3), np.uint8), r"\[4, 4, 3\]"),
-        (np.zeros((2, 3, 4, 4), np.uint8), r"channels first"),
-        (np.zeros((0, 4, 4, 3), np.uint8), "holds no frames"),
-    ],
-)
-def test_a_wrong_array(array: np.ndarray, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        open_clip(array)
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_something_else() -> None:
-    with pytest.raises(InputError, match="int: not a clip"):
-        open_clip(7)  # type: ignore[arg-type]
 
 
 # Real clips.
