@@ -144,19 +144,21 @@ class Answerer(Classifier):
         if task.contrast is not None:
             one, other = (self.index(answer, answers) for answer in task.contrast)
             contrast = [self._contrast(one, other)]
-        known: dict[int, Target] = {}
-        for index in {index for row in chosen for index in row}:
-            known[index] = self._answer(index)
+        known = {index: self._answer(index) for index in {i for row in chosen for i in row}}
         return [[*(known[index] for index in row), *contrast] for row in chosen]
 
     def _answer(self, index: int) -> Target:
         return Target(
             label=self.label(index),
             score=lambda output: output.logits[:, index],
-            log_prob=lambda output: output.logits.float().log_softmax(-1)[:, index],
+            log_prob=lambda output: self.log_probs(output)[:, index],
             kind="answer",
             attention=_looks if self.attends else None,
         )
+
+    def log_probs(self, output: Answered) -> Float[Tensor, "row answer"]:
+        """The log-probability of every answer."""
+        return output.logits.float().log_softmax(1)
 
     def _contrast(self, one: int, other: int) -> Target:
         return Target(
@@ -168,7 +170,7 @@ class Answerer(Classifier):
 
     def text(self, output: Answered, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
         """The question as it was read, and the model's own first answers."""
-        top = output.logits.float().softmax(1).topk(min(TOP, output.logits.shape[1]))
+        top = self.log_probs(output).exp().topk(min(TOP, output.logits.shape[1]))
         made = []
         for row, (text, question) in enumerate(
             zip(inputs.rest["questions"], inputs.rest["read"], strict=True)

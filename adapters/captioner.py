@@ -81,6 +81,6 @@ class RecurrentCaptioner(Speaker):
             LayerError: it has none.
         """
         try:
-            return self.folds(layer.removeprefix("cnn."), tensor, inputs.pixels.shape[2:])
+            return self.folds(layer, tensor, inputs.pixels.shape[2:])
         except LayerError as error:
             raise LayerError(f"layer '{layer}': {error}") from error

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmcam.adapters.captioner import RecurrentCaptioner
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.networks.cnn import halves, width
+from mmcam.adapters.cnn_part import cnn_part
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
-from mmcam.adapters.preprocess import Preprocess
 from mmcam.adapters.recipe import Recipe
 from mmcam.adapters.vocabulary import read_vocabulary
 from mmcam.errors import ModelError
-
-PROBE = 224
-"""The side of the picture that tells how wide a CNN's features are, in pixels."""
 
 
 def names() -> Sequence[str]:
@@ -33,29 +28,19 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
         ModelError: no CNN or no vocabulary, or the CNN cannot be cut in two.
         WeightsError: the weights do not fit.
     """
-    cnn = recipe.parts.get("cnn")
-    if (
-        not isinstance(cnn, Classifier)
-        or not isinstance(cnn.preprocess, Preprocess)
-        or recipe.vocabulary is None
-    ):
+    cnn = None if recipe.vocabulary is None else cnn_part(recipe)
+    if cnn is None or recipe.vocabulary is None:
         raise ModelError(
             f'{recipe.title} needs a model folder whose mmcam.json names its "cnn" (a recipe of '
             'timm or torchvision) and its "vocabulary" (a JSON list of words)'
         )
     vocabulary = read_vocabulary(recipe.vocabulary, recipe.special)
-    trunk, head = halves(cnn.model, cnn.layers[0], cnn.name)
-    channels, features = width(trunk, head, PROBE)
-    start, tokens = vocabulary.token("start"), len(vocabulary.words)
+    sizes = {"vocabulary": len(vocabulary.words), **recipe.args, "start": vocabulary.token("start")}
     attends = recipe.family == "show_attend_tell"
     model = (
-        ShowAttendTell(
-            trunk, **{"channels": channels, "vocabulary": tokens, **recipe.args}, start=start
-        )
+        ShowAttendTell(cnn.trunk, **{"channels": cnn.channels, **sizes})
         if attends
-        else ShowAndTell(
-            trunk, head, **{"features": features, "vocabulary": tokens, **recipe.args}, start=start
-        )
+        else ShowAndTell(cnn.trunk, cnn.head, **{"features": cnn.features, **sizes})
     )
     return RecurrentCaptioner(
         name=recipe.title,
@@ -64,6 +49,6 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
         language=vocabulary,
         layers=recipe.layers or ("cnn",),
         weights=recipe.fill_decoder(model),
-        folds=cnn.folds,
+        folds=cnn.fold,
         attends=attends,
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmcam.adapters.answerer import TOP, Answered, Answerer, Question
+from mmcam.adapters.answerer import Answered, Answerer, Question
 from mmcam.adapters.preprocess import Preprocess, Transform
 from mmcam.adapters.recipe import Recipe, counted
 from mmcam.adapters.transformers_language import Tokens
@@ -19,7 +20,7 @@ from mmcam.adapters.transformers_speakers import made_of, processor_of
 from mmcam.adapters.weights import State
 from mmcam.errors import LayerError, ModelError
 from mmcam.tasks.words import Word, align
-from mmcam.types import Inputs, Sample, Target
+from mmcam.types import Inputs, Sample
 
 KIND = "ViltForQuestionAnswering"
 LAYER = "vilt.encoder.layer.-1.layernorm_before"
@@ -144,23 +145,9 @@ class ViltAnswerer(Answerer):
             )
         return Answered(output.logits, None)
 
-    def _answer(self, index: int) -> Target:
-        return replace(
-            super()._answer(index),
-            log_prob=lambda output: nn.functional.logsigmoid(output.logits.float())[:, index],
-        )
-
-    def text(self, output: Answered, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
-        """The question as it was read, and the model's own first answers."""
-        top = output.logits.float().sigmoid().topk(min(TOP, output.logits.shape[1]))
-        made = []
-        for fact, answers, shares in zip(
-            super().text(output, inputs), top.indices.tolist(), top.values.tolist(), strict=True
-        ):
-            pairs = zip(answers, shares, strict=True)
-            best = [{"answer": self.label(i), "probability": p} for i, p in pairs]
-            made.append({**(fact or {}), "top": best})
-        return made
+    def log_probs(self, output: Answered) -> Float[Tensor, "row answer"]:
+        """The log-probability of every answer by itself."""
+        return nn.functional.logsigmoid(output.logits.float())
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
         """The patches of a layer on their own places; zero where the model does not look.

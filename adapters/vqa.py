@@ -8,17 +8,13 @@ from typing import Any
 from torch import nn
 
 from mmcam.adapters.answerer import Answerer
-from mmcam.adapters.classifier import Classifier, logits_of
-from mmcam.adapters.networks.cnn import halves, width
+from mmcam.adapters.classifier import logits_of
+from mmcam.adapters.cnn_part import cnn_part
 from mmcam.adapters.networks.co_attention import CoAttention
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
-from mmcam.adapters.preprocess import Preprocess
 from mmcam.adapters.recipe import Recipe
 from mmcam.adapters.vocabulary import SPECIAL, QuestionWords, read_words
 from mmcam.errors import ModelError
-
-PROBE = 224
-"""The side of the picture that tells how wide a CNN's features are, in pixels."""
 
 
 def names() -> Sequence[str]:
@@ -36,13 +32,8 @@ def load(recipe: Recipe) -> Answerer:
         ModelError: no CNN, vocabulary or answers, or the CNN cannot be cut in two.
         WeightsError: the weights do not fit.
     """
-    cnn = recipe.parts.get("cnn")
-    if (
-        not isinstance(cnn, Classifier)
-        or not isinstance(cnn.preprocess, Preprocess)
-        or recipe.vocabulary is None
-        or not recipe.labels
-    ):
+    cnn = cnn_part(recipe) if recipe.vocabulary is not None and recipe.labels else None
+    if cnn is None or recipe.vocabulary is None:
         raise ModelError(
             f'{recipe.title} needs a model folder whose mmcam.json names its "cnn" (a recipe of '
             'timm or torchvision), its "vocabulary" (a JSON list of words) and its answers '
@@ -52,13 +43,11 @@ def load(recipe: Recipe) -> Answerer:
     special = {**SPECIAL, **recipe.special}
     limit = {} if recipe.question_limit is None else {"limit": recipe.question_limit}
     sizes: dict[str, Any] = {"vocabulary": len(words), "answers": len(recipe.labels)}
-    trunk, head = halves(cnn.model, cnn.layers[0], cnn.name)
-    channels, features = width(trunk, head, PROBE)
     attends = recipe.family == "co_attention"
     model: nn.Module = (
-        CoAttention(trunk, **{"channels": channels, **sizes, **recipe.args})
+        CoAttention(cnn.trunk, **{"channels": cnn.channels, **sizes, **recipe.args})
         if attends
-        else LstmVqa(trunk, head, **{"features": features, **sizes, **recipe.args})
+        else LstmVqa(cnn.trunk, cnn.head, **{"features": cnn.features, **sizes, **recipe.args})
     )
     return Answerer(
         name=recipe.title,
@@ -68,7 +57,7 @@ def load(recipe: Recipe) -> Answerer:
         layers=recipe.layers or ("cnn",),
         weights=recipe.fill_decoder(model),
         unpack=logits_of,
-        folds=lambda layer, tensor, space: cnn.folds(layer.removeprefix("cnn."), tensor, space),
+        folds=cnn.fold,
         read=QuestionWords(words, special["unknown"], **limit),
         words="embed",
         attends=attends,

@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NamedTuple, NoReturn, Optional
 
 import typer
 from rich.console import Console
@@ -82,24 +82,14 @@ def classify(
     out: Out = Path("mmcam-out"),
 ) -> None:
     """Explain what an image classifier sees in each picture."""
-    from mmcam import Classes, explain, load
+    from mmcam import Classes, load
     from mmcam.draw import check_look
 
     check_look(colormap)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
     task = Classes(labels=label or None, top=top)
-    for image, folder in zip(images, folders(out, images), strict=True):
-        found = explain(
-            adapter,
-            image,
-            task,
-            method=method,
-            layers=layer or None,
-            guided=guided,
-            counterfactual=counterfactual,
-        )
-        found.save(folder, command=sys.argv, colormap=colormap)
-        report(found, image, folder)
+    options = Options(method, layer or None, guided, counterfactual)
+    explain_pictures(adapter, images, task, options, colormap, out)
 
 
 @app.command()
@@ -199,25 +189,15 @@ def caption(
 
     The caption is the model's own, or one that is put into its mouth.
     """
-    from mmcam import Caption, explain, load
+    from mmcam import Caption, load
     from mmcam.draw import check_look
 
     check_look(colormap)
     asked = word or ([] if words == "none" else words)
     task = Caption(text, asked, score=score, beam=beam, limit=limit, prompt=prompt)
     adapter = load(model, weights=weights, device=device)
-    for image, folder in zip(images, folders(out, images), strict=True):
-        found = explain(
-            adapter,
-            image,
-            task,
-            method=method,
-            layers=layer or None,
-            guided=guided,
-            counterfactual=counterfactual,
-        )
-        found.save(folder, command=sys.argv, colormap=colormap)
-        report(found, image, folder)
+    options = Options(method, layer or None, guided, counterfactual)
+    explain_pictures(adapter, images, task, options, colormap, out)
 
 
 @app.command()
@@ -247,22 +227,14 @@ def vqa(
 
     The answers are the model's own, or those that are forced on it.
     """
-    from mmcam import Answers, explain, load
+    from mmcam import Answers, load
     from mmcam.draw import check_look
 
     check_look(colormap)
     task = Answers(question, answer or None, top=top, contrast=contrast)
-    found = explain(
-        load(model, weights=weights, device=device),
-        image,
-        task,
-        method=method,
-        layers=layer or None,
-        guided=guided,
-        counterfactual=counterfactual,
-    )
-    found.save(out, command=sys.argv, colormap=colormap)
-    report(found, f"{image}: {question}", out)
+    adapter = load(model, weights=weights, device=device)
+    options = Options(method, layer or None, guided, counterfactual)
+    explain_pictures(adapter, [image], task, options, colormap, out, f": {question}")
 
 
 @app.command()
@@ -335,6 +307,33 @@ def list_answers(
     for answer in answers:
         if match.casefold() in answer.casefold():
             console.print(answer, soft_wrap=True)
+
+
+class Options(NamedTuple):
+    """How pictures are explained: what the commands pass on to `mmcam.explain`."""
+
+    method: Sequence[str]
+    layers: Sequence[str] | None
+    guided: bool
+    counterfactual: bool
+
+
+def explain_pictures(
+    adapter: Any,
+    images: Sequence[str],
+    task: Any,
+    options: Options,
+    colormap: str,
+    out: Path,
+    asked: str = "",
+) -> None:
+    """Each picture explained, written to its folder and reported; `asked` follows its name."""
+    from mmcam import explain
+
+    for image, folder in zip(images, folders(out, images), strict=True):
+        found = explain(adapter, image, task, **options._asdict())
+        found.save(folder, command=sys.argv, colormap=colormap)
+        report(found, f"{image}{asked}", folder)
 
 
 def report(found: Any, source: str, folder: Path) -> None:

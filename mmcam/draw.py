@@ -141,16 +141,15 @@ def _drawn(
     heatmaps = explanation.heatmap(range(start, start + len(frames))) if frames else ()
     for pixels, heatmap in zip(frames, heatmaps, strict=True):
         made = [PANES[name](explanation, pixels, heatmap, colormap) for name in names]
-        yield _framed(explanation, made, names)
+        yield framed(made, names, heading(explanation), detail(explanation))
 
 
-def _framed(explanation: Explanation, made: Sequence[Picture], names: Sequence[str]) -> Picture:
+def framed(made: Sequence[Picture], names: Sequence[str], header: str, below: str) -> Picture:
+    """A frame of a written clip: its panes, of one size, under the header and the detail."""
     if len(made) == 1:
-        width = made[0].shape[1]
-        bar = caption_bar(width, heading(explanation), detail=detail(explanation))
-        return np.concatenate([bar, made[0]])
+        return np.concatenate([caption_bar(made[0].shape[1], header, detail=below), made[0]])
     titles = ["E = L * I" if name == "explanation" else name for name in names]
-    return panes(made, titles, header=heading(explanation), detail=detail(explanation))
+    return panes(made, titles, header=header, detail=below)
 
 
 def write_clip(

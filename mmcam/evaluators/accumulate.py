@@ -6,7 +6,6 @@ across processes, batches and parts of a run.
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from mmcam.errors import EvaluationError, MissingExtra, nearest
 from mmcam.evaluators import EVALUATORS
-from mmcam.evaluators.intervals import student_t
+from mmcam.evaluators.intervals import student_t, wilson
 
 try:
     from torchmetrics import Metric
@@ -140,14 +139,12 @@ class Proportion(Metric):
         if n == 0:
             raise EvaluationError("there are no samples to take a share of; evaluate one first")
         share = self.hits / n
-        z = NormalDist().inv_cdf((1 + self.confidence) / 2)
-        middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)).sqrt()
+        low, high = map(share.new_tensor, wilson(float(share), float(n), self.confidence))
         return {
             "mean": share,
             "standard_error": (share * (1 - share) / n).sqrt(),
-            "low": (middle - half).clamp(min=0),
-            "high": (middle + half).clamp(max=1),
+            "low": low,
+            "high": high,
             "n": n,
         }
 

@@ -1,4 +1,4 @@
-"""Quantiles that intervals need."""
+"""Confidence intervals, and the quantiles that they need."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ def student_t(share: float, freedom: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if below(middle) < share else (low, middle)
     return (low + high) / 2
+
+
+def wilson(share: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share among n (Wilson 1927): in [0, 1], and sound near its ends."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
+from mmcam.draw import framed
 from mmcam.media import Clip
-from mmcam.render import caption_bar, panes
 from mmcam.render.inline import as_jpeg
 from mmcam.types import Pixels
-
-Picture = UInt8[np.ndarray, "_ _ 3"]
 
 SIDE = 1600
 """The longer side of the picture in a page, at most."""
@@ -57,19 +54,12 @@ def original_box(names: Sequence[str], height: int, width: int) -> list[int] | N
     if "original" not in names:
         return None
     dark = np.zeros((height, width, 3), np.uint8)
-    drawn = [
-        _framed([np.full_like(dark, level if n == "original" else 0) for n in names], names)
-        for level in (0, 255)
-    ]
+    drawn = []
+    for level in (0, 255):  # the layout does not depend on what the texts say
+        made = [np.full_like(dark, level if name == "original" else 0) for name in names]
+        drawn.append(framed(made, names, " ", " "))
     rows, columns = np.nonzero((drawn[0] != drawn[1]).any(-1))
     return [int(columns[0]), int(rows[0]), width, height]
-
-
-def _framed(made: Sequence[Picture], names: Sequence[str]) -> Picture:
-    """A frame of a written clip; its layout does not depend on what its texts say."""
-    if len(made) == 1:
-        return np.concatenate([caption_bar(made[0].shape[1], " "), made[0]])
-    return panes(made, names, header=" ", detail=" ")
 
 
 def shrunk_uri(uri: str, side: int, limit: int) -> str:

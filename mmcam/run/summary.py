@@ -18,14 +18,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mmcam.errors import InputError, MissingExtra
-from mmcam.evaluators.intervals import student_t
+from mmcam.evaluators.intervals import student_t, wilson
 from mmcam.run.shards import SUMMARY, Folder, columns_of
 from mmcam.run.study import Column
 
@@ -99,7 +98,7 @@ class Sums:
     def interval(self, truth: bool) -> tuple[float, float]:
         """The 95 % interval of the mean."""
         if truth:
-            return wilson(self.mean, self._independent())
+            return wilson(self.mean, self._independent(), CONFIDENCE)
         reach = student_t((1 + CONFIDENCE) / 2, self.groups - 1) * self.error
         return self.mean - reach, self.mean + reach
 
@@ -124,14 +123,6 @@ class Sums:
             "high": _finite(high),
             "infinite": self.infinite,
         }
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share among n (Wilson 1927)."""
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _finite(value: float) -> float | None:
