@@ -63,4 +63,5 @@ def load(recipe: Recipe) -> Answerer:
         attends=attends,
         encoder="cnn",
         way="fan-out",
+        fan=None if attends else "pool",
     )

@@ -163,6 +163,7 @@ def build(subject: str) -> Case:
         adapter: Any = RecurrentCaptioner(
             model=ShowAndTell(trunk, head, features, VOCABULARY).eval(),
             language=Vocabulary(WORDS),
+            fan="pool",
             **common,
         )
         return Case(adapter, array, mmcam.Caption(" ".join(drawn)))
@@ -173,6 +174,7 @@ def build(subject: str) -> Case:
         words="embed",
         encoder="cnn",
         way="fan-out",
+        fan="pool",
         **common,
     )
     answers = list(WORDS[10 : 10 + ANSWERS])
@@ -183,8 +185,8 @@ def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
     """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
-    copies = case.count if way == "fan-out" else 1
-    with capture(adapter.model, [layer], copies=copies) as (recording, check):
+    fans = {"copies": case.count, "fan": adapter.fan} if way == "fan-out" else {}
+    with capture(adapter.model, [layer], **fans) as (recording, check):
         output = adapter.forward(inputs)
         check()
         first = recording.block(output, 0, 1)

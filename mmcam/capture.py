@@ -174,29 +174,47 @@ class Recording:
     """What one forward left behind: a map for each layer, and the graph above the earliest.
 
     With `copies` > 1 the forward ran in the fan-out way: the leaf was repeated and the part above
-    it ran as a batch of `copies` blocks of rows, block t for target t.
+    it ran as a batch of `copies` blocks of rows, block t for target t. Where it `forks`, what lies
+    between the leaf and the fork ran once, and rows were repeated only there: `fork` is what came
+    to it, and the new leaf that went on.
     """
 
     copies: int = 1
+    forks: bool = False
+    fork: tuple[Tensor, Tensor] | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
+    repeated: set[str] = field(default_factory=set)
     relus: switchable_relus | None = None
     blocks: dict[int, Any] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
+        fanned = not self.forks or self.fork is not None
         if not tensor.requires_grad:
-            tensor = tensor.detach()
-            if self.copies > 1:
-                tensor = tensor.repeat(self.copies, *[1] * (tensor.ndim - 1))
-            tensor.requires_grad_(True)
+            tensor = self._leaf(tensor, self.copies if fanned else 1)
             torch.set_grad_enabled(True)
+        if fanned:
+            self.repeated.add(layer)
         self.maps[layer] = tensor
         return tensor.clone()  # what comes next may work in place
+
+    def split(self, tensor: Tensor) -> Tensor:
+        """Where the fan-out way forks: from here on each target has its own block of rows."""
+        leaf = self._leaf(tensor, self.copies)
+        self.fork = tensor, leaf
+        return leaf.clone()
+
+    def _leaf(self, tensor: Tensor, copies: int) -> Tensor:
+        """So many copies of a tensor, cut from any graph, as the start of a new one."""
+        tensor = tensor.detach()
+        if copies > 1:
+            tensor = tensor.repeat(copies, *[1] * (tensor.ndim - 1))
+        return tensor.requires_grad_(True)
 
     def activation(self, layer: str) -> Tensor:
         """The layer's map as it came out of the forward, one row a sample."""
         whole = self.maps[layer].detach()
-        return whole[: len(whole) // self.copies]
+        return whole[: len(whole) // (self.copies if layer in self.repeated else 1)]
 
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
@@ -267,20 +285,71 @@ class Recording:
                 f"the score does not depend on layer '{names[0]}' (nothing differentiable leads "
                 "from one to the other); explain a layer before it, or check the target"
             )
-        steps = _backward(scores.sum(1), maps, way, chunk, last)
+        if self.fork is None:
+            steps = _backward(scores.sum(1), maps, way, chunk, last)
+        else:
+            steps = self._through_fork(scores.sum(1), names, chunk, last)
         while True:
             # The rule holds for one step alone: streams of several rules may run side by side.
             with nullcontext() if self.relus is None else self.relus.rule(rule):
                 rows = next(steps, None)
             if rows is None:
                 return
+            found = {}
             for name, row in zip(names, rows, strict=True):
                 if row is None:
                     raise ScoreError(
                         f"the score does not depend on layer '{name}'; explain a layer that leads "
                         "to it"
                     )
-            yield dict(zip(names, rows, strict=True))
+                found[name] = row
+            yield found
+
+    def _through_fork(
+        self, scores: Tensor, names: Sequence[str], chunk: int, last: bool
+    ) -> Iterator[Sequence[Tensor | None]]:
+        """The gradients of each of `scores` `[slot]`: at the fork in one go, then down from there.
+
+        What lies below the fork ran once, and takes the gradients of `chunk` slots together.
+        """
+        assert self.fork is not None
+        slots, (stem, leaf) = len(scores), self.fork
+        above = [name for name in names if name in self.repeated]
+        below = [name for name in names if name not in self.repeated]
+        starts = [leaf, *(self.maps[name] for name in above)]
+        whole = torch.autograd.grad(scores.sum(), starts, retain_graph=not last, allow_unused=True)
+        blocks = [g if g is None else g.unflatten(0, (slots, -1)) for g in whole]
+        for first in range(0, slots, chunk):
+            some = [g if g is None else g[first : first + chunk] for g in blocks]
+            found = dict(zip(above, some[1:], strict=True))
+            found |= dict.fromkeys(below)
+            if below and some[0] is not None:
+                lower = torch.autograd.grad(
+                    stem,
+                    [self.maps[name] for name in below],
+                    some[0],
+                    is_grads_batched=True,
+                    retain_graph=not last or first + chunk < slots,
+                    allow_unused=True,
+                )
+                found |= dict(zip(below, lower, strict=True))
+            for slot in range(min(chunk, slots - first)):
+                yield [None if (g := found[name]) is None else g[slot] for name in names]
+
+
+@contextmanager
+def _forked(module: nn.Module, recording: Recording) -> Iterator[None]:
+    """Inside, what the first call of a module gives is where the recording forks."""
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        handle.remove()  # what runs after this forward has no targets of its own
+        return recording.split(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _checked(target: Target, output: Any, rows: int) -> Tensor:
@@ -306,7 +375,7 @@ def _checked(target: Target, output: Any, rows: int) -> Tensor:
 
 def _backward(
     scores: Tensor, maps: list[Tensor], way: str, chunk: int, last: bool
-) -> Iterator[Sequence[Tensor]]:
+) -> Iterator[Sequence[Tensor | None]]:
     """The gradients of each of `scores` `[slot]` at `maps`, slot by slot."""
     slots = len(scores)
     if way == "fan-out":
@@ -335,6 +404,7 @@ def capture(
     pixels: Tensor | None = None,
     relus: bool = False,
     copies: int = 1,
+    fan: str | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
     """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
 
@@ -345,12 +415,15 @@ def capture(
             start of the graph, recorded as the layer "pixels".
         relus: record ReLUs so that their backward rule can be chosen.
         copies: rows for the fan-out way, one block a target.
+        fan: the layer behind which they are repeated; right behind the explained one when None.
 
     Yields:
         The recording, and the check to call once the forward is done.
     """
-    recording = Recording(copies=copies)
+    recording = Recording(copies=copies, forks=fan is not None)
     with untouched(model), tapped(model, layers, recording.tap) as check, ExitStack() as stack:
+        if fan is not None:
+            stack.enter_context(_forked(model.get_submodule(fan), recording))
         if relus:
             recording.relus = stack.enter_context(switchable_relus())
         if pixels is not None:

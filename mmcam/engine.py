@@ -73,14 +73,17 @@ def explain_samples(
     if pixels is not None or any(layer != adapter.encoder for layer in named):
         inputs = replace(inputs, seen=None)  # the graph begins below the encoder's output
     inputs = replace(inputs, attend=plan.needs("attention"))
-    way = _way(adapter, named, inputs, pixels)
+    way = _way(adapter, plan, named, inputs)
     words = adapter.words if "words" in inputs.rest else None
+    relus = bool(plan.rules - {"relu"})
     with capture(
         adapter.model,
         [*named, words] if words else named,
         pixels=pixels,
-        relus=bool(plan.rules - {"relu"}),
+        relus=relus,
         copies=inputs.asked if way == "fan-out" else 1,
+        # Below a fork gradients come batched, which other rules of ReLUs do not allow.
+        fan=adapter.fan if way == "fan-out" and not relus else None,
     ) as (recording, check):
         # A model may work on its input in place; the leaf must stay as it is.
         own = plan.needs("pixels") or plan.needs("rescore")
@@ -148,13 +151,16 @@ def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
             )
 
 
-def _way(adapter: Adapter, layers: Sequence[str], inputs: Inputs, pixels: Tensor | None) -> str:
+def _way(adapter: Adapter, plan: Plan, layers: Sequence[str], inputs: Inputs) -> str:
     """How gradients are taken: the adapter's way, where it is the fastest and memory allows it."""
     if adapter.way != "fan-out":
         return adapter.way
-    at_encoder = pixels is None and list(layers) == [adapter.encoder]
-    rows = inputs.asked * len(inputs.pixels)
-    return "fan-out" if at_encoder and inputs.asked > 1 and rows <= ROWS else "loop"
+    at_encoder = not plan.needs("pixels") and list(layers) == [adapter.encoder]
+    # Moments are those of all classes, of which there are more than targets.
+    many = inputs.asked > 1 and not plan.needs("moments")
+    return (
+        "fan-out" if at_encoder and many and inputs.asked * len(inputs.pixels) <= ROWS else "loop"
+    )
 
 
 def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Made]]) -> None:

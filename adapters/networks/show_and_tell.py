@@ -56,15 +56,15 @@ class ShowAndTell(nn.Module):
         return logits
 
     def tell(
-        self, maps: Float[Tensor, "row channel *grid"], tokens: Int[Tensor, "caption step"]
+        self, maps: Float[Tensor, "map channel *grid"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step hidden"], None]:
         """The states that `out` makes the logits of; there is no attention.
 
-        Where the maps have more rows than there are captions, they are whole blocks of these.
+        Where there are more maps or vectors than captions, they are whole blocks of these.
         """
-        tokens = blocks(tokens, len(maps))
-        before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
         picture = self.img_proj(self.pool(maps))[:, None]
+        tokens = blocks(tokens, len(picture))
+        before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
         with with_gradient():
             states, _ = self.lstm(torch.cat([picture, self.embed(before)], 1))
         return states[:, 1:], None

@@ -12,7 +12,7 @@ from mmcam.adapters.networks.co_attention import CoAttention
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.preprocess import Preprocess
 from mmcam.adapters.vocabulary import QuestionWords
-from tests.adapters.tiny_captioners import CountedCnn
+from tests.adapters.tiny_captioners import CountedCnn, pool
 
 WORDS = ("<pad>", "<unk>", "?", "what", "color", "is", "the", "dog", "how", "many", "dogs")
 ANSWERS = ("red", "yellow", "two", "yellow and red", "no")
@@ -27,7 +27,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
         CoAttention(cnn, 8, attention=5, **sizes)
         if kind == "co_attention"
         else LstmVqa(
-            cnn, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, common=9, **sizes
+            cnn, pool(), 8, common=9, **sizes
         )
     )
     for parameter in model.parameters():  # far enough from flat for answers to differ
@@ -44,6 +44,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
             "attends": kind == "co_attention",
             "encoder": "cnn",
             "way": "fan-out",
+            "fan": None if kind == "co_attention" else "pool",
             **change,
         }
     )

@@ -31,6 +31,13 @@ class CountedCnn(nn.Sequential):
         return maps
 
 
+def pool() -> nn.Module:
+    """A map to a vector of 8, by what is not linear and looks at every cell."""
+    return nn.Sequential(
+        nn.Conv2d(8, 8, 2), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+
 def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> RecurrentCaptioner:
     """A captioner of 8 x 10 pictures with a 4 x 5 map."""
     torch.manual_seed(seed)
@@ -40,7 +47,7 @@ def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> Recu
         ShowAttendTell(cnn, 8, attention=5, **sizes)
         if kind == "show_attend_tell"
         else ShowAndTell(
-            cnn, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, layers=2, **sizes
+            cnn, pool(), 8, layers=2, **sizes
         )
     )
     for parameter in model.parameters():  # far enough from flat for words to differ
@@ -53,6 +60,7 @@ def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> Recu
             "language": Vocabulary(WORDS),
             "layers": ("cnn",),
             "attends": kind == "show_attend_tell",
+            "fan": None if kind == "show_attend_tell" else "pool",
             **change,
         }
     )
