@@ -15,6 +15,20 @@ from rich.table import Table
 from rich.text import Text
 
 from mmcam.errors import MmcamError
+from mmcam.options import (
+    Colormap,
+    Counterfactual,
+    Device,
+    Guided,
+    Labels,
+    LabelsFile,
+    Layers,
+    Methods,
+    Model,
+    Out,
+    Top,
+    Weights,
+)
 from mmcam.page.command import page
 from mmcam.run.command import register
 
@@ -28,41 +42,6 @@ app = typer.Typer(
 listing = typer.Typer(help="What there is: models, methods, layers.", no_args_is_help=True)
 app.add_typer(listing, name="list")
 console = Console(markup=False, emoji=False, highlight=False)  # texts of users are shown as is
-
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="family:name, a folder, or package.module:factory")
-]
-Weights = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads it at run time on Python 3.10 too
-    typer.Option(help="a safetensors file or checkpoint; 'random' for an untrained model"),
-]
-LabelsFile = Annotated[
-    Optional[Path], typer.Option("--labels-file", help="class names, one a line")  # noqa: UP045
-]
-Labels = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--label", "-l", metavar="NAME", help="a class to explain, or its number; repeat for more"
-    ),
-]
-Top = Annotated[int, typer.Option(help="without labels: how many of the model's first ones")]
-Methods = Annotated[
-    list[str],
-    typer.Option("--method", metavar="NAME", help="see: mmcam list methods; repeat for more"),
-]
-Layers = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(
-        "--layer", metavar="NAME", help="a layer's name or pattern: 'layer*'; repeat for more"
-    ),
-]
-Guided = Annotated[bool, typer.Option("--guided", help="add the product with guided backprop")]
-Counterfactual = Annotated[
-    bool, typer.Option("--counterfactual", help="show what speaks against each label instead")
-]
-Device = Annotated[str, typer.Option(help="where the model runs: cpu, cuda, cuda:1, mps")]
-Out = Annotated[Path, typer.Option(help="the folder for the results")]
-Colormap = Annotated[str, typer.Option(help="colours of the heat, such as inferno, viridis, jet")]
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from mmcam.options import Device, LabelsFile, Layers, Methods, Model, Weights
+
 Names = Optional[list[str]]  # noqa: UP045 - typer reads it at run time on Python 3.10 too
 
 
@@ -24,18 +26,10 @@ def evaluate(
         list[str], typer.Argument(metavar="METRIC...", help="see: mmcam list metrics")
     ],
     data: Annotated[str, typer.Option(metavar="SPEC", help="see: mmcam list datasets")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="family:name, a folder, or package.module:factory")
-    ],
+    model: Model,
     out: Annotated[Path, typer.Option(help="the folder of the run")],
-    weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="a safetensors file or checkpoint; 'random' for an untrained model"),
-    ] = None,
-    labels_file: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--labels-file", help="class names, one a line"),
-    ] = None,
+    weights: Weights = None,
+    labels_file: LabelsFile = None,
     task: Annotated[
         str, typer.Option(metavar="classes|actions|caption|answers", help="what is asked")
     ] = "classes",
@@ -50,10 +44,7 @@ def evaluate(
     words: Annotated[
         str, typer.Option(metavar="all|visual|none", help="of captions: which words")
     ] = "all",
-    method: Annotated[
-        list[str],
-        typer.Option("--method", metavar="NAME", help="see: mmcam list methods; repeat for more"),
-    ] = ["gradcam"],  # noqa: B006 - typer copies it
+    method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     baseline: Annotated[
         Names,
         typer.Option(
@@ -61,10 +52,7 @@ def evaluate(
             help="a map that knows nothing of the score, beside the methods; repeat for more",
         ),
     ] = None,
-    layer: Annotated[
-        Names,
-        typer.Option("--layer", metavar="NAME", help="a layer's name or pattern; repeat for more"),
-    ] = None,
+    layer: Layers = None,
     steps: Annotated[int, typer.Option(help="of deletion and insertion")] = 224,
     threshold: Annotated[
         Optional[float],  # noqa: UP045
@@ -79,9 +67,7 @@ def evaluate(
         typer.Option(help="how many items, or changed pictures of one, run at once"),
     ] = None,
     workers: Annotated[int, typer.Option(help="threads that read; with Ray, processes")] = 2,
-    device: Annotated[
-        str, typer.Option(help="where the model runs: cpu, cuda, cuda:1, mps")
-    ] = "cpu",
+    device: Device = "cpu",
     amp: Annotated[bool, typer.Option("--amp", help="mixed precision (bfloat16)")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
     engine: Annotated[str, typer.Option(metavar="local|ray", help="where the run runs")] = "local",
