@@ -23,9 +23,9 @@ from mmcam.errors import LabelError, OutputError, nearest
 from mmcam.explanation import Explanation
 from mmcam.media import Clip, open_clip, write_image
 from mmcam.media.images import replacing
+from mmcam.page.folders import FACTS, MAPS, PAGE, SCHEMA_VERSION
 from mmcam.types import Adapter, Pixels, Placement, Sample
 
-SCHEMA_VERSION = 1
 LIBRARIES = ("mmcam", "torch", "torchvision", "transformers", "timm", "pytorchvideo", "numpy")
 
 
@@ -194,17 +194,17 @@ class Explanations(Sequence[Explanation]):
             drawn = self._save_pictures(folder, names, colormap)
         else:
             drawn = self._save_clips(folder, names, panes, colormap, frames, progress)
-        maps = folder / "maps.safetensors"
+        maps = folder / MAPS
         _save_maps(maps, dict(zip(names, self.items, strict=True)))
-        facts = folder / "explanation.json"
+        facts = folder / FACTS
         known = self._facts(names, command)
         content = json.dumps(known, indent=1, ensure_ascii=False)
         with replacing(facts) as temporary:
             # Half a pair, as in a file name that is no UTF-8, becomes JSON's own escape of it.
             temporary.write_bytes(f"{content}\n".encode(errors="backslashreplace"))
         seen = self._seen(panes)
-        page.write_page(folder / "index.html", page.page(page.record(known, self, seen), colormap))
-        return [facts, maps, *drawn, folder / "index.html"]
+        page.write_page(folder / PAGE, page.page(page.record(known, self, seen), colormap))
+        return [facts, maps, *drawn, folder / PAGE]
 
     def _repr_html_(self) -> str:
         """The page of the maps, in a frame of its own, as notebooks show it."""
