@@ -39,10 +39,28 @@ def tell_scene(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     return scene.pixels, {"caption": shapes.caption(scene).text, "questions": asked}
 
 
+WINDOW = 64
+"""The side of the window around a thing, in pixels: enough for a crop of 48 a little off it."""
+
+
+def tell_thing(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """One thing of a scene in the middle of a window `[64 64 3]`, and what it looks like."""
+    scene = shapes.scene(seed)
+    thing = scene.objects[seed % len(scene.objects)]
+    half = WINDOW // 2
+    wide = np.pad(scene.pixels, ((half, half), (half, half), (0, 0)), mode="edge")
+    x, y = (round(length) for length in thing.centre)
+    place = thing.parts[0].place
+    look = [thing.shape, thing.size, place or thing.texture, thing.colours[0], thing.colours[-1]]
+    return wide[y : y + WINDOW, x : x + WINDOW], {"look": look}
+
+
 def tell_clip(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """A clip `[16 64 64 3]` and its action."""
+    """A clip `[16 64 64 3]`, its action, and where (x, y) the one that acts begins."""
     clip = shapes.clip(seed)
-    return clip.pixels, {"action": clip.action}
+    rows, columns = clip.objects[clip.actor].masks[0].nonzero()
+    place = [round(float(columns.mean())), round(float(rows.mean()))]
+    return clip.pixels, {"action": clip.action, "place": place}
 
 
 Teller = Callable[[int], tuple[np.ndarray, dict[str, Any]]]

@@ -1,11 +1,12 @@
 """Train the packaged models from scratch on the scenes of `mmcam.shapes`.
 
     python examples/train_shapes.py caption --out data/captioner
-    python examples/train_shapes.py vqa --out data/vqa --cnn data/captioner
+    python examples/train_shapes.py vqa --out data/vqa
     python examples/train_shapes.py action --out data/action
 
 Each learns from training seeds and is measured on test seeds. Two runs on one machine with the same
-seed and threads give the same weights. The answerer's CNN starts as the captioner's.
+seed and threads give the same weights. The captioner's CNN and the model of actions learn first
+from things that are seen by themselves; the answerer's CNN begins as the captioner's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from mmcam.adapters.networks.cnn import halves
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.networks.small_cnn import SmallCNN
+from mmcam.demo import packaged
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 WORDS = (*SPECIAL, *shapes.VOCABULARY)
@@ -39,7 +42,8 @@ MOST = len(shapes.KINDS)
 RECIPE = {"resize": 96, "crop": 96, "mean": [0.5] * 3, "std": [0.25] * 3}
 CNN: dict[str, Any] = {}
 FEATURES = 384
-ACTION_SIDE = 32
+ACTION_SIDE = 64
+NEAR = 40
 
 
 PARTS = 16
@@ -70,7 +74,45 @@ _PART = {
 """The part of each word of a thing; a relation comes last of the first thing."""
 
 
-def caption(out: Path, course: st.Course, world: st.World) -> None:
+LOOKS = (
+    tuple(shapes.SHAPES),
+    ("large", "small"),
+    ("plain", "striped", "dotted", "checked", "left", "top"),
+    tuple(shapes.COLOURS),
+    tuple(shapes.COLOURS),
+)
+"""What is told of one thing: shape, size, texture or where its first colour lies, both colours."""
+
+CROP = 48
+
+
+def lesson(course: st.Course, things: st.World) -> SmallCNN:
+    """A CNN that has learnt to name what one thing looks like, seen by itself.
+
+    As the papers' captioners start from a classifier of ImageNet: from sentences alone a CNN
+    learns shapes and textures slowly.
+    """
+    looks = [one["look"] for one in things.told]
+    right = torch.tensor([[n.index(w) for n, w in zip(LOOKS, look, strict=True)] for look in looks])
+    sizes = [len(names) for names in LOOKS]
+    torch.manual_seed(course.seed)
+    cnn = SmallCNN(**CNN)
+    # The map of a crop is smaller, so all that knows of places is another's.
+    seer = SmallCNN(sum(sizes), **{**CNN, "looks": 4, "cells": CROP // 8})
+    seer.trunk, seer.mix = cnn.trunk, cnn.mix
+    seer = seer.to(memory_format=torch.channels_last)
+
+    def losses(rows: Tensor) -> tuple[Tensor, ...]:
+        left, top = torch.randint(st.WINDOW - CROP + 1, (2,)).tolist()
+        pixels = st.pictures(things.pixels, rows)[..., top : top + CROP, left : left + CROP]
+        found = seer(pixels).float().split(sizes, 1)
+        return tuple(F.cross_entropy(one, right[rows, i]) for i, one in enumerate(found))
+
+    st.learn(seer, losses, len(things), course)
+    return cnn
+
+
+def caption(out: Path, course: st.Course, world: st.World, cnn: SmallCNN) -> None:
     """Show-and-Tell."""
     known = {word: token for token, word in enumerate(WORDS)}
     told = [[known[word] for word in one["caption"].split()] for one in world.told]
@@ -79,7 +121,7 @@ def caption(out: Path, course: st.Course, world: st.World) -> None:
         tokens[row, : len(said) + 1] = torch.tensor([*said, known["<end>"]])
     torch.manual_seed(course.seed)
     args = {"embedding": 256, "hidden": 256}
-    trunk, head = halves(SmallCNN(**CNN), "trunk", "small")
+    trunk, head = halves(cnn, "trunk", "small")
     model = ShowAndTell(trunk, head, FEATURES, len(WORDS), start=known["<start>"], **args)
     st.remember(model.lstm)
     # While it learns, the picture's vector must also tell, for each place of the grammar, the word
@@ -142,7 +184,7 @@ def measure_caption(folder: Path, seeds: range) -> dict[str, float]:
     return {name: round(float(np.mean(found)), 4) for name, found in right.items()}
 
 
-def vqa(out: Path, course: st.Course, world: st.World, cnn: Path | None) -> None:
+def vqa(out: Path, course: st.Course, world: st.World, cnn: SmallCNN) -> None:
     """LSTM and CNN for questions, all questions of a picture at once."""
     known = {word: token for token, word in enumerate(ASKING)}
     longest = max(len(text.split()) for one in world.told for _, text, _ in one["questions"])
@@ -159,10 +201,8 @@ def vqa(out: Path, course: st.Course, world: st.World, cnn: Path | None) -> None
     torch.manual_seed(course.seed)
     args = {"embedding": 128, "hidden": 128, "layers": 2, "common": 512, "answer_hidden": 256}
     args |= {"normalised": False}
-    trunk, head = halves(SmallCNN(**CNN), "trunk", "small")
+    trunk, head = halves(cnn, "trunk", "small")
     model = LstmVqa(trunk, head, FEATURES, len(ASKING), len(shapes.ANSWERS), **args)
-    if cnn is not None:
-        trunk.load_state_dict(mmcam.load(cnn).model.get_submodule("cnn").state_dict())
     model = model.to(memory_format=torch.channels_last)
 
     def losses(rows: Tensor) -> tuple[Tensor, ...]:
@@ -199,43 +239,66 @@ def measure_vqa(folder: Path, seeds: range) -> dict[str, float]:
     return {name: round(float(np.mean(found)), 4) for name, found in right.items()}
 
 
-def action(out: Path, course: st.Course, world: st.World) -> None:
-    """C3D, with batch norm while it learns, which is then folded into its weights."""
+def action(out: Path, course: st.Course, world: st.World, near: st.Course) -> None:
+    """C3D, with batch norm while it learns, which is then folded into its weights.
+
+    First it sees but the surroundings of the one that acts: the convolutions learn what an action
+    looks like from a third of the pixels, before they have to find it.
+    """
     labels = torch.tensor([shapes.ACTIONS.index(one["action"]) for one in world.told])
     mirrored = torch.tensor([shapes.ACTIONS.index(_mirrored(name)) for name in shapes.ACTIONS])
+    places = [one["place"] for one in world.told]
     torch.manual_seed(course.seed)
-    channels, hidden, size = (8, 16, 32, 64, 64), 128, (16, ACTION_SIDE, ACTION_SIDE)
-    args = {"channels": channels, "hidden": hidden, "size": size}
-    model = C3D(len(shapes.ACTIONS), channels=channels, hidden=hidden, size=size)
-    plain = {
-        name: part
-        for name, part in model.named_children()
-        if name.startswith(("conv", "fc")) and name != "fc8"
-    }
-    for name, part in plain.items():
-        setattr(model, name, torch.nn.Sequential(_Full(part) if "5" in name else part, _norm(part)))
-    with torch.no_grad():
-        model.fc8.weight.mul_(0.1)
-    model.drop6.p = model.drop7.p = 0.1
+    convolutions: dict[str, torch.nn.Module] = {}
+    for side, learning in ((NEAR, near), (ACTION_SIDE, course)):
+        size = (16, side, side)
+        args = {"channels": (8, 16, 32, 64, 64), "hidden": 128, "size": size}
+        model = C3D(len(shapes.ACTIONS), **args)
+        plain = {
+            name: part
+            for name, part in model.named_children()
+            if name.startswith(("conv", "fc")) and name != "fc8"
+        }
+        for name, part in plain.items():
+            own = _Full(part) if "5" in name else part
+            setattr(model, name, convolutions.get(name, torch.nn.Sequential(own, _norm(part))))
+        convolutions = {name: model.get_submodule(name) for name in plain if "conv" in name}
+        with torch.no_grad():
+            model.fc8.weight.mul_(0.1)
+        model.drop6.p = model.drop7.p = 0.1
+        model = model.to(memory_format=torch.channels_last_3d)
 
-    def losses(rows: Tensor) -> tuple[Tensor, ...]:
-        clips, right = _resized(st.pictures(world.pixels, rows)), labels[rows]
-        # Every other clip is seen in a mirror.
-        clips[::2] = clips[::2].flip(-1)
-        right[::2] = mirrored[right[::2]]
-        return (F.cross_entropy(model(clips).float(), right, label_smoothing=0.05),)
+        def losses(rows: Tensor, model: C3D = model, side: int = side) -> tuple[Tensor, ...]:
+            clips = st.pictures(world.pixels, rows)
+            right = labels[rows]
+            if side < ACTION_SIDE:
+                clips = torch.stack(
+                    [_around(clip, *places[i], side) for clip, i in zip(clips, rows, strict=True)]
+                )
+            # Every other clip is seen in a mirror.
+            clips[::2] = clips[::2].flip(-1)
+            right[::2] = mirrored[right[::2]]
+            clips = clips.contiguous(memory_format=torch.channels_last_3d)
+            return (F.cross_entropy(model(clips).float(), right, label_smoothing=0.05),)
 
-    st.learn(model, losses, len(world), course)
+        st.learn(model, losses, len(world), learning)
     for name, part in plain.items():
-        norm = model.get_submodule(name)[1]
+        own, norm = model.get_submodule(name)
+        own = own.layer if isinstance(own, _Full) else own
         linear = isinstance(part, torch.nn.Linear)
         fuse = torch.nn.utils.fuse_linear_bn_eval if linear else torch.nn.utils.fuse_conv_bn_eval
-        setattr(model, name, fuse(part, norm))
+        setattr(model, name, fuse(own, norm))
     recipe = {**RECIPE, "resize": ACTION_SIDE, "crop": ACTION_SIDE, "frames": 16}
     manifest = {"family": "c3d", "args": {"classes": len(shapes.ACTIONS), **args}}
-    # At this side the last maps have 2 x 2 cells a slice; those of conv3b have 8 x 8.
+    # The last maps have 4 x 4 cells a slice; those of conv3b have 16 x 16.
     manifest |= {"preprocess": recipe, "layer": "relu3b"}
     st.save_folder(out, model, manifest, labels=shapes.ACTIONS)
+
+
+def _around(clip: Tensor, x: int, y: int, side: int) -> Tensor:
+    """The window of a clip `[3 time h w]` that has a place as near its middle as it can."""
+    left, top = (min(max(at - side // 2, 0), ACTION_SIDE - side) for at in (x, y))
+    return clip[..., top : top + side, left : left + side]
 
 
 def _norm(layer: torch.nn.Module) -> torch.nn.Module:
@@ -243,14 +306,6 @@ def _norm(layer: torch.nn.Module) -> torch.nn.Module:
     if isinstance(layer, torch.nn.Linear):
         return torch.nn.BatchNorm1d(layer.out_features)
     return torch.nn.BatchNorm3d(layer.out_channels)
-
-
-def _resized(clips: Tensor) -> Tensor:
-    """Clips at the side at which the model sees them."""
-    frames = clips.transpose(1, 2).flatten(0, 1)
-    side = (ACTION_SIDE, ACTION_SIDE)
-    frames = F.interpolate(frames, size=side, mode="bilinear", antialias=True)
-    return frames.unflatten(0, (len(clips), -1)).transpose(1, 2)
 
 
 class _Full(torch.nn.Module):
@@ -278,25 +333,33 @@ def measure_action(folder: Path, seeds: range) -> dict[str, float]:
     model, right = mmcam.load(folder).model, defaultdict(list)
     for seed in seeds:
         clip = shapes.clip(seed)
-        guess = int(model(_resized(st.pictures(clip.pixels[None], torch.tensor([0])))).argmax())
+        guess = int(model(st.pictures(clip.pixels[None], torch.tensor([0]))).argmax())
         for name in ("actions", clip.action):
             right[name].append(shapes.ACTIONS[guess] == clip.action)
     return {name: round(float(np.mean(found)), 4) for name, found in right.items()}
 
 
 COURSES = {
-    "caption": (st.tell_scene, 120_000, st.Course(seed=0, steps=6000, batch=32, rate=2e-3)),
-    "vqa": (st.tell_scene, 120_000, st.Course(seed=0, steps=1000, batch=32, rate=1e-3)),
-    "action": (st.tell_clip, 20_000, st.Course(seed=0, steps=1100, batch=32, rate=1e-3)),
+    "caption": (st.tell_scene, 120_000, st.Course(seed=0, steps=9000, batch=32, rate=2e-3)),
+    "vqa": (st.tell_scene, 120_000, st.Course(seed=0, steps=10_000, batch=32, rate=1e-3)),
+    "action": (st.tell_clip, 40_000, st.Course(seed=0, steps=2400, batch=32, rate=1e-3)),
 }
 """What each model learns from, and how."""
+
+THINGS, LESSON = 80_000, st.Course(seed=0, steps=3000, batch=64, rate=3e-3)
+"""What the CNN of captions learns first, of so many things."""
+
+NEAR_COURSE = st.Course(seed=0, steps=2400, batch=32, rate=2e-3)
+"""What the model of actions learns first, of what is near the one that acts."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=COURSES)
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    parser.add_argument("--cnn", type=Path, help="for vqa: a captioner's folder to start from")
+    parser.add_argument(
+        "--cnn", type=Path, default=packaged("captioner"), help="for vqa: a captioner to start from"
+    )
     parser.add_argument("--cache", type=Path, default=Path("shapes-cache"), help="made scenes")
     parser.add_argument("--rows", type=int, help="how many scenes or clips to learn from")
     parser.add_argument("--steps", type=int, help="how many batches to learn from")
@@ -305,18 +368,20 @@ def main() -> None:
     asked = parser.parse_args()
     tell, rows, course = COURSES[asked.model]
     if asked.steps:
-        course = st.Course(**{**vars(course), "steps": asked.steps})
+        course = replace(course, steps=asked.steps)
     world = st.world(tell, "train", asked.rows or rows, asked.cache, asked.workers)
-    seeds = shapes.SPLITS["test"][: asked.test]
-    if asked.model == "caption":
-        caption(asked.out, course, world)
-        print(json.dumps(measure_caption(asked.out, seeds), indent=1))
+    if asked.model == "action":
+        action(asked.out, course, world, NEAR_COURSE)
     elif asked.model == "vqa":
-        vqa(asked.out, course, world, asked.cnn)
-        print(json.dumps(measure_vqa(asked.out, seeds), indent=1))
+        cnn = SmallCNN(**CNN)
+        cnn.load_state_dict(mmcam.load(asked.cnn).model.get_submodule("cnn.net").state_dict())
+        vqa(asked.out, course, world, cnn)
     else:
-        action(asked.out, course, world)
-        print(json.dumps(measure_action(asked.out, seeds), indent=1))
+        things = st.world(st.tell_thing, "train", THINGS, asked.cache, asked.workers)
+        caption(asked.out, course, world, lesson(LESSON, things))
+    measure = {"caption": measure_caption, "vqa": measure_vqa, "action": measure_action}
+    seeds = shapes.SPLITS["test"][: asked.test]
+    print(json.dumps(measure[asked.model](asked.out, seeds), indent=1))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,24 @@ def test_benchmark_of_words_measures_every_tool(tmp_path):
         assert row["time_ratio"] > 0
 
 
+def test_benchmark_of_a_run_counts_every_item(tmp_path):
+    file = tmp_path / "run.json"
+    subprocess.run(
+        [
+            *(sys.executable, ROOT / "examples" / "benchmark_run.py", "--items", "10"),
+            *("--model", "torchvision:squeezenet1_1", "--weights", "random", "--json", file),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    report = json.loads(file.read_text())
+    assert [(run["items"], run["rows"]) for run in report["runs"]] == [(1, 3), (10, 30)]
+    for run in report["runs"]:
+        assert run["times_bare"] > 0
+        assert run["peak_mib"] > 50
+
+
 @pytest.mark.assets
 def test_word_pointing_judges_every_word_and_its_baselines(assets, tmp_path):
     file, coco = tmp_path / "pointing.json", assets / "image" / "coco"
