@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import quote
 
@@ -98,17 +98,30 @@ def _notes(text: Mapping[str, Any]) -> list[str]:
 
 
 def _provenance(facts: Mapping[str, Any]) -> list[list[str]]:
-    """Where all this comes from, as pairs of a name and a text."""
+    """Where all this comes from, as pairs of a name and a text.
+
+    A page is there to be sent on, so it does not say in which folders of whom the files lay;
+    `explanation.json` does.
+    """
     model, versions = facts["model"], facts.get("versions") or {}
     rows = {
-        "file": facts["input"]["path"],
+        "file": _bare(facts["input"]["path"]),
         "SHA-256 of the file": facts["input"].get("sha256"),
-        "weights": model.get("weights"),
+        "weights": _bare(model.get("weights") or ""),
         "SHA-256 of the weights": model.get("weights_sha256"),
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
-        "command": " ".join(str(part) for part in facts.get("command") or ()),
+        "command": " ".join(map(_bare, facts.get("command") or ())),
     }
     return [[name, str(value)] for name, value in rows.items() if value]
+
+
+def _bare(text: object) -> str:
+    """A text, of which only the last part is left if it is an absolute path."""
+    written = str(text)
+    for path in (PurePosixPath(written), PureWindowsPath(written)):
+        if path.is_absolute() and path.name:
+            return path.name
+    return written
 
 
 def _target(

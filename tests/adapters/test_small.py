@@ -38,7 +38,7 @@ def test_the_vector_knows_where_things_are() -> None:
     model = SmallCNN(**{**ARGS, "features": 64}).eval()
     maps = torch.rand(1, 8, 12, 12)
     there, mirrored = (model.forward_head(m, pre_logits=True) for m in (maps, maps.flip(3)))
-    assert (there - mirrored).abs().max() > 0.01
+    assert (there - mirrored).abs().max() > 0.001
 
 
 @pytest.fixture

@@ -26,9 +26,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
     model: nn.Module = (
         CoAttention(cnn, 8, attention=5, **sizes)
         if kind == "co_attention"
-        else LstmVqa(
-            cnn, pool(), 8, common=9, **sizes
-        )
+        else LstmVqa(cnn, pool(), 8, common=9, **sizes)
     )
     for parameter in model.parameters():  # far enough from flat for answers to differ
         parameter.data.mul_(3)

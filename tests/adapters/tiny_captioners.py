@@ -46,9 +46,7 @@ def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> Recu
     model: nn.Module = (
         ShowAttendTell(cnn, 8, attention=5, **sizes)
         if kind == "show_attend_tell"
-        else ShowAndTell(
-            cnn, pool(), 8, layers=2, **sizes
-        )
+        else ShowAndTell(cnn, pool(), 8, layers=2, **sizes)
     )
     for parameter in model.parameters():  # far enough from flat for words to differ
         parameter.data.mul_(3)

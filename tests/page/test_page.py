@@ -176,6 +176,17 @@ def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
     assert seen.text_of("title") == text
 
 
+def test_a_page_does_not_say_in_whose_folders_files_lay(tmp_path: Path) -> None:
+    command = ["/home/somebody/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out", "runs/1"]
+    made = by_hand(["dog"], pixels(), file="/home/somebody/photos/a dog.jpg")
+    page = Elements(saved(made, tmp_path, command=command))
+    rows = dict(json.loads(page.text_of("script", id="record-0"))["record"])
+    assert rows["command"] == "mmcam classify a dog.jpg --out runs/1"
+    assert rows["file"] == "a dog.jpg"
+    facts = json.loads((tmp_path / "explanation.json").read_text())
+    assert facts["command"] == command
+
+
 def test_a_label_that_is_no_unicode_is_written(tmp_path: Path) -> None:
     text = saved(by_hand(["\udce9 half a pair"], pixels(), file="\udce9.jpg"), tmp_path)
     assert read_json(text, "record-0")["targets"][0]["label"] == "\udce9 half a pair"
