@@ -93,7 +93,8 @@ class Spoken:
         """The sum of the logits of some tokens, each at its step."""
         if self.out is None:
             return self.states[:, steps, tokens].sum(1)
-        made = (self.states[:, steps] * self.out.weight[tokens]).sum((1, 2))
+        wide = torch.promote_types(self.states.dtype, torch.float32)
+        made = (self.states[:, steps].to(wide) * self.out.weight[tokens].to(wide)).sum((1, 2))
         return made if self.out.bias is None else made + self.out.bias[tokens].sum()
 
     @cached_property

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmcam.adapters.captions import Sentence
 from mmcam.adapters.transformers_language import Tokens
-from mmcam.adapters.transformers_prompts import Prompt
+from mmcam.adapters.transformers_prompts import Prompt, Script
 from mmcam.adapters.transformers_questions import Asked
 from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.errors import LabelError
@@ -54,7 +54,7 @@ class BlipAnswerer(TransformersSpeaker):
 
     def _across(
         self, inputs: Inputs, sentences: Sequence[Sentence]
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Script, Tensor, Tensor | None]:
         """The question read with the picture, and the answer told from that."""
         model: Any = self.model
         hidden = self._encoder(**self._given(inputs))[0]
@@ -79,7 +79,7 @@ class BlipAnswerer(TransformersSpeaker):
             looks = torch.stack([layer.detach().mean(1) for layer in question.cross_attentions])
             looked = self._read_from(looks.mean(0), inputs)
             attention = looked[:, None].expand(-1, script.steps, -1, -1)
-        return script.said(logits), attention
+        return script, logits, attention
 
     def _decoded(self, ids: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
         """Logits behind the first `lengths` states of each question.

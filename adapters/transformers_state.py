@@ -64,6 +64,20 @@ def noted(module: nn.Module) -> Iterator[list[Any]]:
 
 
 @contextmanager
+def fed(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Inside, what a module is given is gathered in the list."""
+    inputs: list[Tensor] = []
+    if module is None:
+        yield inputs
+        return
+    hook = module.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    try:
+        yield inputs
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """What the model's code writes on its modules inside is as before afterwards."""
     before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcam.adapters.captions import PAD, Sentence, Spoken
@@ -19,6 +20,7 @@ from mmcam.adapters.transformers_prompts import Prompt, Script, generation_of
 from mmcam.adapters.transformers_state import (
     Hollow,
     behind,
+    fed,
     fresh,
     left_as_found,
     lifted,
@@ -132,8 +134,34 @@ class Teller(Speaker):
             if self.voice.tower is not None and inputs.seen is not None:
                 tower = self.model.get_submodule(self.voice.tower)
                 stack.enter_context(replaying(tower, Hollow()))
-            logits, attention = tell[self.voice.feed](inputs, sentences)
-        return Spoken(logits, sentences, (), attention)
+            last = stack.enter_context(fed(self._out))
+            script, logits, attention = tell[self.voice.feed](inputs, sentences)
+        # Of the logits of a whole vocabulary a word needs but one, and its gradient too.
+        if len(last) == 1 and self._makes(last[0], logits):
+            return Spoken(script.said(last[0]), sentences, (), attention, self._out)
+        return Spoken(script.said(logits), sentences, (), attention)
+
+    @property
+    def _out(self) -> nn.Linear | None:
+        """The last layer, where it is a linear one."""
+        model: Any = self.model
+        for part in (model, getattr(model, "text_decoder", None)):
+            last = None if part is None else part.get_output_embeddings()
+            if type(last) is nn.Linear:  # subclasses pack their weights
+                return last
+        return None
+
+    def _makes(self, states: Tensor, logits: Tensor) -> bool:
+        """Whether the last layer alone makes these logits of its input: nothing scales or caps."""
+        out = self._out
+        if out is None or states.shape[:2] != logits.shape[:2]:
+            return False
+        with torch.no_grad():
+            made, said = F.linear(states[:1, -1], out.weight, out.bias), logits[:1, -1]
+            coarse = states.dtype in (torch.float16, torch.bfloat16)
+            return torch.allclose(
+                made.float(), said.float(), rtol=1e-2 if coarse else 1e-4, atol=1e-4
+            )
 
     def _script(self, inputs: Inputs, sentences: Sequence[Sentence], rows: int) -> Script:
         """The text of each row: prompts and captions go round until there are enough of them."""
@@ -150,7 +178,7 @@ class Teller(Speaker):
 
     def _across(
         self, inputs: Inputs, sentences: Sequence[Sentence]
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Script, Tensor, Tensor | None]:
         """A decoder that attends to the encoder's output."""
         hidden = self._encoder(**self._given(inputs))[0]
         rows = max(len(hidden), len(sentences))
@@ -167,11 +195,11 @@ class Teller(Speaker):
         attention = None
         if inputs.attend:
             attention = self._looked(output.cross_attentions, script, inputs)
-        return script.said(output.logits), attention
+        return script, output.logits, attention
 
     def _before(
         self, inputs: Inputs, sentences: Sequence[Sentence]
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Script, Tensor, Tensor | None]:
         """The picture's tokens before the text."""
         seen = self._encoder(**self._given(inputs))
         rows = max(len(seen[0]), len(sentences))
@@ -189,11 +217,11 @@ class Teller(Speaker):
             patches = seen[0].shape[1]
             places = torch.arange(patches, device=script.ids.device).repeat(rows, 1)
             attention = self._looked(output.attentions, script, inputs, places)
-        return script.said(output.logits), attention
+        return script, output.logits, attention
 
     def _among_text(
         self, inputs: Inputs, sentences: Sequence[Sentence]
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Script, Tensor, Tensor | None]:
         """The picture's tokens on their places in the prompt."""
         model: Any = self.model
         seen = self._features(inputs)
@@ -224,7 +252,7 @@ class Teller(Speaker):
         if inputs.attend and self.voice.attends:
             looked = output.cross_attentions if self.is_two else output.attentions
             attention = self._looked(looked, script, inputs, spots)
-        return script.said(output.logits), attention
+        return script, output.logits, attention
 
     def _features(self, inputs: Inputs) -> list[Tensor]:
         """For each picture, or each copy of it, the tokens `[token, channel]` among the text."""

@@ -50,6 +50,8 @@ class Batch:
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[Made]]:
         """For each target slot: (method, layer, map of every sample), in the plan's order."""
+        for layer in self.layers:  # one that has no grid is told of before anything is asked of it
+            self._activation(layer)
         rules = sorted(self.plan.rules | {"relu"}, reverse=True)  # plain first: they free least
         streams = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
         moments = self._moments(output) if self.plan.needs("moments") else {}
@@ -163,10 +165,7 @@ class Batch:
             LayerError: values that are not numbers.
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
-        if layer not in self.folded:  # the same for all targets
-            whole = self._fold(layer, self.recording.activation(layer))
-            self.folded[layer] = self._finite(layer, "activations", whole)
-        activation = self.folded[layer]
+        activation = self._activation(layer)
         folded = self._finite(layer, "gradients", self._fold(layer, gradient))
         if not folded.any() and gradient.any():
             raise ScoreError(
@@ -176,6 +175,13 @@ class Batch:
         if pairs := self.inputs.contrasts:  # both rows of one have one activation up to rounding
             activation = torch.cat([activation, *(activation[a : a + 1] for a, _ in pairs)])
         return Trace(activation=activation, gradient=contrasted(folded, pairs))
+
+    def _activation(self, layer: str) -> Tensor:
+        """The layer's map as a grid, the same for all targets."""
+        if layer not in self.folded:
+            whole = self._fold(layer, self.recording.activation(layer))
+            self.folded[layer] = self._finite(layer, "activations", whole)
+        return self.folded[layer]
 
     def _finite(self, layer: str, what: str, values: Tensor) -> Tensor:
         if not values.isfinite().all():
@@ -207,7 +213,7 @@ class Batch:
             activation = (
                 self.inputs.pixels[row].detach()
                 if layer == "input"
-                else self._fold(layer, self.recording.activation(layer))[row]
+                else self._activation(layer)[row]
             )
             cams.append(method.compute(activation, layer, rescorer))
         return contrasted(torch.stack(cams), self.inputs.contrasts)

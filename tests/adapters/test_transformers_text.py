@@ -366,3 +366,24 @@ def test_public_explain_takes_them() -> None:
     adapter = load(f"hf:{folder(case_of('blip'))}")
     maps = mmcam.explain(adapter, picture((50, 70)).pixels, Caption(GIVEN, words=["dog"]))
     assert maps["dog"].heatmap().shape == (50, 70)
+
+
+@every
+def test_a_words_logit_is_had_without_those_of_the_whole_vocabulary(case: Tiny) -> None:
+    """And is the model's own, also where something stands between the last layer and it."""
+    adapter = speaker(case)
+    sample = picture(case.size)
+    inputs = ready(adapter, sample, TASK)
+    with torch.no_grad():
+        spoken = adapter.forward(inputs)
+    assert spoken.out is not None
+    token = spoken.sentences[0].tokens[0]
+    torch.testing.assert_close(spoken.logit([0], [token]), spoken.logits[:, 0, token])
+    handle = spoken.out.register_forward_hook(lambda module, args, out: out.tanh())
+    try:
+        with torch.no_grad():
+            capped = adapter.forward(inputs)
+    finally:
+        handle.remove()
+    assert capped.out is None
+    torch.testing.assert_close(capped.logits[:, 0, token], spoken.logit([0], [token]).tanh())
