@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn, Optional
 
@@ -30,6 +30,7 @@ from mmcam.options import (
     Weights,
 )
 from mmcam.page.command import page
+from mmcam.page.record import notes
 from mmcam.run.command import register
 
 app = typer.Typer(
@@ -332,29 +333,14 @@ def report(found: Any, source: str, folder: Path) -> None:
             "no positive evidence" if explanation.empty else at,
         )
     console.print(table)
-    for note in notes(found.text or {}):
-        console.print(note, soft_wrap=True)
-    console.print(f"written to {folder}", soft_wrap=True)
-
-
-def notes(text: Mapping[str, Any]) -> Iterator[str]:
-    """What there is to say of a text beside its maps."""
+    text = found.text or {}
     if "caption" in text:
         by = "the model says" if text["generated"] else "explained"
-        yield f"{by}: {text['caption']} (log-probability {text['log_prob']:.3f})"
-    for one in text.get("answers", ()):
-        by = "the model answers" if one["generated"] else "forced"
-        yield (
-            f"{by}: {one['answer']} (log-likelihood {one['log_likelihood']:.3f}, "
-            f"{one['per_token']:.3f} a token)"
-        )
-    if text.get("top"):
-        own = ", ".join(f"{one['answer']} {one['probability']:.3f}" for one in text["top"])
-        yield f"the model's own answers: {own}"
-    if text.get("unknown_words"):
-        yield f"words that the model does not know: {', '.join(text['unknown_words'])}"
-    if text.get("unread_words"):
-        yield f"the model does not read the last {text['unread_words']} words of the question"
+        caption = f"{by}: {text['caption']} (log-probability {text['log_prob']:.3f})"
+        console.print(caption, soft_wrap=True)
+    for note in notes(text):
+        console.print(note, soft_wrap=True)
+    console.print(f"written to {folder}", soft_wrap=True)
 
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:

@@ -16,13 +16,13 @@ from mmcam import draw, shapes
 from mmcam.evaluators.pointing import chance, energy_inside
 from mmcam.explain import explain
 from mmcam.explanation import Explanation
-from mmcam.media import write_image
+from mmcam.media import ClipWriter, write_image
+from mmcam.media.images import make_folder
 from mmcam.models import load
 from mmcam.render import explanation_map, overlay, sheet
 from mmcam.shapes import ActionClip, Question, Scene
 from mmcam.store import Explanations
 from mmcam.tasks import Actions, Answers, Caption
-from mmcam.types import Sample
 
 SCENE, TWO_TONE, CLIP = 249, 33, 9
 """The test seeds of the picture that is captioned, of the one asked about, and of the clip.
@@ -34,7 +34,10 @@ SIDE = 384
 """The side of the pictures, in pixels; the models see them at 96."""
 
 CLIP_SIDE = 256
-"""The side of the clip's frames, in pixels; the model sees them at 32."""
+"""The side of the clip's frames, in pixels; the model sees them at 64."""
+
+CLIP_RATE = 8
+"""Its frames a second."""
 
 COLUMNS = 4
 
@@ -45,8 +48,12 @@ def packaged(name: str) -> Path:
 
 
 def run(folder: Path) -> Iterator[str]:
-    """Explain a caption, two answers and an action, write the usual files, and say in words."""
+    """Explain a caption, two answers and an action, write the usual files, and say in words.
+
+    The pictures and the clip are written too, so that other commands can be tried on them.
+    """
     yield "Three small models, trained on drawn scenes; these scenes they have not seen before."
+    make_folder(folder)
     rows = []
     for part in (_caption, _question, _clip):
         title, lines, tiles = part(folder)
@@ -64,7 +71,9 @@ _Part = tuple[str, list[str], list[draw.Tile]]
 def _caption(folder: Path) -> _Part:
     """What a captioner says of a picture, and where it sees each word."""
     scene = shapes.scene(SCENE, SIDE)
-    found = explain(load(packaged("captioner")), _sample(scene, "scene"), Caption(words="visual"))
+    picture = folder / "scene.png"
+    write_image(picture, scene.pixels)
+    found = explain(load(packaged("captioner")), picture, Caption(words="visual"))
     assert found.text is not None
     told = {word.position: word for word in shapes.caption(scene).words}
     # What a word must rest on is known where the word is the true one at its place.
@@ -90,8 +99,9 @@ def _question(folder: Path) -> _Part:
     ask = two_tone(scene)
     assert ask is not None
     assert ask.about is not None
-    task = Answers(ask.text, [*ask.answers])
-    found = explain(load(packaged("vqa")), _sample(scene, "two-tone"), task)
+    picture = folder / "two-tone.png"
+    write_image(picture, scene.pixels)
+    found = explain(load(packaged("vqa")), picture, Answers(ask.text, [*ask.answers]))
     assert found.text is not None
     shares = [_on(one, ask.answers[one.label]) for one in found]
     tiles = [(scene.pixels, "the picture", "")]
@@ -109,7 +119,10 @@ def _question(folder: Path) -> _Part:
 def _clip(folder: Path) -> _Part:
     """Where and when a model sees an action."""
     clip = shapes.clip(CLIP, size=CLIP_SIDE)
-    one = (found := explain(load(packaged("action")), clip.pixels, Actions()))[0]
+    with ClipWriter(folder / "clip.mp4", CLIP_RATE, CLIP_SIDE, CLIP_SIDE) as writer:
+        for frame in clip.pixels:
+            writer.write(frame)
+    one = (found := explain(load(packaged("action")), folder / "clip.mp4", Actions()))[0]
     actor = clip.objects[clip.actor]
     lines = [_line(one, _on(one, actor.masks)), _save(found, folder / "clip")]
     title = f'Of a clip a model says "{one.label}"; the {actor.shape} {clip.action}'
@@ -129,10 +142,6 @@ def _frames(found: Explanation, clip: ActionClip) -> list[draw.Tile]:
             frames, clip.pixels[frames], found.heatmap(frames), strict=True
         )
     ]
-
-
-def _sample(scene: Scene, name: str) -> Sample:
-    return Sample(pixels=scene.pixels, id=f"{name} {scene.seed}")
 
 
 def _on(found: Explanation, mask: np.ndarray | None) -> str:

@@ -19,10 +19,10 @@ from torch import Tensor
 from mmcam import draw, page
 from mmcam.adapters.weights import file_hash
 from mmcam.engine import Found
-from mmcam.errors import LabelError, OutputError, nearest
+from mmcam.errors import LabelError, nearest
 from mmcam.explanation import Explanation
 from mmcam.media import Clip, open_clip, write_image
-from mmcam.media.images import replacing
+from mmcam.media.images import make_folder, replacing
 from mmcam.page.folders import FACTS, MAPS, PAGE, SCHEMA_VERSION
 from mmcam.types import Adapter, Pixels, Placement, Sample
 
@@ -188,7 +188,7 @@ class Explanations(Sequence[Explanation]):
         """
         draw.check_look(colormap, panes)
         folder = Path(folder)
-        _make(folder)
+        make_folder(folder)
         names = _names(self.items)
         if isinstance(self.source, Picture):
             drawn = self._save_pictures(folder, names, colormap)
@@ -248,7 +248,7 @@ class Explanations(Sequence[Explanation]):
                 paths += [folder / f"clip-{name}.mp4", folder / f"overlay-{name}.png"]
                 into = folder / f"frames-{name}" if frames else None
                 if into is not None:
-                    _make(into)
+                    make_folder(into)
                 draw.write_clip(paths[-2], explanation, clip, panes, colormap, into, progress)
                 write_image(paths[-1], draw.clip_sheet(explanation, clip, colormap))
         return paths
@@ -264,15 +264,6 @@ class Explanations(Sequence[Explanation]):
             "versions": versions(),
             "command": list(command),
         }
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"folder '{folder}' cannot be made ({error.strerror}); choose another --out"
-        ) from error
 
 
 def _task(task: Any) -> str:

@@ -161,6 +161,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """A folder for results, and those above it, where there are none.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"folder '{folder}' cannot be made ({error.strerror}); choose another --out"
+        ) from error
+
+
 def check_picture(path: str | Path, pixels: np.ndarray) -> None:
     """Raise OutputError unless `pixels`, meant for the file `path`, are `uint8 [h w 3]`."""
     fits = isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 3

@@ -78,23 +78,29 @@ def _text(text: Mapping[str, Any]) -> dict[str, Any]:
             }
             for word in text.get("words", ())
         ]
-    kept["notes"] = list(_notes(text))
+    kept["notes"] = [f"{note[0].upper()}{note[1:]}." for note in notes(text)]
     return kept
 
 
-def _notes(text: Mapping[str, Any]) -> list[str]:
-    notes = []
+def notes(text: Mapping[str, Any]) -> list[str]:
+    """What there is to say beside the maps of an answer: on a page and on the command line."""
+    found = []
+    for one in text.get("answers", ()):
+        by = "the model answers" if one["generated"] else "forced"
+        found.append(
+            f"{by}: {one['answer']} (log-likelihood {one['log_likelihood']:.3f}, "
+            f"{one['per_token']:.3f} a token)"
+        )
     if text.get("top"):
         own = ", ".join(f"{one['answer']} {one['probability']:.3f}" for one in text["top"])
-        notes.append(f"The model's own answers: {own}.")
-    for one in text.get("answers", ()):
-        by = "The model answers" if one["generated"] else "Forced"
-        notes.append(f"{by}: {one['answer']} (log-likelihood {one['log_likelihood']:.3f}).")
+        found.append(f"the model's own answers: {own}")
     if text.get("unknown_words"):
-        notes.append(f"The model does not know: {', '.join(map(str, text['unknown_words']))}.")
+        unknown = ", ".join(map(str, text["unknown_words"]))
+        found.append(f"words that the model does not know: {unknown}")
     if text.get("unread_words"):
-        notes.append(f"It does not read the last {text['unread_words']} words of the question.")
-    return notes
+        unread = text["unread_words"]
+        found.append(f"the model does not read the last {unread} words of the question")
+    return found
 
 
 def _provenance(facts: Mapping[str, Any]) -> list[list[str]]:
