@@ -107,3 +107,27 @@ def test_word_pointing_judges_every_word_and_its_baselines(assets, tmp_path):
         assert word["word"] in word["caption"].lower()
         assert 0 < word["hits"]["chance"] < 1
         assert set(word["hits"].values()) - {word["hits"]["chance"]} <= {0.0, 1.0}
+
+
+@pytest.mark.assets
+def test_in_out_ratios_stand_beside_their_baselines(assets, tmp_path):
+    file, coco = tmp_path / "ratios.json", assets / "image" / "coco"
+    subprocess.run(
+        [
+            *(sys.executable, ROOT / "examples" / "in_out_ratio.py", "--limit", "2"),
+            *("--model", assets / "image" / "show_and_tell_flickr8k", "--json", file),
+            *("--instances", coco / "annotations" / "instances_train2017.json"),
+            *("--photos", coco / "train2017", "--method", "gradcam"),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
+    )
+    report = json.loads(file.read_text())
+    names = {"gradcam", "activation", "gradcam, wrong words", "centre"}
+    assert set(report["summary"]) <= names
+    assert {one["photo"] for one in report["descriptions"]}
+    for one in report["descriptions"]:
+        assert one["text"].startswith("a ")
+        assert set(one["ratios"]) <= names
+        assert min(one["ratios"].values()) >= 0
