@@ -70,13 +70,8 @@ class RecurrentCaptioner(Speaker):
     def tell(self, inputs: Inputs, sentences: Sequence[Sentence]) -> Spoken:
         """The logits of these captions; with attention, where the model looked."""
         tokens = captions.padded(sentences).to(inputs.pixels.device)
-        steps = None
-        if inputs.copies > 1:  # a block of rows a target, and no row says more than it is asked for
-            needed = inputs.rest["steps"]
-            blocks = range(inputs.copies)
-            steps = [row[at] if at < len(row) else 1 for at in blocks for row in needed]
         model: Any = self.model
-        states, attention = model.tell(model.cnn(inputs.pixels), tokens, steps)
+        states, attention = model.tell(model.cnn(inputs.pixels), tokens)
         return Spoken(states, sentences, self.language.silent, attention, model.out)
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:

@@ -96,13 +96,8 @@ class Speaker(ABC):
                 said, seen = self.generate(inputs, task)
             sentences = [s or other for s, other in zip(sentences, said, strict=True)]
         ready = [sentence for sentence in sentences if sentence is not None]
-        # How many tokens have to be said for the sentence, and for each word that is asked for.
-        steps = [
-            [len(one.tokens), *(one.words[at].stop for at in captions.asked(one, task))]
-            for one in ready
-        ]
-        rest = {**inputs.rest, "sentences": ready, "steps": steps}
-        return replace(inputs, rest=rest, seen=seen, asked=max(map(len, steps)))
+        asked = 1 + max(len(captions.asked(sentence, task)) for sentence in ready)
+        return replace(inputs, rest={**inputs.rest, "sentences": ready}, seen=seen, asked=asked)
 
     def forward(self, inputs: Inputs) -> Spoken:
         """The captions of `prepare` put into the model's mouth (teacher forcing)."""

@@ -185,13 +185,7 @@ def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
     """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
-    fans: dict[str, Any] = {}
-    if way == "fan-out":
-        fans = {"copies": case.count, "fan": adapter.fan}
-        rest = dict(inputs.rest)
-        if "steps" in rest:  # there is no block for the sentence
-            rest["steps"] = [steps[1:] for steps in rest["steps"]]
-        inputs = replace(inputs, copies=case.count, rest=rest)
+    fans = {"copies": case.count, "fan": adapter.fan} if way == "fan-out" else {}
     with capture(adapter.model, [layer], **fans) as (recording, check):
         output = adapter.forward(inputs)
         check()

@@ -76,20 +76,18 @@ def explain_samples(
     way = _way(adapter, plan, named, inputs)
     words = adapter.words if "words" in inputs.rest else None
     relus = bool(plan.rules - {"relu"})
-    copies = inputs.asked if way == "fan-out" else 1
     with capture(
         adapter.model,
         [*named, words] if words else named,
         pixels=pixels,
         relus=relus,
-        copies=copies,
+        copies=inputs.asked if way == "fan-out" else 1,
         # Below a fork gradients come batched, which other rules of ReLUs do not allow.
         fan=adapter.fan if way == "fan-out" and not relus else None,
     ) as (recording, check):
         # A model may work on its input in place; the leaf must stay as it is.
         own = plan.needs("pixels") or plan.needs("rescore")
-        given = replace(inputs, copies=copies)
-        output = _forward(adapter, given.copied() if own else given)
+        output = _forward(adapter, inputs.copied() if own else inputs)
         check()
         rows = len(inputs.placements)
         targets = _targets(adapter, recording.block(output, 0, rows), task, rows)

@@ -50,8 +50,7 @@ class Inputs:
     `rest` holds whatever else the model is given, each a tensor or sequence with a row a sample.
     `asked` is how many targets a sample has at most, where that is known before the forward.
     `seen` is what the adapter's `encoder` made of just these pixels while a text was generated, so
-    that it need not run again. `attend` asks the model to keep its own attention. `copies` is how
-    many blocks of rows, one a target, come out above the encoder (the fan-out way).
+    that it need not run again. `attend` asks the model to keep its own attention.
 
     Where a sample has several rows, one for each answer that a model writes, `owners` says whose
     each row is, and `contrasts` which two rows are explained as one score minus the other.
@@ -63,7 +62,6 @@ class Inputs:
     asked: int = 0
     seen: Any = None
     attend: bool = False
-    copies: int = 1
     owners: tuple[int, ...] = ()
     contrasts: tuple[tuple[int, int], ...] = ()
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmcam.adapters.networks.decoding import State
 from mmcam.adapters.networks.parts import blocks, with_gradient
@@ -59,28 +56,17 @@ class ShowAndTell(nn.Module):
         return logits
 
     def tell(
-        self,
-        maps: Float[Tensor, "map channel *grid"],
-        tokens: Int[Tensor, "caption step"],
-        steps: Sequence[int] | None = None,
+        self, maps: Float[Tensor, "map channel *grid"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step hidden"], None]:
         """The states that `out` makes the logits of; there is no attention.
 
-        Where there are more maps or vectors than captions, they are whole blocks of these. `steps`
-        says how many states of each row are wanted; behind them there are zeros.
+        Where there are more maps or vectors than captions, they are whole blocks of these.
         """
         picture = self.img_proj(self.pool(maps))[:, None]
         tokens = blocks(tokens, len(picture))
         before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
-        words = torch.cat([picture, self.embed(before)], 1)
         with with_gradient():
-            if steps is None:
-                return self.lstm(words)[0][:, 1:], None
-            lengths = torch.tensor(steps) + 1  # the picture comes first
-            packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
-            states, _ = pad_packed_sequence(
-                self.lstm(packed)[0], batch_first=True, total_length=words.shape[1]
-            )
+            states, _ = self.lstm(torch.cat([picture, self.embed(before)], 1))
         return states[:, 1:], None
 
     def begin(self, maps: Tensor) -> State:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -63,15 +61,11 @@ class ShowAttendTell(nn.Module):
         return self.out(states), looks
 
     def tell(
-        self,
-        maps: Float[Tensor, "row channel height width"],
-        tokens: Int[Tensor, "caption step"],
-        steps: Sequence[int] | None = None,
+        self, maps: Float[Tensor, "row channel height width"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step embedding"], Float[Tensor, "row step height width"]]:
         """The states that `out` makes the logits of, and where the model looked before each.
 
-        Where the maps have more rows than there are captions, they are whole blocks of these. All
-        states are made, whatever `steps` are wanted of each row.
+        Where the maps have more rows than there are captions, they are whole blocks of these.
         """
         tokens = blocks(tokens, len(maps))
         before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
