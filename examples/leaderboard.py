@@ -53,7 +53,7 @@ LAYERS = {
                   "cnn.net.mix"],
     "vqa": ["cnn.net.trunk.1", "cnn.net.trunk.2", "cnn.net.trunk.3", "cnn.net.trunk.4",
             "cnn.net.mix"],
-    "action": ["relu1", "relu2", "relu3b", "relu4b"],
+    "action": ["relu1", "relu2", "relu3b", "relu4b", "relu5b"],
 }  # fmt: skip
 """The layers that are compared, the earliest first."""
 

@@ -33,10 +33,21 @@ class World:
 
 
 def tell_scene(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """A picture `[96 96 3]`, its caption and its questions with all right answers."""
+    """A picture `[96 96 3]` and its caption."""
     scene = shapes.scene(seed)
-    asked = [(ask.kind, ask.text, sorted(ask.answers)) for ask in shapes.questions(scene)]
-    return scene.pixels, {"caption": shapes.caption(scene).text, "questions": asked}
+    return scene.pixels, {"caption": shapes.caption(scene).text}
+
+
+TURNS = 4
+"""How often questions of a scene are drawn; different scenes cost more than other questions."""
+
+
+def tell_asked(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """A picture `[96 96 3]`, and questions of several turns with all right answers."""
+    scene = shapes.scene(seed)
+    drawn = [ask for turn in range(TURNS) for ask in shapes.questions(scene, turn)]
+    asked = {ask.text: sorted(ask.answers) for ask in drawn}
+    return scene.pixels, {"questions": list(asked.items())}
 
 
 WINDOW = 64

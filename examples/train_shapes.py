@@ -36,12 +36,10 @@ from mmcam.demo import packaged
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 WORDS = (*SPECIAL, *shapes.VOCABULARY)
 ASKING = ("<pad>", "<unk>", *shapes.QUESTION_WORDS)
-MOST = len(shapes.KINDS)
-"""How many questions a scene has at most."""
-
 RECIPE = {"resize": 96, "crop": 96, "mean": [0.5] * 3, "std": [0.25] * 3}
 CNN: dict[str, Any] = {}
 FEATURES = 384
+ASKING_CNN: dict[str, Any] = {"features": 640}
 ACTION_SIDE = 64
 NEAR = 40
 
@@ -184,38 +182,54 @@ def measure_caption(folder: Path, seeds: range) -> dict[str, float]:
     return {name: round(float(np.mean(found)), 4) for name, found in right.items()}
 
 
+def asking_cnn(captioner: Path) -> SmallCNN:
+    """A captioner's CNN with a longer vector, which is yet to be learnt.
+
+    A caption says little of what a question may ask for.
+    """
+    torch.manual_seed(0)
+    cnn = SmallCNN(**ASKING_CNN)
+    known = mmcam.load(captioner).model.get_submodule("cnn.net").state_dict()
+    own = cnn.state_dict()
+    fits = {name: value for name, value in known.items() if value.shape == own[name].shape}
+    cnn.load_state_dict({**own, **fits})
+    return cnn
+
+
 def vqa(out: Path, course: st.Course, world: st.World, cnn: SmallCNN) -> None:
-    """LSTM and CNN for questions, all questions of a picture at once."""
-    known = {word: token for token, word in enumerate(ASKING)}
-    longest = max(len(text.split()) for one in world.told for _, text, _ in one["questions"])
-    tokens = torch.zeros(len(world), MOST, longest, dtype=torch.long)
-    lengths = torch.ones(len(world), MOST, dtype=torch.long)
-    shares = torch.zeros(len(world), MOST, len(shapes.ANSWERS))
-    for row, one in enumerate(world.told):
-        for column, (_, text, answers) in enumerate(one["questions"]):
-            words = [known[word] for word in text.split()]
-            tokens[row, column, : len(words)] = torch.tensor(words)
-            lengths[row, column] = len(words)
-            for answer in answers:
-                shares[row, column, shapes.ANSWERS.index(answer)] = 1 / len(answers)
+    """LSTM and CNN for questions; all questions of a picture at once."""
+    texts = sorted({text for one in world.told for text, _ in one["questions"]})
+    number = {text: row for row, text in enumerate(texts)}
+    lengths = torch.tensor([len(text.split()) for text in texts])
+    tokens = torch.zeros(len(texts), int(lengths.max()), dtype=torch.long)
+    for row, text in enumerate(texts):
+        words = [ASKING.index(word) for word in text.split()]
+        tokens[row, : len(words)] = torch.tensor(words)
     torch.manual_seed(course.seed)
-    args = {"embedding": 128, "hidden": 128, "layers": 2, "common": 512, "answer_hidden": 256}
+    args = {"embedding": 128, "hidden": 128, "layers": 2, "common": 768, "answer_hidden": 384}
     args |= {"normalised": False}
     trunk, head = halves(cnn, "trunk", "small")
-    model = LstmVqa(trunk, head, FEATURES, len(ASKING), len(shapes.ANSWERS), **args)
+    sizes = (ASKING_CNN["features"], len(ASKING), len(shapes.ANSWERS))
+    model = LstmVqa(trunk, head, *sizes, **args)
     model = model.to(memory_format=torch.channels_last)
 
     def losses(rows: Tensor) -> tuple[Tensor, ...]:
-        # The first questions of all pictures, then the second ones: blocks of the pictures.
-        asked, right = tokens[rows].transpose(0, 1).flatten(0, 1), shares[rows].transpose(0, 1)
-        logits = model(
-            st.pictures(world.pixels, rows), asked, lengths[rows].transpose(0, 1).flatten()
+        asked = [(row, *one) for row, at in enumerate(rows) for one in world.told[at]["questions"]]
+        shares = torch.zeros(len(asked), len(shapes.ANSWERS))
+        for place, (_, _, answers) in enumerate(asked):
+            for answer in answers:
+                shares[place, shapes.ANSWERS.index(answer)] = 1 / len(answers)
+        # A question that is asked of many pictures is read once.
+        read, which = torch.tensor([number[text] for _, text, _ in asked]).unique(
+            return_inverse=True
         )
-        log_probs = logits.float().log_softmax(1)
-        return (-(log_probs * right.flatten(0, 1)).sum() / right.sum(),)
+        questions = model.ask(tokens[read], lengths[read])[which]
+        vectors = model.pool(model.cnn(st.pictures(world.pixels, rows)))
+        logits = model.answer(vectors[[row for row, _, _ in asked]], questions)
+        return (-(logits.float().log_softmax(1) * shares).sum() / len(asked),)
 
     st.learn(model, losses, len(world), course)
-    manifest = {"family": "lstm_vqa", "cnn": {"family": "small", "args": CNN}, "args": args}
+    manifest = {"family": "lstm_vqa", "cnn": {"family": "small", "args": ASKING_CNN}, "args": args}
     manifest |= {"preprocess": RECIPE, "layer": "cnn"}
     st.save_folder(out, model, manifest, vocabulary=ASKING, labels=shapes.ANSWERS)
 
@@ -290,8 +304,8 @@ def action(out: Path, course: st.Course, world: st.World, near: st.Course) -> No
         setattr(model, name, fuse(own, norm))
     recipe = {**RECIPE, "resize": ACTION_SIDE, "crop": ACTION_SIDE, "frames": 16}
     manifest = {"family": "c3d", "args": {"classes": len(shapes.ACTIONS), **args}}
-    # The last maps have 4 x 4 cells a slice; those of conv3b have 16 x 16.
-    manifest |= {"preprocess": recipe, "layer": "relu3b"}
+    # The last maps have 4 x 4 cells a slice; those of conv4b have 8 x 8.
+    manifest |= {"preprocess": recipe, "layer": "relu4b"}
     st.save_folder(out, model, manifest, labels=shapes.ACTIONS)
 
 
@@ -341,15 +355,15 @@ def measure_action(folder: Path, seeds: range) -> dict[str, float]:
 
 COURSES = {
     "caption": (st.tell_scene, 120_000, st.Course(seed=0, steps=9000, batch=32, rate=2e-3)),
-    "vqa": (st.tell_scene, 120_000, st.Course(seed=0, steps=10_000, batch=32, rate=1e-3)),
-    "action": (st.tell_clip, 40_000, st.Course(seed=0, steps=2400, batch=32, rate=1e-3)),
+    "vqa": (st.tell_asked, 100_000, st.Course(seed=0, steps=10_000, batch=32, rate=1e-3)),
+    "action": (st.tell_clip, 40_000, st.Course(seed=0, steps=1800, batch=32, rate=1e-3)),
 }
 """What each model learns from, and how."""
 
 THINGS, LESSON = 80_000, st.Course(seed=0, steps=3000, batch=64, rate=3e-3)
 """What the CNN of captions learns first, of so many things."""
 
-NEAR_COURSE = st.Course(seed=0, steps=2400, batch=32, rate=2e-3)
+NEAR_COURSE = st.Course(seed=0, steps=1000, batch=32, rate=2e-3)
 """What the model of actions learns first, of what is near the one that acts."""
 
 
@@ -373,9 +387,7 @@ def main() -> None:
     if asked.model == "action":
         action(asked.out, course, world, NEAR_COURSE)
     elif asked.model == "vqa":
-        cnn = SmallCNN(**CNN)
-        cnn.load_state_dict(mmcam.load(asked.cnn).model.get_submodule("cnn.net").state_dict())
-        vqa(asked.out, course, world, cnn)
+        vqa(asked.out, course, world, asking_cnn(asked.cnn))
     else:
         things = st.world(st.tell_thing, "train", THINGS, asked.cache, asked.workers)
         caption(asked.out, course, world, lesson(LESSON, things))

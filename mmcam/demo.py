@@ -24,7 +24,7 @@ from mmcam.shapes import ActionClip, Question, Scene
 from mmcam.store import Explanations
 from mmcam.tasks import Actions, Answers, Caption
 
-SCENE, TWO_TONE, CLIP = 249, 33, 9
+SCENE, TWO_TONE, CLIP = 93, 337, 43
 """The test seeds of the picture that is captioned, of the one asked about, and of the clip.
 
 They were chosen: of many scenes the maps are worse, as the leaderboard in README.md says.

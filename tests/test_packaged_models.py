@@ -39,8 +39,8 @@ def models() -> dict[str, Adapter]:
     [
         (train_shapes.measure_caption, "captioner", "words", 0.94, 0.53),
         (train_shapes.measure_caption, "captioner", "visual words", 0.92, 0.39),
-        (train_shapes.measure_vqa, "vqa", "answers", 0.93, 0.29),
-        (train_shapes.measure_action, "action", "actions", 0.93, 0.13),
+        (train_shapes.measure_vqa, "vqa", "answers", 0.90, 0.29),
+        (train_shapes.measure_action, "action", "actions", 0.97, 0.13),
     ],
 )
 def test_models_are_right_on_seeds_that_they_have_not_seen(
@@ -65,7 +65,7 @@ def test_the_model_card_says_how_right_they_are(name: str) -> None:
 
 def test_they_are_small() -> None:
     files = [file for name in NAMES for file in packaged(name).iterdir()]
-    assert sum(file.stat().st_size for file in files) < 10e6
+    assert sum(file.stat().st_size for file in files) < 12e6
 
 
 def test_a_words_map_lies_on_what_it_names(models: dict[str, Adapter]) -> None:
@@ -131,9 +131,12 @@ def test_two_trainings_from_one_seed_give_the_same_weights(
         folder = tmp_path / str(number)
         if name == "action":
             train_shapes.action(folder, short, world, short)
+        elif name == "vqa":
+            cnn = train_shapes.asking_cnn(packaged("captioner"))
+            train_shapes.vqa(folder, short, world, cnn)
         else:
             cnn = train_shapes.lesson(short, _world(st.tell_thing, 12))
-            getattr(train_shapes, name)(folder, short, world, cnn)
+            train_shapes.caption(folder, short, world, cnn)
         files.append((folder / "weights.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]
     adapter: Any = mmcam.load(tmp_path / "0")

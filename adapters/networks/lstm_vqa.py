@@ -66,11 +66,15 @@ class LstmVqa(nn.Module):
 
         Where there are more maps or embedded words than questions, they are whole blocks of these.
         """
-        features = self.pool(self.cnn(pixels))
+        return self.answer(self.pool(self.cnn(pixels)), self.ask(tokens, lengths))
+
+    def answer(
+        self, features: Float[Tensor, "vector _"], question: Float[Tensor, "question common"]
+    ) -> Float[Tensor, "row answer"]:
+        """The logits of all answers, of a picture's features and the vector of a question."""
         if self.normalised:
             features = F.normalize(features)
         picture = self.img_proj(features).tanh()
-        question = self.ask(tokens, lengths)
         rows = max(len(picture), len(question))
         both = blocks(picture, rows) * blocks(question, rows)
         if self.fc1 is not None:

@@ -23,6 +23,7 @@ class SmallCNN(nn.Module):
             are those of the map.
         strides: the step of each of them.
         looks: how many weighted means there are.
+        values: how many numbers of a cell each of them is a mean of.
         cells: the side of the grid on which a weight may depend on the place.
         features: the length of the vector.
     """
@@ -32,8 +33,9 @@ class SmallCNN(nn.Module):
         classes: int = 0,
         channels: Sequence[int] = (32, 64, 64, 128, 128),
         strides: Sequence[int] = (2, 2, 1, 2, 1),
-        looks: int = 8,
-        cells: int = 6,
+        looks: int = 24,
+        values: int = 48,
+        cells: int = 12,
         features: int = 384,
     ) -> None:
         super().__init__()
@@ -46,11 +48,12 @@ class SmallCNN(nn.Module):
                 )
             )
         )
-        self.mix = _block(last, last, 3, 2)
+        self.mix = _block(last, last, 3, 1)
         self.cells = nn.AdaptiveAvgPool2d(cells)
         self.looks = nn.Conv2d(last, looks, 1)
-        self.places = nn.Parameter(torch.randn(looks, cells * cells))
-        self.vector = nn.Sequential(nn.Linear(last + looks * (last + 2), features), nn.ReLU())
+        self.values = nn.Conv2d(last, values, 1)
+        self.places = nn.Parameter(torch.randn(looks, cells * cells) / 2)
+        self.vector = nn.Sequential(nn.Linear(last + looks * (values + 2), features), nn.ReLU())
         self.classifier = nn.Linear(features, classes) if classes else nn.Identity()
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b _"]:
@@ -68,12 +71,12 @@ class SmallCNN(nn.Module):
         """The vector of a map, or its logits."""
         mixed = self.cells(self.mix(maps))
         side = mixed.shape[-1]
-        shown = mixed.flatten(2)
+        shown = self.values(mixed).flatten(2)
         weights = (self.looks(mixed).flatten(2) + self.places).softmax(2)
         steps = torch.linspace(-1, 1, side, device=maps.device, dtype=weights.dtype)
         where = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], 1)
-        seen = weights @ shown.transpose(1, 2)
-        parts = [shown.mean(2), seen.flatten(1), (weights @ where).flatten(1)]
+        seen = weights.to(shown.dtype) @ shown.transpose(1, 2)
+        parts = [mixed.mean((2, 3)), seen.flatten(1), (weights @ where).flatten(1)]
         vector: Tensor = self.vector(torch.cat(parts, 1))
         logits: Tensor = vector if pre_logits else self.classifier(vector)
         return logits

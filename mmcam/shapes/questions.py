@@ -34,11 +34,15 @@ class Question:
     the thing whose colour or shape is asked for. None where it points at nothing that is there."""
 
 
-def questions(scene: Scene) -> tuple[Question, ...]:
-    """The questions of a scene, in the order of `KINDS`; a kind that does not fit is left out."""
+def questions(scene: Scene, turn: int = 0) -> tuple[Question, ...]:
+    """The questions of a scene, in the order of `KINDS`; a kind that does not fit is left out.
+
+    Those of another `turn` are drawn anew, and may be the same or others.
+    """
     found = []
     for index, kind in enumerate(KINDS):
-        if question := _ASKED[kind](scene, Dice(1, index, scene.seed, len(scene.pixels))):
+        key = (1, index, scene.seed, len(scene.pixels), *([turn] if turn else []))
+        if question := _ASKED[kind](scene, Dice(*key)):
             found.append(question)
     return tuple(found)
 

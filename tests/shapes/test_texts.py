@@ -135,10 +135,10 @@ def test_every_word_and_answer_is_used() -> None:
         assert len({*names}) == len(names)
 
 
-@given(seed=SEEDS)
-def test_answers_are_true_and_rest_on_what_makes_them_so(seed: int) -> None:
+@given(seed=SEEDS, turn=st.integers(0, 3))
+def test_answers_are_true_and_rest_on_what_makes_them_so(seed: int, turn: int) -> None:
     scene = shapes.scene(seed, 64)
-    asked = shapes.questions(scene)
+    asked = shapes.questions(scene, turn)
     assert len({ask.kind for ask in asked}) == len(asked)
     for ask in asked:
         assert ask.answer in ask.answers
@@ -150,6 +150,13 @@ def test_answers_are_true_and_rest_on_what_makes_them_so(seed: int) -> None:
                 np.testing.assert_array_equal(mask, np.any([p.mask for p in parts], axis=0))
             else:
                 assert mask is None
+
+
+def test_another_turn_asks_other_questions() -> None:
+    found = scenes("test", 30)
+    turns = [[[ask.text for ask in shapes.questions(s, turn)] for s in found] for turn in (0, 1, 2)]
+    assert turns[0] == [[ask.text for ask in shapes.questions(s)] for s in found]
+    assert turns[0] != turns[1] != turns[2] != turns[0]
 
 
 def _color(scene: Scene, ask: Question) -> dict[str, list[object]]:
