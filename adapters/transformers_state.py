@@ -64,12 +64,9 @@ def noted(module: nn.Module) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def fed(module: nn.Module | None) -> Iterator[list[Tensor]]:
+def fed(module: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, what a module is given is gathered in the list."""
     inputs: list[Tensor] = []
-    if module is None:
-        yield inputs
-        return
     hook = module.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     try:
         yield inputs

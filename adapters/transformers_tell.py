@@ -134,15 +134,15 @@ class Teller(Speaker):
             if self.voice.tower is not None and inputs.seen is not None:
                 tower = self.model.get_submodule(self.voice.tower)
                 stack.enter_context(replaying(tower, Hollow()))
-            last = stack.enter_context(fed(self._out))
+            out = self._last_layer()
+            last = [] if out is None else stack.enter_context(fed(out))
             script, logits, attention = tell[self.voice.feed](inputs, sentences)
         # Of the logits of a whole vocabulary a word needs but one, and its gradient too.
-        if len(last) == 1 and self._makes(last[0], logits):
-            return Spoken(script.said(last[0]), sentences, (), attention, self._out)
+        if out is not None and len(last) == 1 and _makes(out, last[0], logits):
+            return Spoken(script.said(last[0]), sentences, (), attention, out)
         return Spoken(script.said(logits), sentences, (), attention)
 
-    @property
-    def _out(self) -> nn.Linear | None:
+    def _last_layer(self) -> nn.Linear | None:
         """The last layer, where it is a linear one."""
         model: Any = self.model
         for part in (model, getattr(model, "text_decoder", None)):
@@ -150,18 +150,6 @@ class Teller(Speaker):
             if type(last) is nn.Linear:  # subclasses pack their weights
                 return last
         return None
-
-    def _makes(self, states: Tensor, logits: Tensor) -> bool:
-        """Whether the last layer alone makes these logits of its input: nothing scales or caps."""
-        out = self._out
-        if out is None or states.shape[:2] != logits.shape[:2]:
-            return False
-        with torch.no_grad():
-            made, said = F.linear(states[:1, -1], out.weight, out.bias), logits[:1, -1]
-            coarse = states.dtype in (torch.float16, torch.bfloat16)
-            return torch.allclose(
-                made.float(), said.float(), rtol=1e-2 if coarse else 1e-4, atol=1e-4
-            )
 
     def _script(self, inputs: Inputs, sentences: Sequence[Sentence], rows: int) -> Script:
         """The text of each row: prompts and captions go round until there are enough of them."""
@@ -326,3 +314,13 @@ class Teller(Speaker):
             return self.pictures.folded(layer, tensor, inputs, self.voice.prefix)
         except LayerError as error:
             raise LayerError(f"layer '{layer}': {error}") from error
+
+
+def _makes(out: nn.Linear, states: Tensor, logits: Tensor) -> bool:
+    """Whether a layer alone makes these logits of its input: nothing scales or caps them."""
+    if states.shape[:2] != logits.shape[:2]:
+        return False
+    with torch.no_grad():
+        made, said = F.linear(states[:1, -1], out.weight, out.bias), logits[:1, -1]
+        coarse = states.dtype in (torch.float16, torch.bfloat16)
+        return torch.allclose(made.float(), said.float(), rtol=1e-2 if coarse else 1e-4, atol=1e-4)

@@ -23,7 +23,6 @@ import argparse
 import itertools
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from word_pointing import redrawn
 
 import mmcam
 from mmcam.errors import EvaluationError, LabelError
@@ -117,17 +117,11 @@ def judge(
         yield Judged(photo.id, texts[category], ratios)
 
 
-def summary(judged: Sequence[Judged], name: str, draws: int = 2000) -> dict[str, float]:
+def summary(judged: Sequence[Judged], name: str) -> dict[str, float]:
     """Mean, its standard error over photos, median, and how many descriptions there were."""
-    by_photo: dict[int, list[float]] = defaultdict(list)
-    for one in judged:
-        if np.isfinite(one.ratios.get(name, np.nan)):
-            by_photo[one.photo].append(one.ratios[name])
-    sums = np.array([sum(found) for found in by_photo.values()])
-    counts = np.array([len(found) for found in by_photo.values()])
-    drawn = np.random.default_rng(0).integers(0, len(sums), (draws, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    ratios = [ratio for found in by_photo.values() for ratio in found]
+    ratios, means = redrawn(
+        (one.photo, one.ratios[name]) for one in judged if np.isfinite(one.ratios.get(name, np.nan))
+    )
     return {
         "mean": float(np.mean(ratios)),
         "error": float(means.std()),
@@ -158,7 +152,8 @@ def main() -> None:
     if not judged:
         sys.exit("nothing to judge: the captioner knows no word for what is on these photos")
     result = Table("map", "mean", "error", "median", "descriptions", title=f"In/out, {model.name}")
-    found = {name: summary(judged, name) for name in {n: 0 for one in judged for n in one.ratios}}
+    names = dict.fromkeys(name for one in judged for name in one.ratios)
+    found = {name: summary(judged, name) for name in names}
     for name, one in found.items():
         numbers = [f"{one[key]:.2f}" for key in ("mean", "error", "median")]
         result.add_row(name, *numbers, str(one["count"]))

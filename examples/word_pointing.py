@@ -23,7 +23,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,20 +100,25 @@ def _wrong(
     return next((at for at in order if seen[at] and at not in same), None)
 
 
-def interval(
-    judged: Sequence[Judged], name: str, draws: int = 2000
-) -> tuple[float, float, float, int]:
-    """The share of hits, its 95 % interval over photos, and how many words were judged."""
+def redrawn(
+    values: Iterable[tuple[int, float]], draws: int = 2000
+) -> tuple[list[float], np.ndarray]:
+    """All values, each told with its photo, and their means when the photos are drawn anew."""
     by_photo: dict[int, list[float]] = defaultdict(list)
-    for one in judged:
-        if name in one.hits:
-            by_photo[one.photo].append(one.hits[name])
-    sums = np.array([sum(hits) for hits in by_photo.values()])
-    counts = np.array([len(hits) for hits in by_photo.values()])
+    for photo, value in values:
+        by_photo[photo].append(value)
+    sums = np.array([sum(found) for found in by_photo.values()])
+    counts = np.array([len(found) for found in by_photo.values()])
     drawn = np.random.default_rng(0).integers(0, len(sums), (draws, len(sums)))
-    shares = sums[drawn].sum(1) / counts[drawn].sum(1)
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return [value for found in by_photo.values() for value in found], means
+
+
+def interval(judged: Sequence[Judged], name: str) -> tuple[float, float, float, int]:
+    """The share of hits, its 95 % interval over photos, and how many words were judged."""
+    hits, shares = redrawn((one.photo, one.hits[name]) for one in judged if name in one.hits)
     low, high = np.quantile(shares, [0.025, 0.975])
-    return float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum())
+    return float(np.mean(hits)), float(low), float(high), len(hits)
 
 
 def main() -> None:

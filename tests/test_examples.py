@@ -17,16 +17,21 @@ def refuse(constant):
     raise ValueError(f"{constant} is no JSON number")
 
 
-def test_benchmark_measures_every_tool(tmp_path):
-    file = tmp_path / "benchmark.json"
-    options = ["--quick", "--no-memory", "--rounds", "1", "--models", "resnet18-small"]
+def written(folder, script, *options):
+    """The JSON that a script writes."""
+    file = folder / "report.json"
     subprocess.run(
-        [sys.executable, ROOT / "examples" / "benchmark.py", *options, "--json", file],
+        [sys.executable, ROOT / "examples" / script, *options, "--json", file],
         env={**os.environ, "OMP_NUM_THREADS": "1"},  # two threads crawl on a busy machine
         check=True,
         timeout=300,
     )
-    report = json.loads(file.read_text(), parse_constant=refuse)
+    return file.read_text()
+
+
+def test_benchmark_measures_every_tool(tmp_path):
+    options = ["--quick", "--no-memory", "--rounds", "1", "--models", "resnet18-small"]
+    report = json.loads(written(tmp_path, "benchmark.py", *options), parse_constant=refuse)
     assert report["machine"]["threads"] == 1
     assert report["versions"]["torch"]
     rows = {(row["method"], row["tool"]): row for row in report["rows"]}
@@ -49,14 +54,8 @@ def test_benchmark_measures_every_tool(tmp_path):
 
 
 def test_benchmark_of_words_measures_every_tool(tmp_path):
-    file = tmp_path / "words.json"
-    subprocess.run(
-        [sys.executable, ROOT / "examples" / "benchmark_words.py", "--quick", "--json", file],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=300,
-    )
-    found = {(row["model"], row["tool"]): row for row in json.loads(file.read_text())["rows"]}
+    report = json.loads(written(tmp_path, "benchmark_words.py", "--quick"))
+    found = {(row["model"], row["tool"]): row for row in report["rows"]}
     assert {model for model, _ in found} == {"small-words", "small-answers"}
     ours = {f"mmcam ({way})" for way in ("loop", "batched", "fan-out")} | {"mmcam.explain"}
     assert ours | {"bare forward"} <= {tool for _, tool in found}
@@ -66,39 +65,29 @@ def test_benchmark_of_words_measures_every_tool(tmp_path):
 
 
 def test_benchmark_of_a_run_counts_every_item(tmp_path):
-    file = tmp_path / "run.json"
-    subprocess.run(
-        [
-            *(sys.executable, ROOT / "examples" / "benchmark_run.py", "--items", "10"),
-            *("--model", "torchvision:squeezenet1_1", "--weights", "random", "--json", file),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=300,
-    )
-    report = json.loads(file.read_text())
+    options = ["--items", "10", "--model", "torchvision:squeezenet1_1", "--weights", "random"]
+    report = json.loads(written(tmp_path, "benchmark_run.py", *options))
     assert [(run["items"], run["rows"]) for run in report["runs"]] == [(1, 3), (10, 30)]
     for run in report["runs"]:
         assert run["times_bare"] > 0
         assert run["peak_mib"] > 50
 
 
+def on_coco(assets):
+    """The captioner and the photos that scripts on COCO are given, and their method."""
+    coco = assets / "image" / "coco"
+    return [
+        *("--model", assets / "image" / "show_and_tell_flickr8k", "--method", "gradcam"),
+        *("--instances", coco / "annotations" / "instances_train2017.json"),
+        *("--photos", coco / "train2017"),
+    ]
+
+
 @pytest.mark.assets
 def test_word_pointing_judges_every_word_and_its_baselines(assets, tmp_path):
-    file, coco = tmp_path / "pointing.json", assets / "image" / "coco"
-    subprocess.run(
-        [
-            *(sys.executable, ROOT / "examples" / "word_pointing.py", "--limit", "3"),
-            *("--model", assets / "image" / "show_and_tell_flickr8k", "--json", file),
-            *("--instances", coco / "annotations" / "instances_train2017.json"),
-            *("--captions", coco / "annotations" / "captions_train2017.json"),
-            *("--photos", coco / "train2017", "--method", "gradcam"),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=300,
-    )
-    report = json.loads(file.read_text())
+    captions = assets / "image" / "coco" / "annotations" / "captions_train2017.json"
+    options = [*on_coco(assets), "--captions", captions, "--limit", "3"]
+    report = json.loads(written(tmp_path, "word_pointing.py", *options))
     assert report["said"] + report["unsaid"] == 15
     assert set(report["summary"]) == {
         *("chance", "centre", "gradcam", "activation", "gradcam, wrong word")
@@ -111,19 +100,7 @@ def test_word_pointing_judges_every_word_and_its_baselines(assets, tmp_path):
 
 @pytest.mark.assets
 def test_in_out_ratios_stand_beside_their_baselines(assets, tmp_path):
-    file, coco = tmp_path / "ratios.json", assets / "image" / "coco"
-    subprocess.run(
-        [
-            *(sys.executable, ROOT / "examples" / "in_out_ratio.py", "--limit", "2"),
-            *("--model", assets / "image" / "show_and_tell_flickr8k", "--json", file),
-            *("--instances", coco / "annotations" / "instances_train2017.json"),
-            *("--photos", coco / "train2017", "--method", "gradcam"),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=300,
-    )
-    report = json.loads(file.read_text())
+    report = json.loads(written(tmp_path, "in_out_ratio.py", *on_coco(assets), "--limit", "2"))
     names = {"gradcam", "activation", "gradcam, wrong words", "centre"}
     assert set(report["summary"]) <= names
     assert {one["photo"] for one in report["descriptions"]}
