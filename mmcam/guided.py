@@ -12,7 +12,7 @@ leaky ones keep their ordinary gradient; a model with no rectifier at all has no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,15 +23,14 @@ from torch.overrides import TorchFunctionMode
 
 from mmcam.types import Method
 
-Gate = Callable[[Tensor], Tensor]
-Rule = Callable[[Tensor, Gate], Tensor]
+Rule = Callable[[Tensor, Tensor], Tensor]
 
 RULES: dict[str, Rule] = {
-    "relu": lambda gradient, gate: gate(gradient),
-    "guided": lambda gradient, gate: gate(gradient).relu_(),
-    "deconv": lambda gradient, gate: gradient.relu(),
+    "relu": lambda gated, gradient: gated,
+    "guided": lambda gated, gradient: gated.relu_(),
+    "deconv": lambda gated, gradient: gradient.relu(),
 }
-"""Name to (gradient from above, what closes it where the unit was shut) -> gradient passed on."""
+"""Name to (the ordinary gradient, which may be written on; the one from above) -> what goes on."""
 
 
 class switchable_relus(TorchFunctionMode):  # noqa: N801 - used like a function
@@ -68,40 +67,25 @@ class switchable_relus(TorchFunctionMode):  # noqa: N801 - used like a function
         self.count += bounds is not None
         if bounds is None or not (torch.is_grad_enabled() and bounds[0].requires_grad):
             return func(*args, **kwargs)
-        return _Rectify.apply(*bounds, self)
+        x, ceiling, in_place = bounds
+        # A view that is changed in place has the graph of its base; there the ReLU cannot be seen.
+        apart = in_place and x._is_view()
+        y = _rectified(x, ceiling, in_place and not apart)
+        assert y.grad_fn is not None
+        y.grad_fn.register_hook(self._behind)  # cheaper than a Function: no Python in the forward
+        return x.copy_(y) if apart else y
+
+    def _behind(self, passed: Sequence[Tensor], above: Sequence[Tensor]) -> tuple[Tensor] | None:
+        """What a ReLU passes on, made what the rule says."""
+        ordinary = self.current is RULES["relu"]
+        return None if ordinary else (self.current(passed[0], above[0]),)
 
 
-class _Rectify(torch.autograd.Function):
-    """min(max(x, 0), ceiling), whose backward asks the mode for its rule."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, ceiling: float | None, in_place: bool, mode: switchable_relus
-    ) -> Tensor:
-        if in_place:
-            ctx.mark_dirty(x)
-            y = x.clamp_(0, ceiling)
-        else:
-            y = x.clamp(0, ceiling)
-        ctx.save_for_backward(y)
-        ctx.ceiling, ctx.mode = ceiling, mode
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (y,) = ctx.saved_tensors
-
-        def gate(gradient: Tensor) -> Tensor:
-            # torch's own kernels: one pass, where a product with a mask takes three.
-            aten, high = torch.ops.aten, ctx.ceiling
-            shut: Tensor = (
-                aten.threshold_backward(gradient, y, 0)
-                if high is None
-                else aten.hardtanh_backward(gradient, y, 0, high)
-            )
-            return shut
-
-        return ctx.mode.current(gradients[0], gate), None, None, None
+def _rectified(x: Tensor, ceiling: float | None, in_place: bool) -> Tensor:
+    """min(max(x, 0), ceiling) as one node of the graph."""
+    if ceiling is None:
+        return x.relu_() if in_place else x.relu()
+    return F.hardtanh(x, 0.0, ceiling, in_place)
 
 
 Bounds = tuple[Tensor, float | None, bool]
