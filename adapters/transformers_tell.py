@@ -170,7 +170,8 @@ class Teller(Speaker):
         """A decoder that attends to the encoder's output."""
         hidden = self._encoder(**self._given(inputs))[0]
         rows = max(len(hidden), len(sentences))
-        hidden = hidden.repeat(rows // len(hidden), 1, 1)
+        if rows > len(hidden):
+            hidden = hidden.repeat(rows // len(hidden), 1, 1)
         script = self._script(inputs, sentences, rows)
         options = {"use_cache": False, "output_attentions": inputs.attend}
         model: Any = self.model

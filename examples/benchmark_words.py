@@ -185,18 +185,20 @@ def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
     """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
-    fans = {"copies": case.count, "fan": adapter.fan} if way == "fan-out" else {}
-    with capture(adapter.model, [layer], **fans) as (recording, check):
+    options: dict[str, Any] = {"copies": case.count, "fan": adapter.fan} if way == "fan-out" else {}
+    if case.is_blip:  # its map is read by linear layers
+        options["pools"] = {layer: lambda tensor: adapter.grid(layer, tensor, inputs).mean((2, 3))}
+    with capture(adapter.model, [layer], **options) as (recording, check):
         output = adapter.forward(inputs)
         check()
         first = recording.block(output, 0, 1)
         targets = [t for t in adapter.targets(first, case.task)[0] if t.kind != "sentence"]
         scores = recording.scores(output, [targets])
         activation = adapter.grid(layer, recording.activation(layer), inputs)
-        gradients = recording.gradients(scores, way=way, last=True)
-        return torch.cat(
-            [grad_cam(activation, adapter.grid(layer, g[layer], inputs)) for g in gradients]
-        )
+        gradients = (g[layer] for g in recording.gradients(scores, way=way, last=True))
+        if case.is_blip:
+            return torch.cat([grad_cam(activation, mean[..., None, None]) for mean in gradients])
+        return torch.cat([grad_cam(activation, adapter.grid(layer, g, inputs)) for g in gradients])
 
 
 class Forced(nn.Module):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from mmcam.capture import Recording
-from mmcam.errors import LayerError, MethodError, ScoreError
+from mmcam.errors import LayerError, MethodError
 from mmcam.grids import resize
 from mmcam.methods import Moments
 from mmcam.perturb import Rescorer
 from mmcam.plan import METHODS, Plan, place, split
+from mmcam.pooled import off_grid
 from mmcam.tasks.words import Word
 from mmcam.types import Adapter, Inputs, Method, Target, Trace
 
@@ -166,12 +167,14 @@ class Batch:
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
         activation = self._activation(layer)
-        folded = self._finite(layer, "gradients", self._fold(layer, gradient))
+        if layer in self.recording.pooled.pools:
+            cells = [1] * (activation.ndim - 2)
+            folded = gradient.reshape(*gradient.shape, *cells).expand_as(activation)
+        else:
+            folded = self._fold(layer, gradient)
+        self._finite(layer, "gradients", folded)
         if not folded.any() and gradient.any():
-            raise ScoreError(
-                f"the score reaches layer '{layer}' through its class token alone, so its grid has "
-                "no gradient; explain an earlier layer, such as the norm before the last attention"
-            )
+            raise off_grid(layer)
         if pairs := self.inputs.contrasts:  # both rows of one have one activation up to rounding
             activation = torch.cat([activation, *(activation[a : a + 1] for a, _ in pairs)])
         return Trace(activation=activation, gradient=contrasted(folded, pairs))

@@ -19,9 +19,13 @@ from torch import Tensor, nn
 
 from mmcam.errors import LayerError, ScoreError, nearest
 from mmcam.guided import switchable_relus
+from mmcam.pooled import Pool, Pooled
 from mmcam.types import Target
 
 WAYS = ("loop", "batched", "fan-out")
+
+Block = Sequence[Tensor | None]
+"""The gradients of some slots at several starts of the graph, each `[slot, row, *layout]`."""
 
 
 @contextmanager
@@ -185,18 +189,21 @@ class Recording:
     maps: dict[str, Tensor] = field(default_factory=dict)
     repeated: set[str] = field(default_factory=set)
     relus: switchable_relus | None = None
+    pooled: Pooled = field(default_factory=lambda: Pooled({}))
     blocks: dict[int, Any] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
         fanned = not self.forks or self.fork is not None
-        if not tensor.requires_grad:
+        starts = not tensor.requires_grad
+        if starts:
             tensor = self._leaf(tensor, self.copies if fanned else 1)
             torch.set_grad_enabled(True)
         if fanned:
             self.repeated.add(layer)
         self.maps[layer] = tensor
-        return tensor.clone()  # what comes next may work in place
+        handed = tensor.clone()  # what comes next may work in place
+        return self.pooled.hand(layer, handed) if starts else handed
 
     def split(self, tensor: Tensor) -> Tensor:
         """Where the fan-out way forks: from here on each target has its own block of rows."""
@@ -264,7 +271,8 @@ class Recording:
         """For each row of `scores` `[slot, sample]`: its gradient at each layer, one row a sample.
 
         Samples of a batch must not depend on each other. Gradients come one slot at a time, so
-        that no more than `chunk` of them are in memory at once.
+        that no more than `chunk` of them are in memory at once. At a layer that was captured with a
+        pool it is the mean gradient `[row, channel]`.
 
         Args:
             scores: as `Recording.scores` gives them, or any scalars of this graph.
@@ -279,62 +287,73 @@ class Recording:
             ScoreError: the scores do not depend on a layer.
         """
         names = list(self.maps if layers is None else layers)
-        maps = [self.maps[name] for name in names]
+        readers = self.pooled.readers
+        starts = [self.maps[name] for name in names] + [reader.output for reader in readers]
         if not scores.requires_grad:
             raise ScoreError(
                 f"the score does not depend on layer '{names[0]}' (nothing differentiable leads "
                 "from one to the other); explain a layer before it, or check the target"
             )
         if self.fork is None:
-            steps = _backward(scores.sum(1), maps, way, chunk, last)
+            steps = _backward(scores.sum(1), starts, way, chunk, last)
         else:
-            steps = self._through_fork(scores.sum(1), names, chunk, last)
+            sources = names + [reader.layer for reader in readers]
+            above = [source in self.repeated for source in sources]
+            steps = self._through_fork(scores.sum(1), starts, above, chunk, last)
         while True:
             # The rule holds for one step alone: streams of several rules may run side by side.
             with nullcontext() if self.relus is None else self.relus.rule(rule):
-                rows = next(steps, None)
-            if rows is None:
+                block = next(steps, None)
+            if block is None:
                 return
             found = {}
-            for name, row in zip(names, rows, strict=True):
-                if row is None:
+            for name, whole in zip(names, block, strict=False):
+                if name in self.pooled.pools:
+                    whole = self.pooled.mean(name, whole, block[len(names) :])
+                if whole is None:
                     raise ScoreError(
                         f"the score does not depend on layer '{name}'; explain a layer that leads "
                         "to it"
                     )
-                found[name] = row
-            yield found
+                found[name] = whole
+            for slot in range(len(found[names[0]])):
+                yield {name: whole[slot] for name, whole in found.items()}
 
     def _through_fork(
-        self, scores: Tensor, names: Sequence[str], chunk: int, last: bool
-    ) -> Iterator[Sequence[Tensor | None]]:
+        self,
+        scores: Tensor,
+        starts: Sequence[Tensor],
+        above: Sequence[bool],
+        chunk: int,
+        last: bool,
+    ) -> Iterator[Block]:
         """The gradients of each of `scores` `[slot]`: at the fork in one go, then down from there.
 
         What lies below the fork ran once, and takes the gradients of `chunk` slots together.
+        `above` says of each of `starts` whether it lies above the fork.
         """
         assert self.fork is not None
         slots, (stem, leaf) = len(scores), self.fork
-        above = [name for name in names if name in self.repeated]
-        below = [name for name in names if name not in self.repeated]
-        starts = [leaf, *(self.maps[name] for name in above)]
-        whole = torch.autograd.grad(scores.sum(), starts, retain_graph=not last, allow_unused=True)
+        upper = [start for start, is_above in zip(starts, above, strict=True) if is_above]
+        lower = [start for start, is_above in zip(starts, above, strict=True) if not is_above]
+        whole = torch.autograd.grad(
+            scores.sum(), [leaf, *upper], retain_graph=not last, allow_unused=True
+        )
         blocks = [g if g is None else g.unflatten(0, (slots, -1)) for g in whole]
         for first in range(0, slots, chunk):
-            some = [g if g is None else g[first : first + chunk] for g in blocks]
-            found = dict(zip(above, some[1:], strict=True))
-            found |= dict.fromkeys(below)
-            if below and some[0] is not None:
-                lower = torch.autograd.grad(
+            at, *found_above = [g if g is None else g[first : first + chunk] for g in blocks]
+            found_below: Block = [None] * len(lower)
+            if lower and at is not None:
+                found_below = torch.autograd.grad(
                     stem,
-                    [self.maps[name] for name in below],
-                    some[0],
+                    lower,
+                    at,
                     is_grads_batched=True,
                     retain_graph=not last or first + chunk < slots,
                     allow_unused=True,
                 )
-                found |= dict(zip(below, lower, strict=True))
-            for slot in range(min(chunk, slots - first)):
-                yield [None if (g := found[name]) is None else g[slot] for name in names]
+            both = iter(found_above), iter(found_below)
+            yield [next(both[0] if is_above else both[1]) for is_above in above]
 
 
 @contextmanager
@@ -374,26 +393,25 @@ def _checked(target: Target, output: Any, rows: int) -> Tensor:
 
 
 def _backward(
-    scores: Tensor, maps: list[Tensor], way: str, chunk: int, last: bool
-) -> Iterator[Sequence[Tensor | None]]:
-    """The gradients of each of `scores` `[slot]` at `maps`, slot by slot."""
+    scores: Tensor, starts: Sequence[Tensor], way: str, chunk: int, last: bool
+) -> Iterator[Block]:
+    """The gradients of each of `scores` `[slot]` at `starts`, some slots at once."""
     slots = len(scores)
     if way == "fan-out":
-        whole = torch.autograd.grad(scores.sum(), maps, retain_graph=not last, allow_unused=True)
-        blocks = [[None] * slots if g is None else g.chunk(slots) for g in whole]
-        yield from zip(*blocks, strict=True)
+        whole = torch.autograd.grad(scores.sum(), starts, retain_graph=not last, allow_unused=True)
+        yield [g if g is None else g.unflatten(0, (slots, -1)) for g in whole]
     elif way == "batched":
         units = torch.eye(slots, dtype=scores.dtype, device=scores.device)
         for first, some in zip(range(0, slots, chunk), units.split(chunk), strict=True):
             keep = not last or first + chunk < slots
-            whole = torch.autograd.grad(
-                scores, maps, some, is_grads_batched=True, retain_graph=keep, allow_unused=True
+            yield torch.autograd.grad(
+                scores, starts, some, is_grads_batched=True, retain_graph=keep, allow_unused=True
             )
-            yield from zip(*([None] * len(some) if g is None else g for g in whole), strict=True)
     else:
         for slot, score in enumerate(scores, 1):
             keep = not last or slot < slots
-            yield torch.autograd.grad(score, maps, retain_graph=keep, allow_unused=True)
+            one = torch.autograd.grad(score, starts, retain_graph=keep, allow_unused=True)
+            yield [g if g is None else g[None] for g in one]
 
 
 @contextmanager
@@ -405,6 +423,7 @@ def capture(
     relus: bool = False,
     copies: int = 1,
     fan: str | None = None,
+    pools: Mapping[str, Pool] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
     """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
 
@@ -416,12 +435,15 @@ def capture(
         relus: record ReLUs so that their backward rule can be chosen.
         copies: rows for the fan-out way, one block a target.
         fan: the layer behind which they are repeated; right behind the explained one when None.
+        pools: for layers of which the gradient's mean over the grid is enough, how to take it.
 
     Yields:
         The recording, and the check to call once the forward is done.
     """
-    recording = Recording(copies=copies, forks=fan is not None)
+    recording = Recording(copies=copies, forks=fan is not None, pooled=Pooled(pools or {}))
     with untouched(model), tapped(model, layers, recording.tap) as check, ExitStack() as stack:
+        if pools:
+            stack.enter_context(recording.pooled.watched(model))
         if fan is not None:
             stack.enter_context(_forked(model.get_submodule(fan), recording))
         if relus:

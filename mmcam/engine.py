@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -84,6 +85,7 @@ def explain_samples(
         copies=inputs.asked if way == "fan-out" else 1,
         # Below a fork gradients come batched, which other rules of ReLUs do not allow.
         fan=adapter.fan if way == "fan-out" and not relus else None,
+        pools={layer: partial(_mean, adapter, inputs, layer) for layer in named if plan.pooled},
     ) as (recording, check):
         # A model may work on its input in place; the leaf must stay as it is.
         own = plan.needs("pixels") or plan.needs("rescore")
@@ -122,6 +124,12 @@ def explain_samples(
             for method, layer, cams in slots[slot]
         ]
     return [Found(*pair) for pair in zip(made, texts, strict=True)]
+
+
+def _mean(adapter: Adapter, inputs: Inputs, layer: str, tensor: Tensor) -> Tensor:
+    """The mean over the grid of what a layer gives, or of its gradient."""
+    folded = adapter.grid(layer, tensor, inputs)
+    return folded.flatten(2).mean(2, dtype=torch.promote_types(folded.dtype, torch.float32))
 
 
 def _contrast(one: Sequence[Target], other: Sequence[Target]) -> Target:

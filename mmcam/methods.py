@@ -185,6 +185,7 @@ CAMS: dict[str, Method] = {
         compute=grad_cam,
         summary="channels weighted by their mean gradient",
         source="Selvaraju et al. 2017, eq. 1-2",
+        pooled=True,
     ),
     "gradcam++": Method(
         compute=grad_cam_plus_plus,
@@ -226,12 +227,14 @@ CAMS: dict[str, Method] = {
         compute=summed_activation,
         summary="baseline: activations summed over the channels; the same for every label",
         source="a map that knows nothing of the score",
+        pooled=True,
         target=False,
     ),
     "eigencam": Method(
         compute=eigen_cam,
         summary="first principal direction of the activations; the same for every label",
         source="Muhammad and Yeasin 2020",
+        pooled=True,
         target=False,
     ),
     "eigengradcam": Method(
@@ -253,6 +256,7 @@ CAMS: dict[str, Method] = {
         compute=grad_cam_signed,
         summary="ablation: no ReLU on the map",
         source="Selvaraju et al. 2020, Appendix B.2.1",
+        pooled=True,
     ),
     "gradcam-abs": Method(
         compute=grad_cam_absolute,
@@ -268,12 +272,14 @@ CAMS: dict[str, Method] = {
         compute=grad_cam,
         summary="ablation: gradients by the guided-backprop rule",
         source="Selvaraju et al. 2020, Appendix B.2.3",
+        pooled=True,
         rule="guided",
     ),
     "gradcam-deconv-relu": Method(
         compute=grad_cam,
         summary="ablation: gradients by the deconvolution rule",
         source="Selvaraju et al. 2020, Appendix B.2.3",
+        pooled=True,
         rule="deconv",
     ),
 }

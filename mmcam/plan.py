@@ -58,6 +58,11 @@ class Plan:
         return any(part.needs == kind for part in self.parts)
 
     @property
+    def pooled(self) -> bool:
+        """Whether no map of a layer needs more of the gradient than its mean over the grid."""
+        return all(part.pooled for part in self.parts if part.needs in ("gradient", "moments"))
+
+    @property
     def has_layers(self) -> bool:
         """Whether any map is one of a layer that is named; attention and pixels need none."""
         return any(place(part) is None for part in self.parts)

@@ -264,13 +264,15 @@ class Method:
     - ``"rescore"``: the activation, the input and a function that scores changed ones.
     - ``"attention"``: the model's own attention for the target.
 
-    `rule` names the backward rule of the ReLUs (`guided.RULES`) under which gradients are taken.
-    `target` is False where the map does not depend on the score.
+    `pooled` says that of the gradient only its mean over the grid counts, so that the mean in each
+    cell will do. `rule` names the backward rule of the ReLUs (`guided.RULES`) under which gradients
+    are taken. `target` is False where the map does not depend on the score.
     """
 
     compute: Callable[..., Tensor]
     summary: str
     source: str
     needs: str = "gradient"
+    pooled: bool = False
     rule: str = "relu"
     target: bool = True
