@@ -61,7 +61,6 @@ class Answerer(Classifier):
     attends: bool = field(default=False, kw_only=True)
     encoder: str | None = field(default=None, kw_only=True)
     way: str = field(default="loop", kw_only=True)
-    fan: str | None = field(default=None, kw_only=True)
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The pictures preprocessed, and their questions as the model reads them.

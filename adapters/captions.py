@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -89,27 +90,41 @@ class Spoken:
         """The logits of every token at every step."""
         return self.states if self.out is None else self.out(self.states)
 
-    def logit(self, steps: Sequence[int], tokens: Sequence[int]) -> Float[Tensor, " row"]:
-        """The sum of the logits of some tokens, each at its step."""
+    def logit(self, start: int, tokens: Sequence[int]) -> Float[Tensor, " row"]:
+        """The sum of the logits of some tokens, said one after the other from step `start` on."""
+        states = self.states[:, start : start + len(tokens)]
         if self.out is None:
-            return self.states[:, steps, tokens].sum(1)
-        wide = torch.promote_types(self.states.dtype, torch.float32)
-        made = (self.states[:, steps].to(wide) * self.out.weight[tokens].to(wide)).sum((1, 2))
+            return states[:, range(len(tokens)), tokens].sum(1)
+        wide = torch.promote_types(states.dtype, torch.float32)
+        made = (states.to(wide) * self.out.weight[tokens].to(wide)).sum((1, 2))
         return made if self.out.bias is None else made + self.out.bias[tokens].sum()
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "row step"]:
         """The log-probability of each token of each caption; 0 behind its end."""
-        logits = self.logits.to(torch.promote_types(self.states.dtype, torch.float32))
-        if self.silent:
-            logits = logits.index_fill(2, torch.tensor(self.silent).to(logits.device), -torch.inf)
-        tokens = padded(self.sentences).to(logits.device)
-        blocks = len(logits) // len(tokens)
-        chosen = logits.gather(2, tokens.repeat(blocks, 1)[..., None])[..., 0]
-        steps = torch.arange(tokens.shape[1], device=logits.device)
-        lengths = torch.tensor([len(s.tokens) for s in self.sentences], device=logits.device)
+        wide = torch.promote_types(self.states.dtype, torch.float32)
+        tokens = padded(self.sentences).to(self.states.device)
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        lengths = torch.tensor([len(s.tokens) for s in self.sentences], device=tokens.device)
+        blocks = len(self.states) // len(tokens)
         inside = (steps < lengths[:, None]).repeat(blocks, 1)
-        return torch.where(inside, chosen - logits.logsumexp(2), 0.0)
+        tokens = tokens.repeat(blocks, 1)
+        linear = self.out is not None and self.states.requires_grad
+        with torch.no_grad() if linear else nullcontext():
+            logits = self.logits.to(wide)
+            if self.silent:
+                silent = torch.tensor(self.silent).to(logits.device)
+                logits = logits.index_fill(2, silent, -torch.inf)
+            chosen = logits.gather(2, tokens[..., None])[..., 0]
+            made = torch.where(inside, chosen - logits.logsumexp(2), 0.0)
+        if self.out is None or not linear:
+            return made
+        # The gradient at the states, once for all scores: the token's weights less the mean of all
+        # tokens' under their probabilities.
+        weight = self.out.weight.to(wide)
+        slope = (weight[tokens] - logits.softmax(2) @ weight) * inside[..., None]
+        states = self.states.to(wide)
+        return made + ((states - states.detach()) * slope).sum(2)
 
 
 def targets_of(sentences: Sequence[Sentence], task: Caption, attends: bool) -> list[list[Target]]:
@@ -187,11 +202,10 @@ def _sentence(text: str, attends: bool) -> Target:
 
 def _word(sentence: Sentence, position: int, task: Caption, attends: bool) -> Target:
     word = sentence.words[position]
-    steps = list(range(word.start, word.stop))
     tokens = list(sentence.tokens[word.start : word.stop])
 
     def logit(output: Spoken) -> Tensor:
-        return output.logit(steps, tokens)
+        return output.logit(word.start, tokens)
 
     def log_prob(output: Spoken) -> Tensor:
         return output.log_probs[:, word.start : word.stop].sum(1)

@@ -57,7 +57,6 @@ class Classifier:
     encoder: str | None = field(default=None, init=False)
     words: str | None = field(default=None, init=False)
     way: str = field(default="loop", init=False)
-    fan: str | None = field(default=None, init=False)
 
     @property
     def batch(self) -> int:

@@ -51,5 +51,4 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
         weights=recipe.fill_decoder(model),
         folds=cnn.fold,
         attends=attends,
-        fan=None if attends else "pool",
     )

@@ -48,7 +48,6 @@ class Speaker(ABC):
     layers: Sequence[str] = ()
     encoder: str | None = None
     way: str = "loop"
-    fan: str | None = None
     batch: int = 8
     weights: Weights | None = None
     attends: bool = False

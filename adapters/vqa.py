@@ -62,6 +62,5 @@ def load(recipe: Recipe) -> Answerer:
         words="embed",
         attends=attends,
         encoder="cnn",
-        way="fan-out",
-        fan=None if attends else "pool",
+        way="batched",
     )

@@ -163,7 +163,6 @@ def build(subject: str) -> Case:
         adapter: Any = RecurrentCaptioner(
             model=ShowAndTell(trunk, head, features, VOCABULARY).eval(),
             language=Vocabulary(WORDS),
-            fan="pool",
             **common,
         )
         return Case(adapter, array, mmcam.Caption(" ".join(drawn)))
@@ -173,8 +172,7 @@ def build(subject: str) -> Case:
         read=QuestionWords(WORDS),
         words="embed",
         encoder="cnn",
-        way="fan-out",
-        fan="pool",
+        way="batched",
         **common,
     )
     answers = list(WORDS[10 : 10 + ANSWERS])
@@ -185,7 +183,7 @@ def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
     """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
-    options: dict[str, Any] = {"copies": case.count, "fan": adapter.fan} if way == "fan-out" else {}
+    options: dict[str, Any] = {"copies": case.count} if way == "fan-out" else {}
     if case.is_blip:  # its map is read by linear layers
         options["pools"] = {layer: lambda tensor: adapter.grid(layer, tensor, inputs).mean((2, 3))}
     with capture(adapter.model, [layer], **options) as (recording, check):

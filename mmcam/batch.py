@@ -135,9 +135,7 @@ class Batch:
                 f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} ran "
                 "none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
             )
-        # ReLUs whose rule is looked up as the backward runs cannot be batched.
-        way = "loop" if self.way == "batched" and relus is not None else self.way
-        return self.recording.gradients(scores, names, way=way, rule=rule, last=last)
+        return self.recording.gradients(scores, names, way=self.way, rule=rule, last=last)
 
     def _map(
         self,

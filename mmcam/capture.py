@@ -24,6 +24,9 @@ from mmcam.types import Target
 
 WAYS = ("loop", "batched", "fan-out")
 
+ROWS = 256
+"""The most rows that the part above the explained layer runs at once, forward or backward."""
+
 Block = Sequence[Tensor | None]
 """The gradients of some slots at several starts of the graph, each `[slot, row, *layout]`."""
 
@@ -36,8 +39,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     directly, so that a module's own `train` method cannot get in the way.
     """
     modes = [(module, module.training) for module in model.modules()]
-    # Module by module: `model.parameters()` hashes every tensor to find the shared ones.
-    parameters = [p for module, _ in modes for p in module.parameters(recurse=False)]
+    # `model.parameters()` takes twenty times as long: it looks for shared ones, module by module.
+    parameters = [p for module, _ in modes for p in module._parameters.values() if p is not None]
     trainable = [p for p in parameters if p.requires_grad]
     devices = sorted({p.device.index for p in parameters if p.is_cuda})
     with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
@@ -178,50 +181,32 @@ class Recording:
     """What one forward left behind: a map for each layer, and the graph above the earliest.
 
     With `copies` > 1 the forward ran in the fan-out way: the leaf was repeated and the part above
-    it ran as a batch of `copies` blocks of rows, block t for target t. Where it `forks`, what lies
-    between the leaf and the fork ran once, and rows were repeated only there: `fork` is what came
-    to it, and the new leaf that went on.
+    it ran as a batch of `copies` blocks of rows, block t for target t.
     """
 
     copies: int = 1
-    forks: bool = False
-    fork: tuple[Tensor, Tensor] | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
-    repeated: set[str] = field(default_factory=set)
     relus: switchable_relus | None = None
     pooled: Pooled = field(default_factory=lambda: Pooled({}))
     blocks: dict[int, Any] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
-        fanned = not self.forks or self.fork is not None
         starts = not tensor.requires_grad
         if starts:
-            tensor = self._leaf(tensor, self.copies if fanned else 1)
+            tensor = tensor.detach()
+            if self.copies > 1:
+                tensor = tensor.repeat(self.copies, *[1] * (tensor.ndim - 1))
+            tensor.requires_grad_(True)
             torch.set_grad_enabled(True)
-        if fanned:
-            self.repeated.add(layer)
         self.maps[layer] = tensor
         handed = tensor.clone()  # what comes next may work in place
         return self.pooled.hand(layer, handed) if starts else handed
 
-    def split(self, tensor: Tensor) -> Tensor:
-        """Where the fan-out way forks: from here on each target has its own block of rows."""
-        leaf = self._leaf(tensor, self.copies)
-        self.fork = tensor, leaf
-        return leaf.clone()
-
-    def _leaf(self, tensor: Tensor, copies: int) -> Tensor:
-        """So many copies of a tensor, cut from any graph, as the start of a new one."""
-        tensor = tensor.detach()
-        if copies > 1:
-            tensor = tensor.repeat(copies, *[1] * (tensor.ndim - 1))
-        return tensor.requires_grad_(True)
-
     def activation(self, layer: str) -> Tensor:
         """The layer's map as it came out of the forward, one row a sample."""
         whole = self.maps[layer].detach()
-        return whole[: len(whole) // (self.copies if layer in self.repeated else 1)]
+        return whole[: len(whole) // self.copies]
 
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
@@ -265,7 +250,7 @@ class Recording:
         *,
         way: str = "loop",
         rule: str = "relu",
-        chunk: int = 16,
+        chunk: int | None = None,
         last: bool = False,
     ) -> Iterator[dict[str, Tensor]]:
         """For each row of `scores` `[slot, sample]`: its gradient at each layer, one row a sample.
@@ -280,7 +265,8 @@ class Recording:
             way: "loop", one backward a slot; "batched", one vector-Jacobian product for `chunk`
                 slots; "fan-out", one backward for all, after a forward with as many `copies`.
             rule: the backward rule of ReLUs, a key of `guided.RULES`.
-            chunk: how many slots a batched product takes at once.
+            chunk: how many slots a batched product takes at once; when None 16, or fewer, so that
+                there are no more than `ROWS` rows.
             last: nothing else is asked of the graph; the last backward frees it as it goes.
 
         Raises:
@@ -294,12 +280,8 @@ class Recording:
                 f"the score does not depend on layer '{names[0]}' (nothing differentiable leads "
                 "from one to the other); explain a layer before it, or check the target"
             )
-        if self.fork is None:
-            steps = _backward(scores.sum(1), starts, way, chunk, last)
-        else:
-            sources = names + [reader.layer for reader in readers]
-            above = [source in self.repeated for source in sources]
-            steps = self._through_fork(scores.sum(1), starts, above, chunk, last)
+        chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
+        steps = _backward(scores.sum(1), starts, way, chunk, last)
         while True:
             # The rule holds for one step alone: streams of several rules may run side by side.
             with nullcontext() if self.relus is None else self.relus.rule(rule):
@@ -318,57 +300,6 @@ class Recording:
                 found[name] = whole
             for slot in range(len(found[names[0]])):
                 yield {name: whole[slot] for name, whole in found.items()}
-
-    def _through_fork(
-        self,
-        scores: Tensor,
-        starts: Sequence[Tensor],
-        above: Sequence[bool],
-        chunk: int,
-        last: bool,
-    ) -> Iterator[Block]:
-        """The gradients of each of `scores` `[slot]`: at the fork in one go, then down from there.
-
-        What lies below the fork ran once, and takes the gradients of `chunk` slots together.
-        `above` says of each of `starts` whether it lies above the fork.
-        """
-        assert self.fork is not None
-        slots, (stem, leaf) = len(scores), self.fork
-        upper = [start for start, is_above in zip(starts, above, strict=True) if is_above]
-        lower = [start for start, is_above in zip(starts, above, strict=True) if not is_above]
-        whole = torch.autograd.grad(
-            scores.sum(), [leaf, *upper], retain_graph=not last, allow_unused=True
-        )
-        blocks = [g if g is None else g.unflatten(0, (slots, -1)) for g in whole]
-        for first in range(0, slots, chunk):
-            at, *found_above = [g if g is None else g[first : first + chunk] for g in blocks]
-            found_below: Block = [None] * len(lower)
-            if lower and at is not None:
-                found_below = torch.autograd.grad(
-                    stem,
-                    lower,
-                    at,
-                    is_grads_batched=True,
-                    retain_graph=not last or first + chunk < slots,
-                    allow_unused=True,
-                )
-            both = iter(found_above), iter(found_below)
-            yield [next(both[0] if is_above else both[1]) for is_above in above]
-
-
-@contextmanager
-def _forked(module: nn.Module, recording: Recording) -> Iterator[None]:
-    """Inside, what the first call of a module gives is where the recording forks."""
-
-    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        handle.remove()  # what runs after this forward has no targets of its own
-        return recording.split(output)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _checked(target: Target, output: Any, rows: int) -> Tensor:
@@ -400,7 +331,7 @@ def _backward(
     if way == "fan-out":
         whole = torch.autograd.grad(scores.sum(), starts, retain_graph=not last, allow_unused=True)
         yield [g if g is None else g.unflatten(0, (slots, -1)) for g in whole]
-    elif way == "batched":
+    elif way == "batched" and slots > 1:
         units = torch.eye(slots, dtype=scores.dtype, device=scores.device)
         for first, some in zip(range(0, slots, chunk), units.split(chunk), strict=True):
             keep = not last or first + chunk < slots
@@ -422,7 +353,6 @@ def capture(
     pixels: Tensor | None = None,
     relus: bool = False,
     copies: int = 1,
-    fan: str | None = None,
     pools: Mapping[str, Pool] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
     """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
@@ -434,18 +364,15 @@ def capture(
             start of the graph, recorded as the layer "pixels".
         relus: record ReLUs so that their backward rule can be chosen.
         copies: rows for the fan-out way, one block a target.
-        fan: the layer behind which they are repeated; right behind the explained one when None.
         pools: for layers of which the gradient's mean over the grid is enough, how to take it.
 
     Yields:
         The recording, and the check to call once the forward is done.
     """
-    recording = Recording(copies=copies, forks=fan is not None, pooled=Pooled(pools or {}))
+    recording = Recording(copies=copies, pooled=Pooled(pools or {}))
     with untouched(model), tapped(model, layers, recording.tap) as check, ExitStack() as stack:
         if pools:
             stack.enter_context(recording.pooled.watched(model))
-        if fan is not None:
-            stack.enter_context(_forked(model.get_submodule(fan), recording))
         if relus:
             recording.relus = stack.enter_context(switchable_relus())
         if pixels is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmcam.batch import Batch, Made, contrasted
-from mmcam.capture import capture, resolve, untouched
+from mmcam.capture import ROWS, capture, resolve, untouched
 from mmcam.errors import MethodError, ModelError, ScoreError
 from mmcam.explanation import Explanation
 from mmcam.plan import METHODS, Plan, split
@@ -24,9 +24,6 @@ from mmcam.probe import default_layer
 from mmcam.types import Adapter, Inputs, Sample, Target
 
 __all__ = ["METHODS", "Found", "Plan", "explain_samples"]
-
-ROWS = 256
-"""The most rows that the part above the explained layer runs at once in the fan-out way."""
 
 
 class Found(NamedTuple):
@@ -76,15 +73,12 @@ def explain_samples(
     inputs = replace(inputs, attend=plan.needs("attention"))
     way = _way(adapter, plan, named, inputs)
     words = adapter.words if "words" in inputs.rest else None
-    relus = bool(plan.rules - {"relu"})
     with capture(
         adapter.model,
         [*named, words] if words else named,
         pixels=pixels,
-        relus=relus,
+        relus=bool(plan.rules - {"relu"}),
         copies=inputs.asked if way == "fan-out" else 1,
-        # Below a fork gradients come batched, which other rules of ReLUs do not allow.
-        fan=adapter.fan if way == "fan-out" and not relus else None,
         pools={layer: partial(_mean, adapter, inputs, layer) for layer in named if plan.pooled},
     ) as (recording, check):
         # A model may work on its input in place; the leaf must stay as it is.
@@ -161,6 +155,8 @@ def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
 
 def _way(adapter: Adapter, plan: Plan, layers: Sequence[str], inputs: Inputs) -> str:
     """How gradients are taken: the adapter's way, where it is the fastest and memory allows it."""
+    if adapter.way == "batched" and plan.needs("pixels"):
+        return "loop"
     if adapter.way != "fan-out":
         return adapter.way
     at_encoder = not plan.needs("pixels") and list(layers) == [adapter.encoder]

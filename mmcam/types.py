@@ -189,15 +189,6 @@ class Adapter(Protocol):
         ...
 
     @property
-    def fan(self) -> str | None:
-        """The layer behind which the fan-out way repeats rows: that of a picture's vector.
-
-        It lies above `encoder`, and everything up to it runs once for all targets. None: rows are
-        repeated right behind the encoder.
-        """
-        ...
-
-    @property
     def batch(self) -> int:
         """How many samples, or windows of a clip, run at once unless the user says otherwise."""
         ...

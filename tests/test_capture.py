@@ -136,27 +136,6 @@ def test_the_ways_to_many_gradients_agree(way: str) -> None:
                 assert_close(found[slot][layer][row], expected)
 
 
-@pytest.mark.parametrize("layers", [["stem"], ["stem", "blocks.1", "head.1"]])
-@pytest.mark.parametrize("chunk", [1, 2, 16])
-def test_rows_may_be_repeated_further_up(layers: list[str], chunk: int) -> None:
-    net, x = made(), torch.rand(2, 3, 9, 8).double()
-    targets = [[Target.logit(k) for k in (2, 0, 1)]] * 2
-    ran = []
-    net.blocks[0].register_forward_hook(lambda *args: ran.append(len(args[2])))
-    with capture(net, layers, copies=3, fan="head.0") as (recording, check):
-        output = net(x)
-        check()
-        scores = recording.scores(output, targets)
-        found = list(recording.gradients(scores, way="fan-out", chunk=chunk))
-    assert ran == [2]
-    for slot, label in enumerate((2, 0, 1)):
-        for layer in layers:
-            assert len(recording.activation(layer)) == 2
-            for row in range(2):
-                expected = trace(net, x[row : row + 1], layer, label)[1]
-                assert_close(found[slot][layer][row], expected)
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_samples_may_have_targets_of_their_own_number(way: str) -> None:
     net, x = made(), torch.rand(2, 3, 9, 8).double()

@@ -378,7 +378,7 @@ def test_a_words_logit_is_had_without_those_of_the_whole_vocabulary(case: Tiny) 
         spoken = adapter.forward(inputs)
     assert spoken.out is not None
     token = spoken.sentences[0].tokens[0]
-    torch.testing.assert_close(spoken.logit([0], [token]), spoken.logits[:, 0, token])
+    torch.testing.assert_close(spoken.logit(0, [token]), spoken.logits[:, 0, token])
     handle = spoken.out.register_forward_hook(lambda module, args, out: out.tanh())
     try:
         with torch.no_grad():
@@ -386,4 +386,4 @@ def test_a_words_logit_is_had_without_those_of_the_whole_vocabulary(case: Tiny) 
     finally:
         handle.remove()
     assert capped.out is None
-    torch.testing.assert_close(capped.logits[:, 0, token], spoken.logit([0], [token]).tanh())
+    torch.testing.assert_close(capped.logits[:, 0, token], spoken.logit(0, [token]).tanh())

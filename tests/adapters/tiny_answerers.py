@@ -41,8 +41,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
             "words": "embed",
             "attends": kind == "co_attention",
             "encoder": "cnn",
-            "way": "fan-out",
-            "fan": None if kind == "co_attention" else "pool",
+            "way": "batched",
             **change,
         }
     )

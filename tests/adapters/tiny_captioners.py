@@ -58,7 +58,6 @@ def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> Recu
             "language": Vocabulary(WORDS),
             "layers": ("cnn",),
             "attends": kind == "show_attend_tell",
-            "fan": None if kind == "show_attend_tell" else "pool",
             **change,
         }
     )
