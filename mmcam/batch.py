@@ -165,13 +165,13 @@ class Batch:
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
         activation = self._activation(layer)
-        if layer in self.recording.pooled.pools:
-            cells = [1] * (activation.ndim - 2)
-            folded = gradient.reshape(*gradient.shape, *cells).expand_as(activation)
+        pooled = layer in self.recording.pooled.pools
+        if pooled:
+            folded = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
         else:
             folded = self._fold(layer, gradient)
         self._finite(layer, "gradients", folded)
-        if not folded.any() and gradient.any():
+        if not pooled and not folded.any() and gradient.any():
             raise off_grid(layer)
         if pairs := self.inputs.contrasts:  # both rows of one have one activation up to rounding
             activation = torch.cat([activation, *(activation[a : a + 1] for a, _ in pairs)])

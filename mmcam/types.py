@@ -122,10 +122,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What one layer did for one target, folded into a grid: (h, w) or (t, h, w)."""
+    """What one layer did for one target, folded into a grid: (h, w) or (t, h, w).
+
+    Where only the gradient's mean counts, `gradient` may have that in a grid of one cell.
+    """
 
     activation: Float[Tensor, "batch channel *grid"]
-    gradient: Float[Tensor, "batch channel *grid"]
+    gradient: Float[Tensor, "batch channel *#grid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +258,8 @@ class Method:
     - ``"rescore"``: the activation, the input and a function that scores changed ones.
     - ``"attention"``: the model's own attention for the target.
 
-    `pooled` says that of the gradient only its mean over the grid counts, so that the mean in each
-    cell will do. `rule` names the backward rule of the ReLUs (`guided.RULES`) under which gradients
+    `pooled` says that of the gradient only its mean over the grid counts, so that a gradient with
+    that one cell will do. `rule` names the backward rule of the ReLUs (`guided.RULES`) under which gradients
     are taken. `target` is False where the map does not depend on the score.
     """
 
