@@ -259,8 +259,8 @@ class Method:
     - ``"attention"``: the model's own attention for the target.
 
     `pooled` says that of the gradient only its mean over the grid counts, so that a gradient with
-    that one cell will do. `rule` names the backward rule of the ReLUs (`guided.RULES`) under which gradients
-    are taken. `target` is False where the map does not depend on the score.
+    that one cell will do. `rule` names the backward rule of the ReLUs (`guided.RULES`) under which
+    gradients are taken. `target` is False where the map does not depend on the score.
     """
 
     compute: Callable[..., Tensor]

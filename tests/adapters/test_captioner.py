@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -154,6 +155,22 @@ def test_every_way_gives_the_same_maps(kind: str) -> None:
                 assert (a.label, a.method) == (b.label, b.method)
                 assert a.score == pytest.approx(b.score, abs=1e-5)
                 torch.testing.assert_close(a.cam, b.cam, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["gradcam", "layercam"])
+def test_the_backward_of_all_words_is_one(
+    kind: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    plain = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(a) or plain(*a, **k))
+    before = torch.backends.mkldnn.set_flags(_fp32_precision=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of operators that go through the scores one by one
+        mmcam.explain(captioner(kind), picture(0), mmcam.Caption("two dogs run"), method=method)
+    assert len(calls) == 1
+    assert torch.backends.mkldnn.set_flags(_fp32_precision=None) == before
 
 
 def test_what_lies_below_the_words_runs_once_for_all_of_them() -> None:
