@@ -43,11 +43,19 @@ TURNS = 4
 
 
 def tell_asked(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """A picture `[96 96 3]`, and questions of several turns with all right answers."""
+    """A picture `[96 96 3]`, questions of several turns with all right answers, and what is where.
+
+    Each thing has its shape and colours, and its middle (x, y) with the picture from -1 to 1.
+    """
     scene = shapes.scene(seed)
     drawn = [ask for turn in range(TURNS) for ask in shapes.questions(scene, turn)]
     asked = {ask.text: sorted(ask.answers) for ask in drawn}
-    return scene.pixels, {"questions": list(asked.items())}
+    side = len(scene.pixels)
+    things = [
+        [[thing.shape, *thing.colours], *(round(2 * at / side - 1, 3) for at in thing.centre)]
+        for thing in scene.objects
+    ]
+    return scene.pixels, {"questions": list(asked.items()), "things": things}
 
 
 WINDOW = 64
