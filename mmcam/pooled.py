@@ -82,21 +82,23 @@ class Pooled:
         Raises:
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
-        parts = [] if own is None else [self._pool(layer, own)]
-        for reader, gradient in zip(self.readers, read, strict=True):
-            if reader.layer == layer and gradient is not None:
-                pooled = self._pool(layer, gradient)
-                parts.append(pooled @ reader.weight.to(pooled.dtype))
-        if not parts:
+        found: list[tuple[Tensor, Tensor | None]] = [] if own is None else [(own, None)]
+        found += [
+            (gradient, reader.weight)
+            for reader, gradient in zip(self.readers, read, strict=True)
+            if reader.layer == layer and gradient is not None
+        ]
+        if not found:
             return None
+        parts = []
+        for gradient, weight in found:
+            pooled = torch.stack([self.pools[layer](one) for one in gradient])
+            parts.append(pooled if weight is None else pooled @ weight.to(pooled.dtype))
         mean = torch.stack(parts).sum(0)
         empty = ~mean.flatten(1).any(1)
-        if any(g is not None and g[empty].any() for g in (own, *read)):
+        if any(gradient[empty].any() for gradient, _ in found):
             raise off_grid(layer)
         return mean
-
-    def _pool(self, layer: str, gradients: Tensor) -> Tensor:
-        return torch.stack([self.pools[layer](gradient) for gradient in gradients])
 
 
 def off_grid(layer: str) -> ScoreError:

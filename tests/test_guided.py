@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,11 @@ import torchvision
 from captum.attr import GuidedBackprop
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmcam
 from mmcam.errors import MethodError
 from mmcam.guided import switchable_relus
+from tests.operators import Operators
 
 LABEL = 1
 RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -186,25 +185,14 @@ def test_rules_asked_together_do_not_mix(wrapped: Callable[..., Any]) -> None:
     assert sum(explanation.cam.any().item() for explanation in together.values()) > len(methods)
 
 
-class Calls(TorchDispatchMode):
-    """Counts the operators that run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_guided_gradcam_is_one_forward_and_one_backward(wrapped: Callable[..., Any]) -> None:
     setup = wrapped(Net(nn.ReLU), "conv2")
     sample = setup.sample(9, 11)
-    with Calls() as calls:
+    with Operators() as operators:
         setup.explain(sample, ["guided-gradcam"], LABEL)
-    assert calls.counts["convolution"] == 2
-    assert calls.counts["convolution_backward"] == 2
+    names = [name for name, _ in operators.ran]
+    assert names.count("convolution") == 2
+    assert names.count("convolution_backward") == 2
 
 
 def test_relus_after_the_context_follow_no_rule() -> None:

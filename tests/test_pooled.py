@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcam import Target
 from mmcam.capture import WAYS, capture
 from mmcam.errors import ScoreError
 from mmcam.plan import METHODS, Plan
+from tests.operators import Operators
 
 ROWS, TOKENS, CHANNELS, CLASSES = 2, 7, 4, 3
 
@@ -146,32 +145,41 @@ def test_a_layer_that_reads_can_be_explained_with_the_map_it_reads() -> None:
         assert_close(found[1][layer], patches(found[0][layer]))
 
 
+def test_a_layer_that_a_score_does_not_move_is_no_fault_of_its_neighbour() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Conv1d(3, 4, 1), nn.Conv1d(3, 4, 1)
+            self.read_one, self.read_other = nn.Linear(TOKENS, 2), nn.Linear(TOKENS, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            one, other = self.read_one(self.one(x)), self.read_other(self.other(x))
+            return torch.stack([0 * one.sum((1, 2)) + other.exp().sum((1, 2))], 1)
+
+    torch.manual_seed(7)
+    net, x = Two().double(), torch.randn(ROWS, 3, TOKENS).double()
+    pools = dict.fromkeys(("one", "other"), lambda tensor: tensor.mean(1))
+    with capture(net, ["one", "other"], pools=pools) as (recording, check):
+        output = net(x)
+        check()
+        (step,) = recording.gradients(output[:, 0][None])
+    assert not step["one"].any()
+    assert step["other"].any()
+
+
 def test_score_that_depends_on_the_class_token_alone() -> None:
     net, x = made(lambda net, tokens: net.values(tokens)[:, 0])
     with pytest.raises(ScoreError, match="through its class token alone"):
         gradients(net, x, "loop", {"encoder": patches})
 
 
-class Products(TorchDispatchMode):
-    """Counts matrix products by the number of rows of the first factor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rows: Counter[int] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ == "mm":
-            self.rows[args[0].shape[0]] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_no_product_in_every_cell() -> None:
     net, x = made(keys_and_values)
     counts = []
     for pools in (None, {"encoder": patches}):
-        with Products() as products:
+        with Operators() as operators:
             gradients(net, x, "loop", pools)
-        counts.append(products.rows[ROWS * TOKENS])
+        counts.append(operators.ran.count(("mm", ROWS * TOKENS)))
     assert counts[0] - counts[1] == 2 * CLASSES
 
 

@@ -177,8 +177,8 @@ def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
 
 
 def test_a_page_does_not_say_in_whose_folders_files_lay(tmp_path: Path) -> None:
-    command = ["/home/somebody/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out", "runs/1"]
-    made = by_hand(["dog"], pixels(), file="/home/somebody/photos/a dog.jpg")
+    command = ["/opt/tools/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out", "runs/1"]
+    made = by_hand(["dog"], pixels(), file="/srv/photos/a dog.jpg")
     page = Elements(saved(made, tmp_path, command=command))
     rows = dict(json.loads(page.text_of("script", id="record-0"))["record"])
     assert rows["command"] == "mmcam classify a dog.jpg --out runs/1"
