@@ -186,15 +186,21 @@ def ours(case: Case, guided: bool = False) -> Reference:
     """Our engine with tensors ready: one forward recorded, one gradient (or two), one method."""
     target = mmcam.Target.logit(case.index)
     pixels = case.pixels.detach()
-    start = pixels if guided else None
-    with capture(case.model, [case.layer], pixels=start, relus=guided) as (recording, check):
+    layer = case.layer
+    # The maps have their channels first already; of the gradient there, Grad-CAM needs the mean.
+    options: dict[str, Any] = (
+        {"pixels": pixels, "relus": True} if guided else {"folds": {layer: lambda maps: maps}}
+    )
+    with capture(case.model, [layer], **options) as (recording, check):
         output = case.model(pixels.clone() if guided else pixels)
         check()
         scores = recording.scores(output, [[target]] * len(pixels))
-        gradients = next(recording.gradients(scores, [case.layer]))
-        cam = grad_cam(recording.activation(case.layer), gradients[case.layer])
+        gradient = next(recording.gradients(scores, [layer]))[layer]
+        activation = recording.activation(layer)
         if not guided:
-            return Reference(cam)
+            means = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
+            return Reference(grad_cam(activation, means))
+        cam = grad_cam(activation, gradient)
         at_pixels = next(recording.gradients(scores, ["pixels"], rule="guided", last=True))
     return Reference(cam, at_pixels["pixels"])
 

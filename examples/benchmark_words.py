@@ -186,7 +186,7 @@ def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
     options: dict[str, Any] = {"copies": case.count} if way == "fan-out" else {}
-    options["pools"] = {layer: lambda tensor: adapter.grid(layer, tensor, inputs).mean((2, 3))}
+    options["folds"] = {layer: lambda tensor: adapter.grid(layer, tensor, inputs)}
     with capture(adapter.model, [layer], **options) as (recording, check):
         output = adapter.forward(inputs)
         check()

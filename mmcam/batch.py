@@ -165,7 +165,7 @@ class Batch:
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
         activation = self._activation(layer)
-        pooled = layer in self.recording.pooled.pools
+        pooled = layer in self.recording.pooled.folds
         if pooled:
             folded = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
         else:

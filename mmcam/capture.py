@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import LayerError, ScoreError, nearest
 from mmcam.guided import switchable_relus
-from mmcam.pooled import Pool, Pooled
+from mmcam.pooled import Fold, Pooled
 from mmcam.types import Target
 
 WAYS = ("loop", "batched", "fan-out")
@@ -192,16 +192,15 @@ class Recording:
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
-        starts = not tensor.requires_grad
-        if starts:
+        if not tensor.requires_grad:
             tensor = tensor.detach()
             if self.copies > 1:
                 tensor = tensor.repeat(self.copies, *[1] * (tensor.ndim - 1))
             tensor.requires_grad_(True)
             torch.set_grad_enabled(True)
         self.maps[layer] = tensor
-        handed = tensor.clone()  # what comes next may work in place
-        return self.pooled.hand(layer, handed) if starts else handed
+        self.pooled.note(layer, tensor, self.activation(layer))
+        return tensor.clone()  # what comes next may work in place
 
     def activation(self, layer: str) -> Tensor:
         """The layer's map as it came out of the forward, one row a sample."""
@@ -257,7 +256,7 @@ class Recording:
 
         Samples of a batch must not depend on each other. Gradients come one slot at a time, so
         that no more than `chunk` of them are in memory at once. At a layer that was captured with a
-        pool it is the mean gradient `[row, channel]`.
+        fold it is the mean gradient `[row, channel]`.
 
         Args:
             scores: as `Recording.scores` gives them, or any scalars of this graph.
@@ -290,7 +289,7 @@ class Recording:
                 return
             found = {}
             for name, whole in zip(names, block, strict=False):
-                if name in self.pooled.pools:
+                if name in self.pooled.folds:
                     whole = self.pooled.mean(name, whole, block[len(names) :])
                 if whole is None:
                     raise ScoreError(
@@ -353,7 +352,7 @@ def capture(
     pixels: Tensor | None = None,
     relus: bool = False,
     copies: int = 1,
-    pools: Mapping[str, Pool] | None = None,
+    folds: Mapping[str, Fold] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
     """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
 
@@ -364,14 +363,15 @@ def capture(
             start of the graph, recorded as the layer "pixels".
         relus: record ReLUs so that their backward rule can be chosen.
         copies: rows for the fan-out way, one block a target.
-        pools: for layers of which the gradient's mean over the grid is enough, how to take it.
+        folds: for layers of which the gradient's mean over the grid is enough, how to make a grid
+            of what they give.
 
     Yields:
         The recording, and the check to call once the forward is done.
     """
-    recording = Recording(copies=copies, pooled=Pooled(pools or {}))
+    recording = Recording(copies=copies, pooled=Pooled(folds or {}))
     with untouched(model), tapped(model, layers, recording.tap) as check, ExitStack() as stack:
-        if pools:
+        if folds:
             stack.enter_context(recording.pooled.watched(model))
         if relus:
             recording.relus = stack.enter_context(switchable_relus())

@@ -79,7 +79,7 @@ def explain_samples(
         pixels=pixels,
         relus=bool(plan.rules - {"relu"}),
         copies=inputs.asked if way == "fan-out" else 1,
-        pools={layer: partial(_mean, adapter, inputs, layer) for layer in named if plan.pooled},
+        folds={layer: partial(adapter.grid, layer, inputs=inputs) for layer in named if plan.pooled},
     ) as (recording, check):
         # A model may work on its input in place; the leaf must stay as it is.
         own = plan.needs("pixels") or plan.needs("rescore")
@@ -118,12 +118,6 @@ def explain_samples(
             for method, layer, cams in slots[slot]
         ]
     return [Found(*pair) for pair in zip(made, texts, strict=True)]
-
-
-def _mean(adapter: Adapter, inputs: Inputs, layer: str, tensor: Tensor) -> Tensor:
-    """The mean over the grid of what a layer gives, or of its gradient."""
-    folded = adapter.grid(layer, tensor, inputs)
-    return folded.flatten(2).mean(2, dtype=torch.promote_types(folded.dtype, torch.float32))
 
 
 def _contrast(one: Sequence[Target], other: Sequence[Target]) -> Target:

@@ -1,13 +1,19 @@
 """The mean of a gradient over a grid, without the gradient in every cell of it.
 
-Grad-CAM weighs a channel by its mean gradient (Selvaraju et al. 2020, eq. 1). Where a map goes
-straight into a linear layer, y = W x + b in each cell, the gradient at x is W^T times that at y, so
-the mean over the cells is W^T times the mean at y: one product of a vector instead of one in every
-cell. A decoder that attends to a picture's tokens has two such layers (keys, values) in each of
-its layers, and most of its backward pass is spent in them.
+Grad-CAM weighs a channel by its mean gradient (Selvaraju et al. 2020, eq. 1). Two kinds of linear
+layers behind a map give that mean for less:
 
-So each linear layer that is given the map itself is cut off from it: its output becomes a start of
-the graph, a "reader" of the map. Whatever else is done with the map is differentiated as ever.
+- One that is given the map itself, y = W x + b in each cell. The gradient at x is W^T times that
+  at y, so the mean over the cells is W^T times the mean at y: one product of a vector instead of
+  one in every cell. A decoder that attends to a picture's tokens has two such layers (keys,
+  values) in each of its layers, and most of its backward pass is spent in them.
+- One that is given all cells as one vector, maybe of a pooled map, as in AlexNet, VGG and C3D. Its
+  W is nearly the whole network. Pooling leaves the sum of a channel's gradient as it is, for a
+  maximum hands it on to one cell and an average shares it out; so the sum at x is that over the
+  cells of W, times the gradient at y. W is read once, however many scores there are.
+
+So each such layer is cut off from the map: its output becomes a start of the graph, a "reader" of
+the map. Whatever else is done with the map is differentiated as ever.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -22,31 +29,73 @@ from torch import Tensor, nn
 
 from mmcam.errors import ScoreError
 
-Pool = Callable[[Tensor], Tensor]
-"""What a layer gives `[row, *layout]` -> its mean over the grid `[row, channel]`."""
+Fold = Callable[[Tensor], Tensor]
+"""What a layer gives `[row, *layout]` -> as a grid `[row, channel, *grid]`, a view of it."""
+
+VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "CloneBackward0")
+"""Steps that keep the order of the numbers, by the names that autograd has for them."""
+
+POOLINGS = {
+    f"{kind}{axes}D{rest}Backward0": axes + 2
+    for kind, rest in (("MaxPool", "WithIndices"), ("AdaptiveMaxPool", ""), ("AdaptiveAvgPool", ""))
+    for axes in (2, 3)
+}
+"""Steps that keep the sum of a channel's gradient -> how many axes their maps have."""
 
 
-class Reader(NamedTuple):
-    """A linear layer that is given a map: which map, the layer's weight, and what it gave."""
+class Start(NamedTuple):
+    """A map at which the graph starts, `[row, *layout]`; how many channels, and where they are."""
 
     layer: str
+    tensor: Tensor
+    channels: int
+    channels_first: bool
+
+
+@dataclass
+class Reader:
+    """A linear layer that is given a map: its weight, what it gave, and what it was given.
+
+    `whole` says that it is all cells as one vector, instead of the map itself.
+    """
+
+    start: Start
     weight: Tensor
     output: Tensor
+    whole: bool
+
+    @cached_property
+    def summed(self) -> Tensor:
+        """The weight that stands for `weight` where gradients are means: `[output, channel]`."""
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        if not self.whole:
+            return self.weight.to(wide)
+        cells = self.start.tensor[0, 0].numel()
+        columns: Tensor = self.weight.unflatten(1, (self.start.channels, -1))
+        return columns.sum(2, dtype=wide) / cells
 
 
 @dataclass
 class Pooled:
     """Layers whose gradient is asked for as its mean over the grid, and what reads their maps."""
 
-    pools: Mapping[str, Pool]
+    folds: Mapping[str, Fold]
     readers: list[Reader] = field(default_factory=list)
-    handed: list[tuple[str, Tensor]] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    between: list[Any] = field(default_factory=list)
 
-    def hand(self, layer: str, tensor: Tensor) -> Tensor:
-        """The start of the graph as it goes on from its layer, to be known again in a reader."""
-        if layer in self.pools:
-            self.handed.append((layer, tensor))
-        return tensor
+    def note(self, layer: str, tensor: Tensor, activation: Tensor) -> None:
+        """Take note of a layer's map, as it goes on, and as it is without copies.
+
+        Readers of it are known by it. A map that is no start of the graph must keep its gradient,
+        so what lies behind it reads no other.
+        """
+        if not tensor.is_leaf:
+            self.between.append(tensor.grad_fn)
+        elif layer in self.folds:
+            grid = self.folds[layer](activation)
+            first = grid.shape == activation.shape and grid.stride() == activation.stride()
+            self.starts.append(Start(layer, tensor, grid.shape[1], first))
 
     @contextmanager
     def watched(self, model: nn.Module) -> Iterator[None]:
@@ -64,11 +113,31 @@ class Pooled:
                 hook.remove()
 
     def _seen(self, module: nn.Linear, args: Any, output: Tensor) -> Tensor | None:
-        for layer, tensor in self.handed:
-            if args and args[0] is tensor and not tensor._version:  # not written on meanwhile
-                start = output.detach().requires_grad_(True)
-                self.readers.append(Reader(layer, module.weight, start))
-                return start.clone()  # what comes next may work in place
+        origin = self._origin(args[0]) if args else None
+        if origin is None:
+            return None
+        start = output.detach().requires_grad_(True)
+        self.readers.append(Reader(origin[0], module.weight, start, whole=origin[1]))
+        return start.clone()  # what comes next may work in place
+
+    def _origin(self, tensor: Tensor) -> tuple[Start, bool] | None:
+        """The map that `tensor` is, and whether it is all cells as one vector; None if neither."""
+        node, poolings = tensor.grad_fn, []
+        while node is not None and node not in self.between:
+            name = node.name()
+            if name in POOLINGS:
+                poolings.append(POOLINGS[name])
+            elif name not in VIEWS or (poolings and name != "CloneBackward0"):
+                break
+            node = node.next_functions[0][0]
+        leaf = getattr(node, "variable", None)
+        for start in self.starts:
+            if start.tensor is leaf and set(poolings) <= {leaf.ndim}:
+                if start.channels_first:
+                    vectors = tensor.ndim == 2 and len(tensor) == len(leaf)
+                    return (start, True) if vectors else None
+                same = tensor.shape == leaf.shape and leaf.shape[-1] == start.channels
+                return (start, False) if same and not poolings else None
         return None
 
     def mean(self, layer: str, own: Tensor | None, read: Sequence[Tensor | None]) -> Tensor | None:
@@ -82,23 +151,31 @@ class Pooled:
         Raises:
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
-        found: list[tuple[Tensor, Tensor | None]] = [] if own is None else [(own, None)]
-        found += [
-            (gradient, reader.weight)
-            for reader, gradient in zip(self.readers, read, strict=True)
-            if reader.layer == layer and gradient is not None
-        ]
-        if not found:
+        fold = self.folds[layer]
+        in_cells = [] if own is None else [own]
+        means = [] if own is None else [_mean(fold, own)]
+        for reader, gradient in zip(self.readers, read, strict=True):
+            if reader.start.layer != layer or gradient is None:
+                continue
+            if reader.whole:
+                means.append(gradient.to(reader.summed.dtype) @ reader.summed)
+            else:
+                in_cells.append(gradient)
+                means.append(_mean(fold, gradient) @ reader.summed)
+        if not means:
             return None
-        parts = []
-        for gradient, weight in found:
-            pooled = torch.stack([self.pools[layer](one) for one in gradient])
-            parts.append(pooled if weight is None else pooled @ weight.to(pooled.dtype))
-        mean = torch.stack(parts).sum(0)
-        empty = ~mean.flatten(1).any(1)
-        if any(gradient[empty].any() for gradient, _ in found):
-            raise off_grid(layer)
+        mean = torch.stack(means).sum(0)
+        for slot in (~mean.flatten(1).any(1)).nonzero().flatten().tolist():
+            lost = [one[slot] for one in in_cells if one[slot].any()]
+            if lost and not any(fold(one).any() for one in lost):
+                raise off_grid(layer)
         return mean
+
+
+def _mean(fold: Fold, gradients: Tensor) -> Tensor:
+    """The means over the grid `[slot, row, channel]` of gradients `[slot, row, *layout]`."""
+    wide = torch.promote_types(gradients.dtype, torch.float32)
+    return torch.stack([fold(one).flatten(2).mean(2, dtype=wide) for one in gradients])
 
 
 def off_grid(layer: str) -> ScoreError:

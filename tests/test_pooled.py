@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -25,6 +25,17 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).sin()
+
+
+class Times(nn.Module):
+    """A product with fixed numbers, summed: what a linear layer does, without being one."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.numbers).sum(1, keepdim=True)
 
 
 class Reading(nn.Module):
@@ -92,13 +103,21 @@ def made(use: Callable[[Reading, Tensor], Tensor]) -> tuple[Reading, Tensor]:
 
 
 def patches(tokens: Tensor) -> Tensor:
-    """The mean over all tokens but the first."""
-    return tokens[:, 1:].mean(1)
+    """All tokens but the first as a grid of one axis."""
+    return tokens[:, 1:].movedim(-1, 1)
 
 
-def gradients(net: Reading, x: Tensor, way: str, pools: Any) -> tuple[list[Tensor], int]:
+def mean(tokens: Tensor) -> Tensor:
+    return patches(tokens).mean(2)
+
+
+def as_it_is(maps: Tensor) -> Tensor:
+    return maps
+
+
+def gradients(net: nn.Module, x: Tensor, way: str, folds: Any) -> tuple[list[Tensor], int]:
     copies = CLASSES if way == "fan-out" else 1
-    with capture(net, ["encoder"], copies=copies, pools=pools) as (recording, check):
+    with capture(net, ["encoder"], copies=copies, folds=folds) as (recording, check):
         output = net(x)
         check()
         scores = recording.scores(output, [[Target.logit(k) for k in range(CLASSES)]] * ROWS)
@@ -119,7 +138,147 @@ def test_is_the_mean_of_the_whole_gradient(
     for one, other in zip(whole, pooled, strict=True):
         assert one.shape == (ROWS, TOKENS, CHANNELS)
         assert other.any()
-        assert_close(other, patches(one))
+        assert_close(other, mean(one))
+
+
+class Looking(nn.Module):
+    """A CNN's map of 4 channels and what becomes of it before a linear layer has it."""
+
+    def __init__(self, use: Callable[[Tensor], Tensor], axes: int = 2) -> None:
+        super().__init__()
+        self.cnn = (nn.Conv2d if axes == 2 else nn.Conv3d)(3, CHANNELS, 1)
+        self.pool = nn.MaxPool2d(2, 1) if axes == 2 else nn.MaxPool3d(2, 1)
+        self.use, self.fc6, self.head = use, nn.LazyLinear(5), nn.LazyLinear(CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.fc6(self.use(self.pool(self.cnn(x)))).tanh().flatten(1))
+
+
+def flat(x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+def as_vgg(x: Tensor) -> Tensor:
+    return F.dropout(F.adaptive_avg_pool2d(F.max_pool2d(x, 3, 2, 1), (2, 3)).flatten(1), 0.5, False)
+
+
+def largest(x: Tensor) -> Tensor:
+    return F.adaptive_max_pool2d(F.max_pool2d(x, 2, 1, dilation=2), 2).reshape(len(x), -1)
+
+
+def by_column(x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(x, (1, 3)).contiguous().view(len(x), -1)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return F.max_pool2d(x.contiguous(memory_format=torch.channels_last), 2).flatten(1)
+
+
+def as_c3d(x: Tensor) -> Tensor:
+    return F.max_pool3d(x, (1, 2, 2), (1, 2, 2), (0, 1, 1)).flatten(1)
+
+
+def averaged_3d(x: Tensor) -> Tensor:
+    return F.adaptive_max_pool3d(F.adaptive_avg_pool3d(x, (2, 3, 4)), 2).flatten(1)
+
+
+VECTORS: dict[Callable[[Tensor], Tensor], int] = {
+    flat: 2,
+    as_vgg: 2,
+    largest: 2,
+    by_column: 2,
+    channels_last: 2,
+    as_c3d: 3,
+    averaged_3d: 3,
+}
+"""What makes a vector of a map -> how many axes the grid has."""
+
+OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rectified": lambda x: x.relu().flatten(1),
+    "padded": lambda x: F.avg_pool2d(x, 3, 2, 1).flatten(1),
+    "turned": lambda x: x.movedim(1, -1).flatten(1),
+    "cut": lambda x: x[:, :, 1:].flatten(1),
+    "rows of the map": lambda x: x,
+    "rows of the map as vectors": lambda x: x.flatten(0, 2),
+    "channels seen as rows": lambda x: F.max_pool2d(x.flatten(2), 2).flatten(1),
+    "channels seen as time": lambda x: F.max_pool3d(x, (2, 1, 1)).flatten(1),
+    "cells seen as channels": lambda x: F.max_pool2d(x.view(len(x), -1, 4, 4), 2).flatten(1),
+    "samples together": lambda x: x.view(1, -1),
+}
+"""What is done with a map so that its mean gradient is not that of a linear layer's cells."""
+
+
+def looked(
+    use: Callable[[Tensor], Tensor], axes: int, layers: Sequence[str], folds: Any, way: str
+) -> tuple[list[dict[str, Tensor]], int]:
+    torch.manual_seed(7)
+    net, x = Looking(use, axes).double(), torch.randn(ROWS, 3, *(9, 9, 9)[:axes]).double()
+    net(x)
+    with capture(net, layers, folds=folds) as (recording, check):
+        output = net(x)
+        check()
+        found = list(recording.gradients(output.sum(0)[:, None], way=way))
+        return found, len(recording.pooled.readers)
+
+
+@pytest.mark.parametrize("way", ["loop", "batched"])
+@pytest.mark.parametrize("layer", ["cnn", "pool"])
+@pytest.mark.parametrize("use", VECTORS)
+def test_vector_of_all_cells(use: Callable[[Tensor], Tensor], layer: str, way: str) -> None:
+    axes = VECTORS[use]
+    whole, _ = looked(use, axes, [layer], None, way)
+    pooled, readers = looked(use, axes, [layer], {layer: as_it_is}, way)
+    assert readers == 1
+    for one, other in zip(whole, pooled, strict=True):
+        assert other[layer].any()
+        assert_close(other[layer], one[layer].flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("use", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_vector_of_all_cells(use: Callable[[Tensor], Tensor]) -> None:
+    whole, _ = looked(use, 2, ["pool"], None, "loop")
+    pooled, readers = looked(use, 2, ["pool"], {"pool": as_it_is}, "loop")
+    assert readers == 0
+    for one, other in zip(whole, pooled, strict=True):
+        assert_close(other["pool"], one["pool"].flatten(2).mean(2))
+
+
+def test_map_between_the_start_and_the_vector_has_its_gradient() -> None:
+    whole, _ = looked(flat, 2, ["cnn", "pool"], None, "loop")
+    pooled, readers = looked(
+        flat, 2, ["cnn", "pool"], dict.fromkeys(("cnn", "pool"), as_it_is), "loop"
+    )
+    assert readers == 0
+    for layer in ("cnn", "pool"):
+        assert_close(pooled[0][layer], whole[0][layer].flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_gradient_whose_mean_is_nothing_is_no_error(linear: bool) -> None:
+    """Where half the cells speak for a class and half against it, no channel has any weight."""
+    signs = torch.tensor([1.0, -1.0, -1.0, 1.0]).repeat(CHANNELS)
+    read = nn.Linear(4 * CHANNELS, 1, bias=False)
+    with torch.no_grad():
+        read.weight.copy_(signs)
+    net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), read if linear else Times(signs))
+    with capture(net, ["0"], folds={"0": as_it_is}) as (recording, check):
+        output = net(torch.randn(ROWS, 3, 2, 2))
+        check()
+        (step,) = recording.gradients(output[:, 0][None])
+    assert len(recording.pooled.readers) == linear
+    assert_close(step["0"], torch.zeros(ROWS, CHANNELS))
+
+
+def test_narrow_weights_are_summed_in_single_precision() -> None:
+    torch.manual_seed(7)
+    net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), nn.Linear(4096 * CHANNELS, 1))
+    with torch.no_grad():
+        net[2].weight.fill_(1.0)
+    with capture(net.bfloat16(), ["0"], folds={"0": as_it_is}) as (recording, check):
+        output = net(torch.randn(1, 3, 64, 64).bfloat16())
+        check()
+        (step,) = recording.gradients(output[:, 0][None])
+    assert_close(step["0"], torch.ones(1, CHANNELS), rtol=0, atol=0)
 
 
 def test_hooks_are_gone_and_those_of_others_see_the_start_of_the_graph() -> None:
@@ -135,14 +294,14 @@ def test_hooks_are_gone_and_those_of_others_see_the_start_of_the_graph() -> None
 def test_a_layer_that_reads_can_be_explained_with_the_map_it_reads() -> None:
     net, x = made(keys_and_values)
     found = []
-    for pools in ({}, {"encoder": patches, "values": patches}):
-        with capture(net, ["encoder", "values"], pools=pools) as (recording, check):
+    for folds in ({}, {"encoder": patches, "values": patches}):
+        with capture(net, ["encoder", "values"], folds=folds) as (recording, check):
             output = net(x)
             check()
             (step,) = recording.gradients(output[:, 1][None])
             found.append(step)
     for layer in ("encoder", "values"):
-        assert_close(found[1][layer], patches(found[0][layer]))
+        assert_close(found[1][layer], mean(found[0][layer]))
 
 
 def test_a_layer_that_a_score_does_not_move_is_no_fault_of_its_neighbour() -> None:
@@ -158,8 +317,8 @@ def test_a_layer_that_a_score_does_not_move_is_no_fault_of_its_neighbour() -> No
 
     torch.manual_seed(7)
     net, x = Two().double(), torch.randn(ROWS, 3, TOKENS).double()
-    pools = dict.fromkeys(("one", "other"), lambda tensor: tensor.mean(1))
-    with capture(net, ["one", "other"], pools=pools) as (recording, check):
+    folds = dict.fromkeys(("one", "other"), lambda tensor: tensor.movedim(-1, 1))
+    with capture(net, ["one", "other"], folds=folds) as (recording, check):
         output = net(x)
         check()
         (step,) = recording.gradients(output[:, 0][None])
@@ -176,9 +335,9 @@ def test_score_that_depends_on_the_class_token_alone() -> None:
 def test_no_product_in_every_cell() -> None:
     net, x = made(keys_and_values)
     counts = []
-    for pools in (None, {"encoder": patches}):
+    for folds in (None, {"encoder": patches}):
         with Operators() as operators:
-            gradients(net, x, "loop", pools)
+            gradients(net, x, "loop", folds)
         counts.append(operators.ran.count(("mm", ROWS * TOKENS)))
     assert counts[0] - counts[1] == 2 * CLASSES
 
