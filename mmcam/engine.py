@@ -79,7 +79,9 @@ def explain_samples(
         pixels=pixels,
         relus=bool(plan.rules - {"relu"}),
         copies=inputs.asked if way == "fan-out" else 1,
-        folds={layer: partial(adapter.grid, layer, inputs=inputs) for layer in named if plan.pooled},
+        folds={
+            layer: partial(adapter.grid, layer, inputs=inputs) for layer in named if plan.pooled
+        },
     ) as (recording, check):
         # A model may work on its input in place; the leaf must stay as it is.
         own = plan.needs("pixels") or plan.needs("rescore")

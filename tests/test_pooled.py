@@ -342,6 +342,19 @@ def test_no_product_in_every_cell() -> None:
     assert counts[0] - counts[1] == 2 * CLASSES
 
 
+def test_a_vectors_weights_are_read_once_for_all_scores() -> None:
+    features = 11
+    read = nn.Linear(36 * CHANNELS, features)
+    net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), read, nn.Linear(features, CLASSES))
+    with capture(net, ["0"], folds={"0": as_it_is}) as (recording, check):
+        output = net(torch.randn(ROWS, 3, 6, 6))
+        check()
+        with Operators() as operators:
+            steps = list(recording.gradients(output.T))
+    assert len(steps) == CLASSES
+    assert operators.ran.count(("sum", features)) == 1
+
+
 @pytest.mark.parametrize("method", ["gradcam", "gradcam-signed", "activation", "eigencam"])
 def test_methods_that_need_no_more_than_the_mean(method: str, wrapped: Callable[..., Any]) -> None:
     torch.manual_seed(7)
