@@ -13,6 +13,7 @@ from torch import Tensor
 from mmcam.capture import Recording
 from mmcam.errors import LayerError, MethodError
 from mmcam.grids import resize
+from mmcam.guided import has_rectifiers
 from mmcam.methods import Moments
 from mmcam.perturb import Rescorer
 from mmcam.plan import METHODS, Plan, place, split
@@ -59,6 +60,7 @@ class Batch:
         attentions = self._attentions(output) if self.plan.needs("attention") else []
         for slot in range(len(scores)):
             gradients = {rule: next(stream) for rule, stream in streams.items()}
+            self._check_rectifiers()
             if self.words:
                 embedded = self.recording.activation(self.words)
                 part = (gradients["relu"][self.words] * embedded).detach().sum(-1)
@@ -129,13 +131,24 @@ class Batch:
         names += [self.words] if self.words and rule == "relu" else []
         if not names:
             return itertools.repeat({})
-        relus = self.recording.relus
-        if rule != "relu" and relus is not None and not relus.count:
-            raise MethodError(
-                f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} ran "
-                "none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
-            )
         return self.recording.gradients(scores, names, way=self.way, rule=rule, last=last)
+
+    def _check_rectifiers(self) -> None:
+        """That rules for ReLUs found some.
+
+        At a layer with none behind it they change nothing, as long as the model has any.
+
+        Raises:
+            MethodError: the model has none.
+        """
+        at_pixels = "pixels" in self.recording.maps
+        for rule, rectifiers in self.recording.rectifiers.items():
+            none = rectifiers.others and not has_rectifiers(self.adapter.model)
+            if not rectifiers.found and (at_pixels or none):
+                raise MethodError(
+                    f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} "
+                    "ran none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
+                )
 
     def _map(
         self,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcam.errors import LayerError, ScoreError, nearest
-from mmcam.guided import switchable_relus
+from mmcam.guided import Rectifiers
 from mmcam.pooled import Fold, Pooled
 from mmcam.types import Target
 
@@ -186,9 +186,9 @@ class Recording:
 
     copies: int = 1
     maps: dict[str, Tensor] = field(default_factory=dict)
-    relus: switchable_relus | None = None
     pooled: Pooled = field(default_factory=lambda: Pooled({}))
     blocks: dict[int, Any] = field(default_factory=dict)
+    rectifiers: dict[str, Rectifiers] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
@@ -263,7 +263,7 @@ class Recording:
             layers: all that were captured when None.
             way: "loop", one backward a slot; "batched", one vector-Jacobian product for `chunk`
                 slots; "fan-out", one backward for all, after a forward with as many `copies`.
-            rule: the backward rule of ReLUs, a key of `guided.RULES`.
+            rule: the backward rule of ReLUs: "relu", the ordinary one, or a key of `guided.RULES`.
             chunk: how many slots a batched product takes at once; when None 16, or fewer, so that
                 there are no more than `ROWS` rows.
             last: nothing else is asked of the graph; the last backward frees it as it goes.
@@ -279,11 +279,13 @@ class Recording:
                 f"the score does not depend on layer '{names[0]}' (nothing differentiable leads "
                 "from one to the other); explain a layer before it, or check the target"
             )
+        if rule != "relu":
+            self.rectifiers[rule] = Rectifiers(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
         steps = _backward(scores.sum(1), starts, way, chunk, last)
         while True:
             # The rule holds for one step alone: streams of several rules may run side by side.
-            with nullcontext() if self.relus is None else self.relus.rule(rule):
+            with nullcontext() if rule == "relu" else self.rectifiers[rule].ruled():
                 block = next(steps, None)
             if block is None:
                 return
@@ -350,7 +352,6 @@ def capture(
     layers: Sequence[str],
     *,
     pixels: Tensor | None = None,
-    relus: bool = False,
     copies: int = 1,
     folds: Mapping[str, Fold] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
@@ -361,7 +362,6 @@ def capture(
         layers: names as `resolve` gives them.
         pixels: the input, where gradients are wanted at the pixels themselves; it becomes the
             start of the graph, recorded as the layer "pixels".
-        relus: record ReLUs so that their backward rule can be chosen.
         copies: rows for the fan-out way, one block a target.
         folds: for layers of which the gradient's mean over the grid is enough, how to make a grid
             of what they give.
@@ -373,8 +373,6 @@ def capture(
     with untouched(model), tapped(model, layers, recording.tap) as check, ExitStack() as stack:
         if folds:
             stack.enter_context(recording.pooled.watched(model))
-        if relus:
-            recording.relus = stack.enter_context(switchable_relus())
         if pixels is not None:
             recording.maps["pixels"] = pixels.requires_grad_(True)
         yield recording, check

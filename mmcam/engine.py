@@ -77,7 +77,6 @@ def explain_samples(
         adapter.model,
         [*named, words] if words else named,
         pixels=pixels,
-        relus=bool(plan.rules - {"relu"}),
         copies=inputs.asked if way == "fan-out" else 1,
         folds={
             layer: partial(adapter.grid, layer, inputs=inputs) for layer in named if plan.pooled

@@ -1,10 +1,10 @@
 """Guided backpropagation and deconvolution: other rules for the backward pass of a ReLU.
 
-While `switchable_relus()` is on, every ReLU that runs becomes one whose backward rule can be chosen
-later, so one forward serves the plain gradient, guided backpropagation (Springenberg et al. 2015)
-and deconvolution (Zeiler and Fergus 2014). It catches the call, not the module, and so holds for
-`nn.ReLU`, `F.relu`, `torch.relu`, `Tensor.relu`, their in-place forms, one module used many times,
-and ReLU6. The model is not touched.
+A ReLU leaves a node in the graph of the scores, however it was written: `nn.ReLU`, `F.relu`,
+`torch.relu`, `Tensor.relu`, `F.threshold` at 0, their in-place forms, one module used many times,
+ReLU6. A hook behind each such node makes of what it passes on what guided backpropagation
+(Springenberg et al. 2015) or deconvolution (Zeiler and Fergus 2014) says. So one forward, which is
+the model's own, serves the plain gradient and both rules.
 
 Both rules are defined for rectifiers alone. Smooth activations (GELU, SiLU, Mish, hard-swish) and
 leaky ones keep their ordinary gradient; a model with no rectifier at all has no guided map.
@@ -13,117 +13,107 @@ leaky ones keep their ordinary gradient; a model with no rectifier at all has no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcam.types import Method
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 
 RULES: dict[str, Rule] = {
-    "relu": lambda gated, gradient: gated,
     "guided": lambda gated, gradient: gated.relu_(),
     "deconv": lambda gated, gradient: gradient.relu(),
 }
 """Name to (the ordinary gradient, which may be written on; the one from above) -> what goes on."""
 
+NODES: dict[str, Callable[[Any], bool]] = {
+    "ReluBackward": lambda node: True,
+    "ThresholdBackward": lambda node: node._saved_threshold == 0,
+    "HardtanhBackward": lambda node: node._saved_min_val == 0,
+}
+"""Nodes that a rectifier leaves in the graph -> whether one of them is a rectifier."""
 
-class switchable_relus(TorchFunctionMode):  # noqa: N801 - used like a function
-    """A context in which ReLUs are recorded so that `rule(name)` sets how they backpropagate.
+OPERATORS: dict[Any, int] = {
+    torch.ops.aten.threshold_backward.default: 2,
+    torch.ops.aten.hardtanh_backward.default: 2,
+}
+"""What these nodes run -> which argument is 0 where it is a rectifier's."""
 
-    The rule is looked up when the backward runs. Outside `rule(...)` it is the ordinary one.
-    `count` is the number of ReLUs that ran.
+OTHERS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh", "Hardtanh")
+"""Activations that have no such rule, as their nodes begin."""
+
+
+class Rectifiers:
+    """The ReLUs between some scores and the starts of their graph, to backpropagate by a rule.
+
+    `found` says whether there are any; where some may hide, only after a backward pass. `others`
+    says that there are activations of other kinds.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-        self.current = RULES["relu"]
+    def __init__(self, scores: Tensor, rule: str) -> None:
+        self.rule, self.active = RULES[rule], False
+        self.found = self.others = self.hidden = False
+        for node in _nodes(scores.grad_fn):
+            kind = node.name().rstrip("0123456789")
+            if kind in NODES and NODES[kind](node):
+                node.register_hook(self._behind)
+                self.found = True
+            # What writes on a part of a tensor hides behind a node of the whole tensor.
+            self.hidden |= kind.endswith("CopySlices")
+            self.others |= kind.removesuffix("Backward") in OTHERS
 
     @contextmanager
-    def rule(self, name: str) -> Iterator[None]:
-        """Backward passes inside follow the rule `name` of `RULES`."""
-        self.current = RULES[name]
+    def ruled(self) -> Iterator[None]:
+        """Backward passes inside follow the rule."""
+        self.active = True
         try:
-            yield
+            # Hidden ones too, for some more time; to apply a rule twice is to apply it once.
+            with _Hidden(self) if self.hidden else nullcontext():
+                yield
         finally:
-            self.current = RULES["relu"]
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        read = _RECTIFIERS.get(func)
-        bounds = read(*args, **kwargs) if read else None
-        self.count += bounds is not None
-        if bounds is None or not (torch.is_grad_enabled() and bounds[0].requires_grad):
-            return func(*args, **kwargs)
-        x, ceiling, in_place = bounds
-        # A view that is changed in place has the graph of its base; there the ReLU cannot be seen.
-        apart = in_place and x._is_view()
-        y = _rectified(x, ceiling, in_place and not apart)
-        assert y.grad_fn is not None
-        y.grad_fn.register_hook(self._behind)  # cheaper than a Function: no Python in the forward
-        return x.copy_(y) if apart else y
+            self.active = False
 
     def _behind(self, passed: Sequence[Tensor], above: Sequence[Tensor]) -> tuple[Tensor] | None:
         """What a ReLU passes on, made what the rule says."""
-        ordinary = self.current is RULES["relu"]
-        return None if ordinary else (self.current(passed[0], above[0]),)
+        return (self.rule(passed[0], above[0]),) if self.active else None
 
 
-def _rectified(x: Tensor, ceiling: float | None, in_place: bool) -> Tensor:
-    """min(max(x, 0), ceiling) as one node of the graph."""
-    if ceiling is None:
-        return x.relu_() if in_place else x.relu()
-    return F.hardtanh(x, 0.0, ceiling, in_place)
+class _Hidden(TorchDispatchMode):
+    """Inside, rectifiers are known by the operators that run in their backward pass."""
+
+    def __init__(self, rectifiers: Rectifiers) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rectifiers = rectifiers
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        passed = func(*args, **(kwargs or {}))
+        if func not in OPERATORS or args[OPERATORS[func]] != 0:
+            return passed
+        self.rectifiers.found = True
+        return self.rectifiers.rule(passed, args[0])
 
 
-Bounds = tuple[Tensor, float | None, bool]
+def _nodes(end: Any) -> Iterator[Any]:
+    """Every node of the graph that leads to `end`, each once."""
+    seen, ahead = {end}, [end]
+    while ahead:
+        node = ahead.pop()
+        yield node
+        for before, _ in node.next_functions:
+            if before is not None and before not in seen:
+                seen.add(before)
+                ahead.append(before)
 
 
-def _relu(input: Tensor, inplace: bool = False) -> Bounds:
-    return input, None, inplace
-
-
-def _relu_(input: Tensor) -> Bounds:
-    return input, None, True
-
-
-def _relu6(input: Tensor, inplace: bool = False) -> Bounds:
-    return input, 6.0, inplace
-
-
-def _hardtanh(
-    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-) -> Bounds | None:
-    return (input, max_val, inplace) if min_val == 0 else None
-
-
-def _hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Bounds | None:
-    return _hardtanh(input, min_val, max_val, inplace=True)
-
-
-_RECTIFIERS: dict[Any, Callable[..., Bounds | None]] = {
-    F.relu: _relu,
-    torch.relu: _relu,
-    Tensor.relu: _relu,
-    torch.relu_: _relu_,
-    Tensor.relu_: _relu_,
-    F.relu6: _relu6,
-    F.hardtanh: _hardtanh,
-    F.hardtanh_: _hardtanh_,
-}
-"""Every way torch has to write a rectifier -> (input, ceiling, in place); None if it is none."""
+def has_rectifiers(model: nn.Module) -> bool:
+    """Whether any module of the model is a ReLU; functions that it calls cannot be seen."""
+    return any(isinstance(module, (nn.ReLU, nn.ReLU6)) for module in model.modules())
 
 
 def as_it_is(gradient: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import mmcam
 from mmcam.errors import MethodError
-from mmcam.guided import switchable_relus
+from mmcam.guided import Rectifiers
 from tests.operators import Operators
 
 LABEL = 1
@@ -56,6 +56,9 @@ RELUS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "torch.relu_, discarded": discarding(torch.relu_),
     "Tensor.relu_, discarded": discarding(lambda x: x.relu_()),
     "on a view, discarded": discarding(lambda x: x[:, :].relu_()),
+    "F.threshold": lambda: lambda x: F.threshold(x, 0.0, 0.0),
+    "F.threshold in place on a view": discarding(lambda x: F.threshold(x[:], 0.0, 0.0, True)),
+    "nn.Threshold": lambda: nn.Threshold(0, 0),
 }
 RELU6S: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "nn.ReLU6": nn.ReLU6,
@@ -67,6 +70,7 @@ RELU6S: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "F.hardtanh by name": lambda: lambda x: F.hardtanh(x, min_val=0.0, max_val=6.0, inplace=True),
     "F.hardtanh_": lambda: lambda x: F.hardtanh_(x, 0.0, 6.0),
     "nn.Hardtanh": lambda: nn.Hardtanh(0.0, 6.0),
+    "F.relu6 on a view, discarded": discarding(lambda x: F.relu6(x.view(-1), inplace=True)),
 }
 
 
@@ -97,6 +101,21 @@ def by_hand(net: Net, x: Tensor, rule: str, ceiling: float) -> Tensor:
     gradient = F.conv_transpose2d(gradient, net.conv2.weight, stride=2)
     gradient = hand_down(gradient, (z1 > 0) & (z1 < ceiling))
     return F.conv_transpose2d(gradient, net.conv1.weight)[0].detach()
+
+
+class Ruled(torch.autograd.Function):
+    """A ReLU with one rule and no more than that."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rule: str) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.rule = rule
+        return x * (x > 0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return RULES[ctx.rule](gradients[0], x > 0), None
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -195,25 +214,88 @@ def test_guided_gradcam_is_one_forward_and_one_backward(wrapped: Callable[..., A
     assert names.count("convolution_backward") == 2
 
 
-def test_relus_after_the_context_follow_no_rule() -> None:
+def test_rule_holds_inside_its_context_alone() -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     above = torch.tensor([-1.0, 1.0])
-    with switchable_relus() as mode:
-        inside = F.relu(x)
-    outside = F.relu(x)
-    assert mode.count == 1
-    with mode.rule("guided"):
-        assert_close(torch.autograd.grad(inside, x, above)[0], torch.tensor([0.0, 1.0]))
-        assert_close(torch.autograd.grad(outside, x, above)[0], above)
+    y = F.relu(x)
+    rectifiers = Rectifiers(y, "guided")
+    for _ in range(2):
+        with rectifiers.ruled():
+            (inside,) = torch.autograd.grad(y, x, above, retain_graph=True)
+        (outside,) = torch.autograd.grad(y, x, above, retain_graph=True)
+        assert_close(inside, torch.tensor([0.0, 1.0]))
+        assert_close(outside, above)
 
 
-def test_relus_outside_the_graph_run_as_they_are() -> None:
-    with switchable_relus() as mode:
-        assert F.relu(torch.randn(3)).grad_fn is None
-        with torch.no_grad():
-            assert F.relu(torch.randn(3, requires_grad=True)).grad_fn is None
-        F.hardtanh(torch.randn(3, requires_grad=True), -1, 1)
-    assert mode.count == 2  # a hard tanh from -1 is no rectifier
+@pytest.mark.parametrize("rule", ["guided", "deconv"])
+@pytest.mark.parametrize("batched", [False, True])
+def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> None:
+    """What is written on a part of a tensor by anything else keeps its ordinary gradient."""
+    x = torch.randn(5, 8, requires_grad=True)
+
+    def run(relu_: Callable[[Tensor], Any], relu: Callable[[Tensor], Tensor]) -> Tensor:
+        y = 3 * x
+        y[:, 1:4] *= -2
+        relu_(y[:, 2:6])
+        y = y + F.pad(relu(y[:, :3]), (5, 0))
+        return y @ torch.linspace(-1, 1, 24).view(8, 3)
+
+    def by_hand_(part: Tensor) -> None:
+        part.copy_(Ruled.apply(part.clone(), rule))
+
+    scores = run(Tensor.relu_, F.relu).sum(0)
+    rectifiers = Rectifiers(scores, rule)
+    units = torch.eye(3)
+    with rectifiers.ruled():
+        found = (
+            torch.autograd.grad(scores, x, units, is_grads_batched=True)[0]
+            if batched
+            else torch.stack(
+                [torch.autograd.grad(scores, x, unit, retain_graph=True)[0] for unit in units]
+            )
+        )
+    expected = run(by_hand_, lambda part: Ruled.apply(part, rule)).sum(0)
+    for one, score in zip(found, expected, strict=True):
+        assert_close(one, torch.autograd.grad(score, x, retain_graph=True)[0])
+    assert rectifiers.found
+
+
+class WritesOnParts(nn.Module):
+    """Something that is no ReLU, on a part of a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = 1 * x
+        x[:, :2] *= 2
+        return F.gelu(x)
+
+
+def test_no_relu_is_found_where_one_might_hide(wrapped: Callable[..., Any]) -> None:
+    setup = wrapped(Net(WritesOnParts).double(), "conv1")
+    sample = setup.sample(9, 11)
+    for method in ("guided", "gradcam-guided-relu"):
+        with pytest.raises(MethodError, match="ran none"):
+            setup.cam(sample, method, LABEL)
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU, lambda: F.relu], ids=["module", "function"])
+def test_layer_with_no_relu_behind_it(
+    relu: Callable[[], Callable[[Tensor], Tensor]], wrapped: Callable[..., Any]
+) -> None:
+    """The rule changes nothing there, and says nothing: a sheet of layers may end with it."""
+
+    class Behind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act, self.fc = nn.Conv2d(3, 4, 3), relu(), nn.Linear(4, 3)
+            self.last = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.last(self.act(self.conv(x))).flatten(2).mean(2))
+
+    setup = wrapped(Behind().double())
+    sample = setup.sample(6, 6)
+    maps = [setup.cam(sample, f"gradcam{rule}", LABEL, "last") for rule in ("", "-guided-relu")]
+    assert_close(maps[0], maps[1])
 
 
 def torchvision_net(name: str) -> nn.Module:
@@ -227,20 +309,6 @@ FUNCTIONAL = {
     "densenet121": ("features", 48),
 }
 """Networks of torchvision that call F.relu: a layer, and the side of an input."""
-
-
-class Guided(torch.autograd.Function):
-    """A ReLU with the guided rule and no more than that."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * (x > 0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return RULES["guided"](gradients[0], x > 0)
 
 
 @pytest.mark.parametrize("name", FUNCTIONAL)
@@ -257,7 +325,7 @@ def test_functional_relus_of_torchvision_are_guided(
     x = setup.pixels(sample).requires_grad_()
     (by_autograd,) = torch.autograd.grad(net(x)[0, LABEL], x)
     assert_close(plain / plain.abs().max(), by_autograd[0] / plain.abs().max(), rtol=0, atol=1e-4)
-    monkeypatch.setattr(F, "relu", lambda x, inplace=False: Guided.apply(x))
+    monkeypatch.setattr(F, "relu", lambda x, inplace=False: Ruled.apply(x, "guided"))
     (expected,) = torch.autograd.grad(net(x)[0, LABEL], x)
     scale = expected.abs().max()
     assert_close(found / scale, expected[0] / scale, rtol=0, atol=1e-4)
