@@ -77,9 +77,14 @@ class Rectifiers:
         finally:
             self.active = False
 
-    def _behind(self, passed: Sequence[Tensor], above: Sequence[Tensor]) -> tuple[Tensor] | None:
-        """What a ReLU passes on, made what the rule says."""
-        return (self.rule(passed[0], above[0]),) if self.active else None
+    def _behind(
+        self, passed: Sequence[Tensor | None], above: Sequence[Tensor | None]
+    ) -> tuple[Tensor] | None:
+        """What a ReLU passes on, made what the rule says; None leaves it as it is."""
+        gated, gradient = passed[0], above[0]
+        if not self.active or gated is None or gradient is None:  # somebody's own step passed none
+            return None
+        return (self.rule(gated, gradient),)
 
 
 class _Hidden(TorchDispatchMode):

@@ -227,6 +227,25 @@ def test_rule_holds_inside_its_context_alone() -> None:
         assert_close(outside, above)
 
 
+class Stops(torch.autograd.Function):
+    """A step that hands no gradient down."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        return None
+
+
+def test_relu_that_no_gradient_reaches() -> None:
+    x = torch.ones(3, requires_grad=True)
+    scores = (Stops.apply(F.relu(x)) + F.relu(-3 * x + 4)).sum()
+    with Rectifiers(scores, "guided").ruled():
+        assert_close(torch.autograd.grad(scores, x)[0], torch.full((3,), -3.0))
+
+
 @pytest.mark.parametrize("rule", ["guided", "deconv"])
 @pytest.mark.parametrize("batched", [False, True])
 def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> None:
