@@ -143,8 +143,9 @@ class Batch:
         """
         at_pixels = "pixels" in self.recording.maps
         for rule, rectifiers in self.recording.rectifiers.items():
-            none = rectifiers.others and not has_rectifiers(self.adapter.model)
-            if not rectifiers.found and (at_pixels or none):
+            if rectifiers.found:
+                continue
+            if at_pixels or (rectifiers.others and not has_rectifiers(self.adapter.model)):
                 raise MethodError(
                     f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} "
                     "ran none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
