@@ -37,11 +37,11 @@ NODES: dict[str, Callable[[Any], bool]] = {
 }
 """Nodes that a rectifier leaves in the graph -> whether one of them is a rectifier."""
 
-OPERATORS: dict[Any, int] = {
-    torch.ops.aten.threshold_backward.default: 2,
-    torch.ops.aten.hardtanh_backward.default: 2,
-}
-"""What these nodes run -> which argument is 0 where it is a rectifier's."""
+OPERATORS = (
+    torch.ops.aten.threshold_backward.default,
+    torch.ops.aten.hardtanh_backward.default,
+)
+"""What these nodes run, given (the gradient from above, x, the lower bound: 0 of a rectifier)."""
 
 OTHERS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh", "Hardtanh")
 """Activations that have no such rule, as their nodes begin."""
@@ -98,7 +98,7 @@ class _Hidden(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         passed = func(*args, **(kwargs or {}))
-        if func not in OPERATORS or args[OPERATORS[func]] != 0:
+        if func not in OPERATORS or args[2] != 0:
             return passed
         self.rectifiers.found = True
         return self.rectifiers.rule(passed, args[0])
