@@ -370,9 +370,8 @@ def capture(
         The recording, and the check to call once the forward is done.
     """
     recording = Recording(copies=copies, pooled=Pooled(folds or {}))
-    with untouched(model), tapped(model, layers, recording.tap) as check, ExitStack() as stack:
-        if folds:
-            stack.enter_context(recording.pooled.watched(model))
+    watching = recording.pooled.watched(model) if folds else nullcontext()
+    with untouched(model), tapped(model, layers, recording.tap) as check, watching:
         if pixels is not None:
             recording.maps["pixels"] = pixels.requires_grad_(True)
         yield recording, check

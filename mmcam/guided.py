@@ -44,7 +44,7 @@ OPERATORS = (
 """What these nodes run, given (the gradient from above, x, the lower bound: 0 of a rectifier)."""
 
 OTHERS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh", "Hardtanh")
-"""Activations that have no such rule, as their nodes begin."""
+"""Activations that have no such rule: the names of their nodes, less "Backward"."""
 
 
 class Rectifiers:

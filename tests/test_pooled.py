@@ -115,7 +115,7 @@ def as_it_is(maps: Tensor) -> Tensor:
     return maps
 
 
-def gradients(net: nn.Module, x: Tensor, way: str, folds: Any) -> tuple[list[Tensor], int]:
+def gradients(net: Reading, x: Tensor, way: str, folds: Any) -> tuple[list[Tensor], int]:
     copies = CLASSES if way == "fan-out" else 1
     with capture(net, ["encoder"], copies=copies, folds=folds) as (recording, check):
         output = net(x)
