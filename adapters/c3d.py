@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks import c3d
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.recipe import Recipe
 from mmcam.grids import fold
 
 

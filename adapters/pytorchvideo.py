@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.errors import ModelError, nearest
 from mmcam.grids import fold
 

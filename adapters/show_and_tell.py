@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmcam.adapters.captioner import RecurrentCaptioner
-from mmcam.adapters.cnn_part import cnn_part
+from mmcam.adapters.base.cnn_part import cnn_part
+from mmcam.adapters.base.recipe import Recipe
+from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
+from mmcam.adapters.base.vocabulary import read_vocabulary
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
-from mmcam.adapters.recipe import Recipe
-from mmcam.adapters.vocabulary import read_vocabulary
 from mmcam.errors import ModelError
 
 

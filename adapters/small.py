@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks.small_cnn import SmallCNN
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.recipe import Recipe
 
 PREPROCESS = Preprocess(resize=96, crop=96, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 """Pictures as the scenes of `mmcam.shapes` are."""

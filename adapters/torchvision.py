@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.recipe import Recipe, counted
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recipe import Recipe, counted
 from mmcam.errors import ModelError, nearest
 from mmcam.grids import fold
 

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmcam.adapters.classifier import Classifier, Fold
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.recipe import Recipe, counted
-from mmcam.adapters.speaker import Speaker
+from mmcam.adapters.base.captioner import Speaker
+from mmcam.adapters.base.classifier import Classifier, Fold
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recipe import Recipe, counted
+from mmcam.adapters.base.weights import State
 from mmcam.adapters.transformers_speakers import PROCESSOR, load_speaker
 from mmcam.adapters.transformers_vilt import load_vilt
 from mmcam.adapters.transformers_voices import VOICES
-from mmcam.adapters.weights import State
 from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import fold
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcam.adapters.captions import Sentence
+from mmcam.adapters.base.captions import Sentence
 from mmcam.adapters.transformers_language import Tokens
 from mmcam.adapters.transformers_prompts import Prompt, Script
 from mmcam.adapters.transformers_questions import Asked

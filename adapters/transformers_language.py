@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmcam.adapters.captions import Sentence
+from mmcam.adapters.base.captions import Sentence
 from mmcam.errors import LabelError, nearest
 from mmcam.tasks.words import align, spans_of_words
 

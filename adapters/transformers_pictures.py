@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmcam.adapters.preprocess import Transform
+from mmcam.adapters.base.preprocess import Transform
 from mmcam.errors import LayerError
 from mmcam.grids import fold
 from mmcam.types import Inputs, Placement, Sample

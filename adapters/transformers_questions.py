@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmcam.adapters.captions import Sentence
+from mmcam.adapters.base.captions import Sentence
 from mmcam.adapters.transformers_language import Offsets, Tokens
 from mmcam.adapters.transformers_prompts import mark_of, surrounded
 from mmcam.adapters.transformers_state import joined

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.recipe import Recipe
+from mmcam.adapters.base.weights import State
 from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
 from mmcam.adapters.transformers_language import Tokens
 from mmcam.adapters.transformers_pictures import PICTURES
@@ -15,7 +16,6 @@ from mmcam.adapters.transformers_prompts import context_of, generation_of
 from mmcam.adapters.transformers_state import gather
 from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.adapters.transformers_voices import BLIP_VQA, VOICES, Voice, leading
-from mmcam.adapters.weights import State
 from mmcam.errors import MissingExtra, ModelError, WeightsError
 
 PROCESSOR = "processor"

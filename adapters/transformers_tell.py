@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcam.adapters.captions import PAD, Sentence, Spoken
-from mmcam.adapters.speaker import Speaker, replaying
+from mmcam.adapters.base.captioner import Speaker, replaying
+from mmcam.adapters.base.captions import PAD, Sentence, Spoken
 from mmcam.adapters.transformers_language import Tokens
 from mmcam.adapters.transformers_pictures import Plain
 from mmcam.adapters.transformers_prompts import Prompt, Script, generation_of

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcam.adapters import captions
-from mmcam.adapters.captions import Sentence, Spoken
+from mmcam.adapters.base import captions
+from mmcam.adapters.base.captions import Sentence, Spoken
 from mmcam.adapters.transformers_language import Tokens
 from mmcam.adapters.transformers_pictures import layout, stacked
 from mmcam.adapters.transformers_prompts import Prompt, among, context_of

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmcam.adapters.answerer import Answered, Answerer, Question
-from mmcam.adapters.preprocess import Preprocess, Transform
-from mmcam.adapters.recipe import Recipe, counted
+from mmcam.adapters.base.answerer import Answered, Answerer, Question
+from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.adapters.base.recipe import Recipe, counted
+from mmcam.adapters.base.weights import State
 from mmcam.adapters.transformers_language import Tokens
 from mmcam.adapters.transformers_speakers import made_of, processor_of
-from mmcam.adapters.weights import State
 from mmcam.errors import LayerError, ModelError
 from mmcam.tasks.words import Word, align
 from mmcam.types import Inputs, Sample

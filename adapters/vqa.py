@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from mmcam.adapters.answerer import Answerer
-from mmcam.adapters.classifier import logits_of
-from mmcam.adapters.cnn_part import cnn_part
+from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.classifier import logits_of
+from mmcam.adapters.base.cnn_part import cnn_part
+from mmcam.adapters.base.recipe import Recipe
+from mmcam.adapters.base.vocabulary import SPECIAL, QuestionWords, read_words
 from mmcam.adapters.networks.co_attention import CoAttention
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
-from mmcam.adapters.recipe import Recipe
-from mmcam.adapters.vocabulary import SPECIAL, QuestionWords, read_words
 from mmcam.errors import ModelError
 
 

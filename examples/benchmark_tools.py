@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.capture import capture
 from mmcam.grids import resize
 from mmcam.methods import grad_cam

@@ -42,14 +42,14 @@ from torch import Tensor, nn
 
 import mmcam
 from mmcam import models
-from mmcam.adapters.answerer import Answerer
-from mmcam.adapters.captioner import RecurrentCaptioner
+from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recipe import Recipe
+from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
+from mmcam.adapters.base.vocabulary import QuestionWords, Vocabulary
 from mmcam.adapters.networks.cnn import halves, width
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.recipe import Recipe
-from mmcam.adapters.vocabulary import QuestionWords, Vocabulary
 from mmcam.capture import WAYS, capture
 from mmcam.grids import resize
 from mmcam.methods import grad_cam

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmcam.adapters.answerer import Answerer, Question
-from mmcam.adapters.classifier import Classifier, logits_of
-from mmcam.adapters.preprocess import Preprocess, Transform
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.answerer import Answerer, Question
+from mmcam.adapters.base.classifier import Classifier, logits_of
+from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.capture import resolve
 from mmcam.errors import MmcamError, ModelError, nearest
 from mmcam.grids import fold
@@ -299,7 +299,7 @@ def _from_factory(module: str, function: str, name: str, overrides: Mapping[str,
             "prepare=transform, layer=...)"
         )
     if overrides.get("weights"):
-        from mmcam.adapters.weights import load_weights
+        from mmcam.adapters.base.weights import load_weights
 
         adapter.weights = load_weights(adapter.model, overrides["weights"])
     for key in ("labels", "layers"):

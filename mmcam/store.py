@@ -17,7 +17,7 @@ from typing import Any, overload
 from torch import Tensor
 
 from mmcam import draw, page
-from mmcam.adapters.weights import file_hash
+from mmcam.adapters.base.weights import file_hash
 from mmcam.engine import Found
 from mmcam.errors import LabelError, nearest
 from mmcam.explanation import Explanation

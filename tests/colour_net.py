@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.models import wrap
 from mmcam.types import Pixels
 

@@ -19,7 +19,7 @@ from hypothesis import settings  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import mmcam  # noqa: E402
-from mmcam.adapters.preprocess import Preprocess  # noqa: E402
+from mmcam.adapters.base.preprocess import Preprocess  # noqa: E402
 from mmcam.engine import Plan, explain_samples  # noqa: E402
 
 torch.set_num_threads(1)  # inputs are tiny; more threads wait for each other on a busy machine

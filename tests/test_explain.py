@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import (
     InputError,
     LabelError,

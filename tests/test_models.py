@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.networks.c3d import C3D
 from mmcam.errors import LayerError, ModelError
 from mmcam.models import FAMILIES, layers_of, load, model_names, wrap

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
 from mmcam.capture import untouched
 from mmcam.cli import main
 from mmcam.engine import Plan, explain_samples

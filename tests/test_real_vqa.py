@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.answerer import Answerer
-from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.media import read_image
 
 pytestmark = pytest.mark.assets

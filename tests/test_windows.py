@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import InputError, LabelError, ModelError
 from mmcam.explanation import Explanation
 from mmcam.grids import frame_weights

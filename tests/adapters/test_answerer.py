@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.answerer import Answerer
-from mmcam.adapters.vocabulary import QuestionWords
+from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.vocabulary import QuestionWords
 from mmcam.engine import Plan, explain_samples
 from mmcam.errors import LabelError, ModelError
 from tests.adapters.tiny_answerers import ANSWERS, WORDS, answerer

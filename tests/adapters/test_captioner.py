@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.captioner import RecurrentCaptioner
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
-from mmcam.adapters.preprocess import Preprocess
 from mmcam.engine import Plan, explain_samples
 from mmcam.errors import LabelError, MethodError, MmcamError
 from tests.adapters.tiny_captioners import WORDS, CountedCnn, captioner

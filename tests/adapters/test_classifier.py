@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.classifier import Classifier, logits_of
-from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.base.classifier import Classifier, logits_of
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import InputError, LabelError, LayerError, ModelError
 from mmcam.types import Inputs
 

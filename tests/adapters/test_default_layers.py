@@ -12,8 +12,8 @@ import torch
 from tiny import Tiny
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.models import build, model_names
 
 SMALL = [

@@ -12,7 +12,7 @@ import torch
 from tiny import Tiny
 from torch import Tensor
 
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.transformers import PLACES
 from mmcam.capture import capture, resolve
 from mmcam.types import Inputs

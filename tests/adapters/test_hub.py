@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import mmcam
-from mmcam.adapters.answerer import Answerer
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.models import load
 

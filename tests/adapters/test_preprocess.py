@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.preprocess import Preprocess, Transform
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.errors import ModelError
 from mmcam.grids import onto_original
 from mmcam.models import build

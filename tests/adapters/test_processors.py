@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models import load
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import mmcam
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.pytorchvideo import MODELS, pathways
-from mmcam.adapters.recipe import Recipe
 from mmcam.errors import ModelError
 from mmcam.models import build
 from mmcam.types import Inputs

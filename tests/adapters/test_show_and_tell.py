@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import mmcam
-from mmcam.adapters.captioner import RecurrentCaptioner
+from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models import load
 
@@ -85,7 +85,7 @@ def test_a_folder_is_all_that_is_needed(family: str, tmp_path: Path) -> None:
 
 
 def test_the_cnn_has_its_weights_and_the_decoder_its_own(folder: Path) -> None:
-    from mmcam.adapters.weights import read_state
+    from mmcam.adapters.base.weights import read_state
 
     state = load(folder).model.state_dict()
     cnn, decoder = (read_state(folder / f"{name}.safetensors") for name in ("cnn", "weights"))

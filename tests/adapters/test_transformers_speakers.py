@@ -10,7 +10,7 @@ import torch
 from tiny_speakers import BLIP_VQA, case_of, folder
 from tiny_speakers_models import EYES, TEXT
 
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
 from mmcam.adapters.transformers_text import TransformersSpeaker
 from mmcam.errors import ModelError, WeightsError

@@ -20,7 +20,7 @@ from tiny_speakers_models import ANSWERS, EYES
 from torch import Tensor
 
 import mmcam
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.transformers_vilt import ViltAnswerer
 from mmcam.capture import capture, tapped
 from mmcam.engine import Plan, explain_samples

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcam.adapters.vocabulary import Vocabulary, read_vocabulary
+from mmcam.adapters.base.vocabulary import Vocabulary, read_vocabulary
 from mmcam.errors import LabelError, ModelError
 from mmcam.tasks.words import Word
 

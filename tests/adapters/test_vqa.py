@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import mmcam
-from mmcam.adapters.answerer import Answerer
+from mmcam.adapters.base.answerer import Answerer
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models import load
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmcam.adapters.weights import State, file_hash, load_weights, read_state
+from mmcam.adapters.base.weights import State, file_hash, load_weights, read_state
 from mmcam.errors import WeightsError
 
 

@@ -9,8 +9,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.recipe import Recipe
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.models import build
 
 Fill = Callable[[Tensor], Tensor]

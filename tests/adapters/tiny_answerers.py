@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmcam.adapters.answerer import Answerer
+from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.vocabulary import QuestionWords
 from mmcam.adapters.networks.co_attention import CoAttention
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.vocabulary import QuestionWords
 from tests.adapters.tiny_captioners import CountedCnn, pool
 
 WORDS = ("<pad>", "<unk>", "?", "what", "color", "is", "the", "dog", "how", "many", "dogs")

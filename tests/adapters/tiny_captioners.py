@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmcam.adapters.captioner import RecurrentCaptioner
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
+from mmcam.adapters.base.vocabulary import Vocabulary
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.vocabulary import Vocabulary
 
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", "a", "dog", "runs", "two", "dogs", "run", "3", "狗")
 

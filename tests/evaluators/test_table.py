@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import mmcam
 import mmcam.evaluators
-from mmcam.adapters.preprocess import Preprocess
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import EvaluationError
 from mmcam.evaluators import EVALUATORS
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
 from mmcam.errors import InputError
 from mmcam.run import Dataset, Item, Region
 from tests.colour_net import COLOURS, PAPER, model

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from mmcam.adapters.classifier import Classifier
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks.cnn import halves, width
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.recipe import Recipe
 
 PROBE = 224
 """The side of the picture that tells how wide a CNN's features are, in pixels."""

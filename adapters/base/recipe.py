@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from mmcam.adapters.preprocess import Preprocess
-from mmcam.adapters.weights import State, load_weights
+from mmcam.adapters.base.preprocess import Preprocess
+from mmcam.adapters.base.weights import State, load_weights
 from mmcam.errors import ModelError
 from mmcam.types import Weights
 

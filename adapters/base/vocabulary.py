@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from mmcam.adapters.answerer import Question
-from mmcam.adapters.captions import Sentence
+from mmcam.adapters.base.answerer import Question
+from mmcam.adapters.base.captions import Sentence
 from mmcam.errors import LabelError, ModelError, nearest
 from mmcam.tasks.words import Word
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mmcam.adapters import captions
-from mmcam.adapters.captions import Sentence, Spoken
-from mmcam.adapters.classifier import Fold
+from mmcam.adapters.base import captions
+from mmcam.adapters.base.captioner import Speaker
+from mmcam.adapters.base.captions import Sentence, Spoken
+from mmcam.adapters.base.classifier import Fold
+from mmcam.adapters.base.preprocess import Preprocess, batch_of
+from mmcam.adapters.base.vocabulary import Vocabulary
 from mmcam.adapters.networks.decoding import beam_search
-from mmcam.adapters.preprocess import Preprocess, batch_of
-from mmcam.adapters.speaker import Speaker
-from mmcam.adapters.vocabulary import Vocabulary
 from mmcam.errors import LabelError, LayerError
 from mmcam.grids import fold
 from mmcam.tasks import Caption

@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmcam.adapters.preprocess import Preprocess, Transform, batch_of
+from mmcam.adapters.base.preprocess import Preprocess, Transform, batch_of
 from mmcam.errors import LabelError, LayerError, ModelError, nearest
 from mmcam.grids import fold
 from mmcam.tasks import Classes

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcam.adapters import captions
-from mmcam.adapters.captions import Language, Sentence, Spoken
+from mmcam.adapters.base import captions
+from mmcam.adapters.base.captions import Language, Sentence, Spoken
 from mmcam.errors import LabelError, ModelError
 from mmcam.tasks import Caption
 from mmcam.types import Inputs, Sample, Target, Weights, Window

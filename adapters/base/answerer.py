@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmcam.adapters.classifier import Classifier
-from mmcam.adapters.preprocess import batch_of
+from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.preprocess import batch_of
 from mmcam.errors import LabelError, ModelError
 from mmcam.tasks import Answers
 from mmcam.tasks.words import Word
