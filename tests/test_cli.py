@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import colour_net
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +17,7 @@ from mmcam.engine import METHODS
 from mmcam.errors import MmcamError
 from mmcam.media import open_clip, write_image
 from mmcam.models import FAMILIES
+from tests import colour_net
 
 FACTORIES = """
 import colour_net

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import colour_net
 import jaxtyping
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from mmcam.errors import (
 )
 from mmcam.media import ClipWriter, open_clip, write_image
 from mmcam.methods import Moments, grad_cam_plus_plus_softmax
+from tests import colour_net
 
 RED = mmcam.Classes(["red"])
 MOVES = mmcam.Actions(["red moves"])

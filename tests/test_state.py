@@ -14,13 +14,9 @@ from torch import Tensor, nn
 import mmcam
 from mmcam.capture import untouched
 from mmcam.plan import METHODS
+from tests.snapshots import assert_as_found, snapshot
 
 PRODUCTS = ["guided-gradcam", "deconv-gradcam", "guided-scorecam", "deconv-ablationcam"]
-HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    *("_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_load_state_dict_pre_hooks"),
-)
 
 
 class Bomb(torch.autograd.Function):
@@ -70,42 +66,6 @@ def lived_in() -> Net:
     net.trunk.register_forward_pre_hook(lambda *args: None)
     net.trunk[0].register_full_backward_hook(lambda *args: None)
     return net
-
-
-def copied(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
-
-
-def snapshot(net: nn.Module) -> dict[str, Any]:
-    """All that an explanation could leave behind."""
-    state: dict[str, Any] = {
-        "random state": torch.get_rng_state(),
-        "grad mode": torch.is_grad_enabled(),
-        "inference mode": torch.is_inference_mode_enabled(),
-        "relu": F.relu,
-    }
-    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
-        state[f"{name}: value"] = copied(tensor)
-        state[f"{name}: place"] = tensor.data_ptr()
-        state[f"{name}: gradient"] = copied(tensor.grad)
-        state[f"{name}: requires_grad"] = tensor.requires_grad
-        state[f"{name}: version"] = tensor._version
-    for name, module in net.named_modules():
-        state[f"{name}: training"] = module.training
-        state[f"{name}: attributes"] = sorted(vars(module))
-        for hooks in HOOKS:
-            state[f"{name}: {hooks}"] = dict(getattr(module, hooks))
-    return state
-
-
-def assert_as_found(net: nn.Module, before: dict[str, Any]) -> None:
-    after = snapshot(net)
-    assert after.keys() == before.keys()
-    for key, value in before.items():
-        found = after[key]
-        both = isinstance(value, Tensor) and isinstance(found, Tensor)
-        same = torch.equal(found, value) if both else found is value or found == value
-        assert same, f"{key}: {value} became {found}"
 
 
 def test_the_snapshot_sees_what_other_tools_leave_behind() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import colour_net
 import numpy as np
 import pytest
 import torch
@@ -22,6 +21,7 @@ from mmcam.explanation import Explanation
 from mmcam.media import ClipWriter, read_image, write_image
 from mmcam.store import Explanations, distinct
 from mmcam.types import Placement, Sample, Target
+from tests import colour_net
 
 HOSTILE = [
     "a/b\\c",

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import tiny
-import tiny_models
 import torch
-from tiny import Tiny
 
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.models import build, model_names
+from tests.adapters import tiny, tiny_models
+from tests.adapters.tiny import Tiny
 
 SMALL = [
     "torchvision:densenet121",

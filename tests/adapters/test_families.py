@@ -7,15 +7,15 @@ import random
 from collections.abc import Mapping
 
 import pytest
-import tiny_models
 import torch
-from tiny import Tiny
 from torch import Tensor
 
 from mmcam.adapters.base.classifier import Classifier
-from mmcam.adapters.transformers import PLACES
+from mmcam.adapters.transformers.classifiers import PLACES
 from mmcam.capture import capture, resolve
 from mmcam.types import Inputs
+from tests.adapters import tiny_models
+from tests.adapters.tiny import Tiny
 
 PATCHES = 8
 """How many patches of a grid are lit, one at a time."""

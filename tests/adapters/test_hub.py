@@ -11,7 +11,7 @@ from PIL import Image
 import mmcam
 from mmcam.adapters.base.answerer import Answerer
 from mmcam.adapters.base.classifier import Classifier
-from mmcam.adapters.transformers_text import TransformersSpeaker
+from mmcam.adapters.transformers.generation import TransformersSpeaker
 from mmcam.models import load
 
 pytestmark = pytest.mark.hub

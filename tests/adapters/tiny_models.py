@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiny import CLASSES, tiny
 from torch import nn
+
+from tests.adapters.tiny import CLASSES, tiny
 
 
 def vit() -> nn.Module:

@@ -6,7 +6,6 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-import colour_net
 import numpy as np
 import torch
 
@@ -15,6 +14,7 @@ from mmcam.engine import Found
 from mmcam.explanation import Explanation
 from mmcam.store import Explanations
 from mmcam.types import Placement, Sample, Target
+from tests import colour_net
 from tests.adapters.tiny_answerers import answerer
 from tests.adapters.tiny_captioners import captioner
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import colour_net
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from PIL import Image
 
 from mmcam.page import gallery, gallery_page, write_page
 from mmcam.page.html import read_json
+from tests import colour_net
 from tests.page.looking import alphas, expected, until
 from tests.page.results import HOSTILE, by_hand, classes, clip, page_of, pixels, said
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from many import clips, unchecked
 from scipy import ndimage
 
 from mmcam import shapes
 from mmcam.errors import InputError, LabelError
 from mmcam.shapes import ActionClip
+from tests.shapes.many import clips, unchecked
 
 SEEDS = st.integers(0, 2**32 - 1)
 SLIDES = {

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from many import asked, clips, scenes, unchecked
 
 from mmcam import shapes
 from mmcam.shapes import ActionClip, Question, Scene
+from tests.shapes.many import asked, clips, scenes, unchecked
 
 TRAIN, TEST = 1000, 500
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from many import scenes
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -18,6 +17,7 @@ from mmcam.errors import InputError
 from mmcam.shapes.dice import Dice
 from mmcam.shapes.drawing import FORMS, FULL, shade, stamp
 from mmcam.shapes.words import HALVES, JITTER, PATTERNS, TEXTURES, TONES
+from tests.shapes.many import scenes
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([48, 64, 96, 131])

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from many import asked, scenes
 
 from mmcam import shapes
 from mmcam.shapes import Question, Scene, Thing
 from mmcam.shapes.words import NUMBERS, RELATIONS, SIZES
+from tests.shapes.many import asked, scenes
 
 SEEDS = st.integers(0, 2**32 - 1)
 SINGULAR = {plural: name for name, plural in shapes.SHAPES.items()}

@@ -10,8 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_state import assert_as_found, snapshot
-from tiny_speakers import (
+from torch import Tensor
+
+import mmcam
+from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.model_types import VOICES
+from mmcam.adapters.transformers.prompts import generation_of
+from mmcam.capture import capture, tapped
+from mmcam.engine import Plan, explain_samples
+from mmcam.errors import InputError, LabelError, LayerError
+from mmcam.explanation import Explanation
+from mmcam.models import load
+from mmcam.tasks import Caption
+from mmcam.types import Sample
+from tests.adapters.tiny_generative import (
     GIVEN,
     SPEAKERS,
     Tiny,
@@ -24,19 +36,7 @@ from tiny_speakers import (
     speaker,
     usual,
 )
-from torch import Tensor
-
-import mmcam
-from mmcam.adapters.transformers_prompts import generation_of
-from mmcam.adapters.transformers_text import TransformersSpeaker
-from mmcam.adapters.transformers_voices import VOICES
-from mmcam.capture import capture, tapped
-from mmcam.engine import Plan, explain_samples
-from mmcam.errors import InputError, LabelError, LayerError
-from mmcam.explanation import Explanation
-from mmcam.models import load
-from mmcam.tasks import Caption
-from mmcam.types import Sample
+from tests.snapshots import assert_as_found, snapshot
 
 TASK = Caption(limit=5)
 every = pytest.mark.parametrize("case", SPEAKERS, ids=str)

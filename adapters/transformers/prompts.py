@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmcam.adapters.transformers_voices import Voice
+from mmcam.adapters.transformers.model_types import Voice
 from mmcam.types import Pixels
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_tokenizers
-from tiny_speakers import GIVEN, case_of, picture, ready, speaker
 
-from mmcam.adapters.transformers_language import Tokens
+from mmcam.adapters.transformers.tokens import Tokens
 from mmcam.errors import LabelError
 from mmcam.tasks import Caption
+from tests.adapters import tiny_tokenizers
+from tests.adapters.tiny_generative import GIVEN, case_of, picture, ready, speaker
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {
     "word pieces": tiny_tokenizers.word_pieces,

@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.captioner import Speaker, replaying
 from mmcam.adapters.base.captions import PAD, Sentence, Spoken
-from mmcam.adapters.transformers_language import Tokens
-from mmcam.adapters.transformers_pictures import Plain
-from mmcam.adapters.transformers_prompts import Prompt, Script, generation_of
-from mmcam.adapters.transformers_state import (
+from mmcam.adapters.transformers.hooks import (
     Hollow,
     behind,
     fed,
@@ -27,7 +24,10 @@ from mmcam.adapters.transformers_state import (
     noted,
     standing_in,
 )
-from mmcam.adapters.transformers_voices import Voice
+from mmcam.adapters.transformers.images import Plain
+from mmcam.adapters.transformers.model_types import Voice
+from mmcam.adapters.transformers.prompts import Prompt, Script, generation_of
+from mmcam.adapters.transformers.tokens import Tokens
 from mmcam.errors import LabelError, LayerError
 from mmcam.types import Inputs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,9 +15,8 @@ from torch.overrides import TorchFunctionMode
 from mmcam.adapters.base.answerer import Answered, Answerer, Question
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe, counted
-from mmcam.adapters.base.weights import State
-from mmcam.adapters.transformers_language import Tokens
-from mmcam.adapters.transformers_speakers import made_of, processor_of
+from mmcam.adapters.transformers.loading import made_of, processor_of, renamed
+from mmcam.adapters.transformers.tokens import Tokens
 from mmcam.errors import LayerError, ModelError
 from mmcam.tasks.words import Word, align
 from mmcam.types import Inputs, Sample
@@ -28,9 +27,7 @@ LAYER = "vilt.encoder.layer.-1.layernorm_before"
 WORDS = "vilt.embeddings.text_embeddings.word_embeddings"
 
 
-def load_vilt(
-    recipe: Recipe, config: Any, rename: Callable[[nn.Module, State], State]
-) -> ViltAnswerer:
+def load_vilt(recipe: Recipe, config: Any) -> ViltAnswerer:
     """A ViLT that answers questions, with its own processor.
 
     Raises:
@@ -58,7 +55,7 @@ def load_vilt(
         else Preprocess.of(recipe.preprocess),
         labels=recipe.labels or (labels if named_labels else ()),
         layers=recipe.layers or (counted(model, LAYER),),
-        weights=recipe.fill(model, lambda state: rename(model, state)),
+        weights=recipe.fill(model, partial(renamed, type(model), config)),
         read=partial(_read, tokens, config.max_position_embeddings),
         words=WORDS,
         way="batched",

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from mmcam.adapters.base import captions
 from mmcam.adapters.base.captions import Sentence, Spoken
-from mmcam.adapters.transformers_language import Tokens
-from mmcam.adapters.transformers_pictures import layout, stacked
-from mmcam.adapters.transformers_prompts import Prompt, among, context_of
-from mmcam.adapters.transformers_questions import Asked, Reply, read, reply, spread, wrapped
-from mmcam.adapters.transformers_state import every, joined, left_as_found, noted
-from mmcam.adapters.transformers_tell import Teller
+from mmcam.adapters.transformers.hooks import every, joined, left_as_found, noted
+from mmcam.adapters.transformers.images import layout, stacked
+from mmcam.adapters.transformers.prompts import Prompt, among, context_of
+from mmcam.adapters.transformers.questions import Asked, Reply, read, reply, spread, wrapped
+from mmcam.adapters.transformers.teacher_forcing import Teller
+from mmcam.adapters.transformers.tokens import Tokens
 from mmcam.errors import InputError, LabelError, ModelError
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample, Target

@@ -12,8 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from test_state import assert_as_found, snapshot
-from tiny_speakers import (
+from torch import Tensor
+
+import mmcam
+from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
+from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.batch import contrasted
+from mmcam.capture import capture, tapped
+from mmcam.engine import Plan, explain_samples
+from mmcam.errors import LabelError
+from mmcam.explanation import Explanation
+from mmcam.tasks import Answers, Caption
+from mmcam.types import Sample
+from tests.adapters.tiny_generative import (
     BLIP_VQA,
     SPEAKERS,
     Tiny,
@@ -26,18 +37,7 @@ from tiny_speakers import (
     speaker,
     usual,
 )
-from torch import Tensor
-
-import mmcam
-from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
-from mmcam.adapters.transformers_text import TransformersSpeaker
-from mmcam.batch import contrasted
-from mmcam.capture import capture, tapped
-from mmcam.engine import Plan, explain_samples
-from mmcam.errors import LabelError
-from mmcam.explanation import Explanation
-from mmcam.tasks import Answers, Caption
-from mmcam.types import Sample
+from tests.snapshots import assert_as_found, snapshot
 
 QUESTION = "what does the dog describe ?"
 ANSWERS = ("red", "red ball", "a brown dog on the grass")

@@ -31,7 +31,7 @@ class Voice(NamedTuple):
     body: str = ""
     """The part that is given the embedded prompt; the whole model when empty."""
     pictures: str = "plain"
-    """How pictures are packed: a key of `transformers_pictures.PICTURES`."""
+    """How pictures are packed: a key of `images.PICTURES`."""
     prompt: str = ""
     """The usual prompt for a caption."""
     chat: str = ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiny_tokenizers import byte_pairs, sentence_pieces, unigram, word_pieces
 from torch import nn
+
+from tests.adapters.tiny_tokenizers import byte_pairs, sentence_pieces, unigram, word_pieces
 
 TEXT = {
     "hidden_size": 32,

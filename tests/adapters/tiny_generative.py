@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_speakers_chat import (
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.model_types import ASK
+from mmcam.models import load
+from mmcam.types import Inputs, Sample
+from tests.adapters.tiny_generative_chat import (
     florence2,
     idefics3,
     llava,
@@ -24,7 +31,7 @@ from tiny_speakers_chat import (
     qwen2_vl,
     smolvlm,
 )
-from tiny_speakers_models import (
+from tests.adapters.tiny_generative_models import (
     blip,
     blip2_opt,
     blip2_t5,
@@ -35,13 +42,6 @@ from tiny_speakers_models import (
     vilt,
     vit_gpt2,
 )
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-
-from mmcam.adapters.transformers_text import TransformersSpeaker
-from mmcam.adapters.transformers_voices import ASK
-from mmcam.models import load
-from mmcam.types import Inputs, Sample
 
 GIVEN = "a brown dog runs"
 """A caption that all of them can say."""

@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_state import assert_as_found, snapshot
-from tiny_speakers import VILT, folder, picture
-from tiny_speakers_models import ANSWERS, EYES
 from torch import Tensor
 
 import mmcam
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.transformers_vilt import ViltAnswerer
+from mmcam.adapters.transformers.vilt import ViltAnswerer
 from mmcam.capture import capture, tapped
 from mmcam.engine import Plan, explain_samples
 from mmcam.errors import InputError, LabelError, LayerError, ModelError, WeightsError
 from mmcam.models import build, load
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample
+from tests.adapters.tiny_generative import VILT, folder, picture
+from tests.adapters.tiny_generative_models import ANSWERS, EYES
+from tests.snapshots import assert_as_found, snapshot
 
 QUESTION = "what does the dog describe ?"
 WIDE = (40, 60)

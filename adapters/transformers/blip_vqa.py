@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base.captions import Sentence
-from mmcam.adapters.transformers_language import Tokens
-from mmcam.adapters.transformers_prompts import Prompt, Script
-from mmcam.adapters.transformers_questions import Asked
-from mmcam.adapters.transformers_text import TransformersSpeaker
+from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.prompts import Prompt, Script
+from mmcam.adapters.transformers.questions import Asked
+from mmcam.adapters.transformers.tokens import Tokens
 from mmcam.errors import LabelError
 from mmcam.tasks import Answers
 from mmcam.types import Inputs, Sample

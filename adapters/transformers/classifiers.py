@@ -1,4 +1,4 @@
-"""Models of transformers from the hub, a folder or a configuration: which adapter runs them."""
+"""Image and video classifiers of transformers: where each type is explained, and its input."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from mmcam.adapters.base.captioner import Speaker
 from mmcam.adapters.base.classifier import Classifier, Fold
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, counted
-from mmcam.adapters.base.weights import State
-from mmcam.adapters.transformers_speakers import PROCESSOR, load_speaker
-from mmcam.adapters.transformers_vilt import load_vilt
-from mmcam.adapters.transformers_voices import VOICES
+from mmcam.adapters.transformers.loading import renamed
 from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import fold
 
@@ -68,29 +63,13 @@ RESAMPLING = {0: "nearest-exact", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamm
 """Pillow's numbers of filters, which processors store -> torchvision's names."""
 
 
-def names() -> Sequence[str]:
-    """The model types that are known; any hub name or folder of theirs works."""
-    return [*PLACES, *VOICES, "vilt"]
-
-
-def load(recipe: Recipe) -> Classifier | Speaker:
-    """A model by hub name or folder; untrained, a model type will do (`hf:vit`).
-
-    A model with words that is named by its type needs a processor: `args["processor"]` is its
-    folder. Which of a type's models it is, its configuration says (`architectures`).
+def load_classifier(recipe: Recipe, config: Any) -> Classifier:
+    """A classifier of pictures or clips with this configuration.
 
     Raises:
-        ModelError: no such model, or one that neither classifies pictures or clips nor says
-            captions or answers; one with words that comes without its processor.
+        ModelError: a model of another kind, or one without the settings of its processor.
         WeightsError: the weights do not fit.
     """
-    config = _config(recipe)
-    if config.model_type in VOICES:
-        return load_speaker(
-            recipe, config, lambda model, state: _renamed(type(model), config, state)
-        )
-    if config.model_type == "vilt":
-        return load_vilt(recipe, config, lambda model, state: _renamed(type(model), config, state))
     video = _is_video(config)
     model = _model(recipe, config, video)
     place = PLACES.get(config.model_type)
@@ -102,27 +81,10 @@ def load(recipe: Recipe) -> Classifier | Speaker:
         preprocess=recipe.preprocessing(_preprocess(recipe, config, video)),
         labels=recipe.labels or (labels if named else ()),
         layers=recipe.layers or ((counted(model, place.layer),) if place else ()),
-        weights=recipe.fill(model, partial(_renamed, type(model), config)),
+        weights=recipe.fill(model, partial(renamed, type(model), config)),
         pack=_frames_first if video else _as_it_is,
         folds=_fold_of(config, place),
     )
-
-
-def _config(recipe: Recipe) -> Any:
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    args = {key: value for key, value in recipe.args.items() if key != PROCESSOR}
-    if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
-        return CONFIG_MAPPING[recipe.name](**args)
-    try:
-        return AutoConfig.from_pretrained(recipe.name, **args)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"transformers cannot load '{recipe.name}' ({reason}); give a hub name that can be "
-            "reached, or a folder that holds the model. Known types: "
-            f"{nearest(recipe.name.rpartition('/')[2], names(), 5)}"
-        ) from error
 
 
 def _is_video(config: Any) -> bool:
@@ -164,22 +126,6 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
     classifier = choice[0] if isinstance(choice, (list, tuple)) else choice
     made: nn.Module = classifier(config)
     return made
-
-
-def _renamed(kind: Any, config: Any, state: State) -> State:
-    """A checkpoint's weights under the names of today's code, as transformers converts them."""
-    made, info = kind.from_pretrained(
-        None,
-        config=config,
-        state_dict=dict(state),
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
-    renamed: State = {
-        key: value for key, value in made.state_dict().items() if key not in info["missing_keys"]
-    }
-    renamed |= {key: state[key] for key in info["unexpected_keys"] if key in state}
-    return renamed | {key: torch.empty(found) for key, found, _ in info["mismatched_keys"]}
 
 
 def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:

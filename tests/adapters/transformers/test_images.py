@@ -10,13 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_speakers import GIVEN, SPEAKERS, Tiny, case_of, picture, ready, speaker, usual
 from torch import Tensor
 
-from mmcam.adapters.transformers_text import TransformersSpeaker
+from mmcam.adapters.transformers.generation import TransformersSpeaker
 from mmcam.capture import capture
 from mmcam.tasks import Caption
 from mmcam.types import Sample
+from tests.adapters.tiny_generative import (
+    GIVEN,
+    SPEAKERS,
+    Tiny,
+    case_of,
+    picture,
+    ready,
+    speaker,
+    usual,
+)
 
 every = pytest.mark.parametrize("case", SPEAKERS, ids=str)
 

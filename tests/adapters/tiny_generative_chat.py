@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiny_speakers_models import EYES, SIDE, TEXT, llama
-from tiny_tokenizers import byte_pairs, sentence_pieces, with_marks
 from torch import nn
+
+from tests.adapters.tiny_generative_models import EYES, SIDE, TEXT, llama
+from tests.adapters.tiny_tokenizers import byte_pairs, sentence_pieces, with_marks
 
 SPECIAL = ["<image>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
 TALK = (

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base.captions import Sentence
-from mmcam.adapters.transformers_language import Offsets, Tokens
-from mmcam.adapters.transformers_prompts import mark_of, surrounded
-from mmcam.adapters.transformers_state import joined
-from mmcam.adapters.transformers_voices import Voice
+from mmcam.adapters.transformers.hooks import joined
+from mmcam.adapters.transformers.model_types import Voice
+from mmcam.adapters.transformers.prompts import mark_of, surrounded
+from mmcam.adapters.transformers.tokens import Offsets, Tokens
 from mmcam.errors import LabelError
 from mmcam.tasks import Answers
 from mmcam.tasks.words import Word, align

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_speakers import BLIP_VQA, case_of, folder
-from tiny_speakers_models import EYES, TEXT
 
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
-from mmcam.adapters.transformers_text import TransformersSpeaker
+from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
+from mmcam.adapters.transformers.generation import TransformersSpeaker
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models import build, load
+from tests.adapters.tiny_generative import BLIP_VQA, case_of, folder
+from tests.adapters.tiny_generative_models import EYES, TEXT
 
 
 def test_an_untrained_type_needs_the_words_of_a_processor() -> None:

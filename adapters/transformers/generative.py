@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.base.weights import State
-from mmcam.adapters.transformers_blip_vqa import BlipAnswerer
-from mmcam.adapters.transformers_language import Tokens
-from mmcam.adapters.transformers_pictures import PICTURES
-from mmcam.adapters.transformers_prompts import context_of, generation_of
-from mmcam.adapters.transformers_state import gather
-from mmcam.adapters.transformers_text import TransformersSpeaker
-from mmcam.adapters.transformers_voices import BLIP_VQA, VOICES, Voice, leading
-from mmcam.errors import MissingExtra, ModelError, WeightsError
-
-PROCESSOR = "processor"
-"""The argument of a recipe that names the folder of a processor."""
-
-Rename = Callable[[nn.Module, State], State]
+from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
+from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.hooks import gather
+from mmcam.adapters.transformers.images import PICTURES
+from mmcam.adapters.transformers.loading import made_of, processor_of, renamed
+from mmcam.adapters.transformers.model_types import BLIP_VQA, VOICES, Voice, leading
+from mmcam.adapters.transformers.prompts import context_of, generation_of
+from mmcam.adapters.transformers.tokens import Tokens
+from mmcam.errors import ModelError
 
 
-def load_speaker(recipe: Recipe, config: Any, rename: Rename) -> TransformersSpeaker:
+def load_speaker(recipe: Recipe, config: Any) -> TransformersSpeaker:
     """A model that says captions or answers, with its own processor.
 
     Args:
         recipe: which model; `args["processor"]` may name the folder of its processor.
         config: its configuration.
-        rename: a checkpoint's weights under the names of today's code.
 
     Raises:
         ModelError: no processor, or a model that says nothing of pictures.
@@ -40,7 +34,7 @@ def load_speaker(recipe: Recipe, config: Any, rename: Rename) -> TransformersSpe
     voice = BLIP_VQA if answers else VOICES[config.model_type]
     processor = processor_of(recipe, config)
     model = _model(recipe, config)
-    weights = recipe.fill(model, lambda state: rename(model, state))
+    weights = recipe.fill(model, partial(renamed, type(model), config))
     text: Any = model.get_submodule(voice.text)
     if hasattr(text, "set_attn_implementation"):
         text.set_attn_implementation("eager")  # the other kinds keep no attention
@@ -89,71 +83,6 @@ def _model(recipe: Recipe, config: Any) -> nn.Module:
             f"{kind.__name__}"
         )
     return made_of(recipe, kind, config)
-
-
-def made_of(recipe: Recipe, kind: Any, config: Any) -> nn.Module:
-    """A model of a class of transformers, with its own weights if those are wanted.
-
-    Raises:
-        WeightsError: there are not all that it needs.
-    """
-    if not recipe.downloads:
-        made: nn.Module = kind(config)
-        return made
-    model, info = kind.from_pretrained(recipe.name, config=config, output_loading_info=True)
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise WeightsError(
-            f"'{recipe.name}' holds no weights for {', '.join(missing[:3])}{more}, so it was not "
-            "trained to say captions or answers; choose a checkpoint that was"
-        )
-    trained: nn.Module = model
-    return trained
-
-
-class Pair:
-    """An image processor and a tokenizer that were saved side by side, without a processor."""
-
-    chat_template: str | None = None
-
-    def __init__(self, image_processor: Any, tokenizer: Any) -> None:
-        self.image_processor = image_processor
-        self.tokenizer = tokenizer
-
-
-def processor_of(recipe: Recipe, config: Any) -> Any:
-    """The model's own processor.
-
-    Raises:
-        ModelError: there is none.
-    """
-    from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoProcessor, AutoTokenizer
-
-    place = recipe.args.get(PROCESSOR) or recipe.name
-    if PROCESSOR not in recipe.args and not recipe.pretrained and recipe.name in CONFIG_MAPPING:
-        raise ModelError(
-            f"{recipe.title} has no words by itself, for an untrained model type comes without a "
-            f'tokenizer; name the folder of a processor ("args": {{"{PROCESSOR}": DIR}} in a '
-            "model folder's mmcam.json), or give a hub name or folder that has one"
-        )
-    try:
-        found = AutoProcessor.from_pretrained(place)
-        if hasattr(found, "image_processor") and hasattr(found, "tokenizer"):
-            return found
-    except ImportError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingExtra(f"the processor of '{place}' needs a package: {reason}") from error
-    except (OSError, ValueError):
-        pass
-    try:
-        return Pair(AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"'{place}' comes without the processor of a {config.model_type} ({reason}); save it "
-            "beside the model (processor.save_pretrained)"
-        ) from error
 
 
 def _ends(model: nn.Module, voice: Voice, config: Any, tokenizer: Any) -> tuple[int, ...]:

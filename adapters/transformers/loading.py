@@ -1,0 +1,119 @@
+"""Configurations, checkpoints and processors of transformers, by hub name or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmcam.adapters.base.recipe import Recipe
+from mmcam.adapters.base.weights import State
+from mmcam.errors import MissingExtra, ModelError, WeightsError, nearest
+
+PROCESSOR = "processor"
+"""The argument of a recipe that names the folder of a processor."""
+
+
+def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
+    """The configuration of a model; `known` are the model types to propose in an error.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    args = {key: value for key, value in recipe.args.items() if key != PROCESSOR}
+    if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
+        return CONFIG_MAPPING[recipe.name](**args)
+    try:
+        return AutoConfig.from_pretrained(recipe.name, **args)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"transformers cannot load '{recipe.name}' ({reason}); give a hub name that can be "
+            "reached, or a folder that holds the model. Known types: "
+            f"{nearest(recipe.name.rpartition('/')[2], known, 5)}"
+        ) from error
+
+
+def renamed(kind: Any, config: Any, state: State) -> State:
+    """A checkpoint's weights under the names of today's code, as transformers converts them."""
+    made, info = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(state),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    renamed: State = {
+        key: value for key, value in made.state_dict().items() if key not in info["missing_keys"]
+    }
+    renamed |= {key: state[key] for key in info["unexpected_keys"] if key in state}
+    return renamed | {key: torch.empty(found) for key, found, _ in info["mismatched_keys"]}
+
+
+def made_of(recipe: Recipe, kind: Any, config: Any) -> nn.Module:
+    """A model of a class of transformers, with its own weights if those are wanted.
+
+    Raises:
+        WeightsError: there are not all that it needs.
+    """
+    if not recipe.downloads:
+        made: nn.Module = kind(config)
+        return made
+    model, info = kind.from_pretrained(recipe.name, config=config, output_loading_info=True)
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise WeightsError(
+            f"'{recipe.name}' holds no weights for {', '.join(missing[:3])}{more}, so it was not "
+            "trained to say captions or answers; choose a checkpoint that was"
+        )
+    trained: nn.Module = model
+    return trained
+
+
+class Pair:
+    """An image processor and a tokenizer that were saved side by side, without a processor."""
+
+    chat_template: str | None = None
+
+    def __init__(self, image_processor: Any, tokenizer: Any) -> None:
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+
+
+def processor_of(recipe: Recipe, config: Any) -> Any:
+    """The model's own processor.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+    place = recipe.args.get(PROCESSOR) or recipe.name
+    if PROCESSOR not in recipe.args and not recipe.pretrained and recipe.name in CONFIG_MAPPING:
+        raise ModelError(
+            f"{recipe.title} has no words by itself, for an untrained model type comes without a "
+            f'tokenizer; name the folder of a processor ("args": {{"{PROCESSOR}": DIR}} in a '
+            "model folder's mmcam.json), or give a hub name or folder that has one"
+        )
+    try:
+        found = AutoProcessor.from_pretrained(place)
+        if hasattr(found, "image_processor") and hasattr(found, "tokenizer"):
+            return found
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingExtra(f"the processor of '{place}' needs a package: {reason}") from error
+    except (OSError, ValueError):
+        pass
+    try:
+        return Pair(AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"'{place}' comes without the processor of a {config.model_type} ({reason}); save it "
+            "beside the model (processor.save_pretrained)"
+        ) from error
