@@ -34,8 +34,8 @@ from rich.table import Table
 from word_pointing import redrawn
 
 import mmcam
+from mmcam.datasets.coco import Instance, Photo, read_instances
 from mmcam.errors import EvaluationError, LabelError
-from mmcam.evaluators.coco import Instance, Photo, read_instances
 from mmcam.evaluators.coco_words import WordTable
 from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import centre_map

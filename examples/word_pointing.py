@@ -33,8 +33,8 @@ from rich.progress import track
 from rich.table import Table
 
 import mmcam
+from mmcam.datasets.coco import Photo, read_captions, read_instances
 from mmcam.errors import LabelError
-from mmcam.evaluators.coco import Photo, read_captions, read_instances
 from mmcam.evaluators.coco_words import VisualWord, WordTable
 from mmcam.evaluators.pointing import centre_pointing, chance, word_pointing
 from mmcam.tasks.words import visual as is_visual

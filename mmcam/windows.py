@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,39 +13,15 @@ from mmcam.engine import Plan, explain_samples
 from mmcam.errors import InputError
 from mmcam.explanation import Explanation
 from mmcam.media import Clip
+from mmcam.media.windows import sample_window, spans
 from mmcam.tasks import Classes
-from mmcam.types import Adapter, Sample, Window
+from mmcam.types import Adapter
 
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
 
-ROUNDING = 1e-6
-"""The share of a window that a clip may be longer than whole windows by rounding alone."""
-
 VIEWS = 10
 """Over how many windows the top labels of a clip are chosen."""
-
-
-def spans(frames: int, window: float) -> list[tuple[float, float]]:
-    """The stretches of a clip that its windows stand for, in frames.
-
-    Windows lie end to end from the first frame on; the last is moved back to end with the clip. A
-    clip shorter than a window is one span, and no window is shorter than a frame.
-    """
-    window = max(window, 1.0)
-    count = math.ceil(frames / window - ROUNDING)
-    if count <= 1:
-        return [(0.0, float(frames))]
-    edges = [i * window for i in range(count)]
-    return [*pairwise(edges), (min(edges[-1], frames - window), float(frames))]
-
-
-def sample_window(clip: Clip, span: tuple[float, float], window: Window) -> Sample:
-    """The frames of one window: the middles of as many equal parts of its span."""
-    first, last = span
-    step = (last - first) / window.frames
-    indices = [min(int(first + (i + 0.5) * step), clip.frames - 1) for i in range(window.frames)]
-    return Sample(pixels=clip.read(indices), id=str(clip.path), span=span)
 
 
 def explain_clip(

@@ -15,8 +15,8 @@ from mmcam.cli import main
 from mmcam.engine import Plan, explain_samples
 from mmcam.grids import resize
 from mmcam.media import open_clip, read_image
+from mmcam.media.windows import sample_window
 from mmcam.types import Adapter, Sample
-from mmcam.windows import sample_window
 
 pytestmark = pytest.mark.assets
 

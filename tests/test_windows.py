@@ -16,8 +16,8 @@ from mmcam.errors import InputError, LabelError, ModelError
 from mmcam.explanation import Explanation
 from mmcam.grids import frame_weights
 from mmcam.media import open_clip
+from mmcam.media.windows import sample_window, spans
 from mmcam.types import Placement, Window
-from mmcam.windows import sample_window, spans
 
 LABELS = ("run", "jump", "swim")
 ALL = mmcam.Actions(LABELS)

@@ -5,8 +5,8 @@
 >>> evaluate(model, "imagefolder:val/", study, "runs/drop", limit=1000)
 """
 
-from mmcam.run.data import DATASETS, open_data
-from mmcam.run.items import Dataset, Item, Region
+from mmcam.datasets.items import Dataset, Item, Region
+from mmcam.datasets.registry import DATASETS, open_data
 from mmcam.run.runner import evaluate
 from mmcam.run.study import Study
 from mmcam.run.summary import summarize

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
+from mmcam.datasets.items import WHOLE, Item, Region
 from mmcam.engine import METHODS, explain_samples
 from mmcam.errors import EvaluationError
 from mmcam.evaluators.coco_words import WordTable
@@ -21,7 +22,6 @@ from mmcam.evaluators.maps import Box, Map
 from mmcam.evaluators.sanity import cascading_randomization, rank_similarity
 from mmcam.explanation import Explanation
 from mmcam.grids import onto_original
-from mmcam.run.items import WHOLE, Item, Region
 from mmcam.run.rescore import Again, asking, autocast, model_label
 from mmcam.run.study import Study
 from mmcam.tasks import Classes

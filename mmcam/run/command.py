@@ -81,8 +81,8 @@ def evaluate(
 
     Rows go to Parquet shards as the run goes on; a run that was killed goes on with --resume.
     """
+    from mmcam.datasets.registry import open_data
     from mmcam.models import load
-    from mmcam.run.data import open_data
     from mmcam.run.runner import evaluate as run
     from mmcam.run.summary import check_plots
 
@@ -153,7 +153,7 @@ def list_datasets() -> None:
     """The datasets that mmcam evaluate reads."""
     from rich.table import Table
 
-    from mmcam.run.data import DATASETS
+    from mmcam.datasets.registry import DATASETS
 
     table = Table("example", "what it is", "options", title="Datasets (--data)")
     for row in DATASETS.values():

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mmcam.datasets.items import Dataset, Item
 from mmcam.engine import Found, explain_samples
 from mmcam.errors import MmcamError
 from mmcam.explanation import Explanation
 from mmcam.run.cases import Subject, with_baselines
-from mmcam.run.items import Dataset, Item
 from mmcam.run.metrics import MEASURES
 from mmcam.run.rescore import Again, Heard, asking, autocast
 from mmcam.run.study import Study

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from mmcam.datasets.items import Dataset
 from mmcam.errors import MissingExtra, ModelError
-from mmcam.run.items import Dataset
 from mmcam.run.measure import Row, measure, read
 from mmcam.run.study import Study
 from mmcam.types import Adapter

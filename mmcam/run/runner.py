@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from mmcam.datasets.items import Dataset
+from mmcam.datasets.registry import open_data
 from mmcam.errors import EvaluationError, InputError, OutputError, nearest
-from mmcam.run.data import open_data
-from mmcam.run.items import Dataset
 from mmcam.run.measure import Read, Row, measure, read
 from mmcam.run.shards import MANIFEST, Folder, chunks
 from mmcam.run.study import Study

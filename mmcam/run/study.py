@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mmcam.datasets.items import Item
 from mmcam.engine import METHODS, Plan
 from mmcam.errors import EvaluationError, MethodError, ModelError, nearest
 from mmcam.evaluators import EVALUATORS
 from mmcam.evaluators.localization import LOC_THRESHOLDS
-from mmcam.run.items import Item
 from mmcam.tasks import Actions, Answers, Caption, Classes
 from mmcam.types import Adapter
 

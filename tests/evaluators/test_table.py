@@ -140,7 +140,7 @@ def test_an_explanations_heatmap_goes_in() -> None:
 
 def test_importing_evaluators_loads_no_optional_package() -> None:
     code = (
-        "import sys, mmcam.evaluators, mmcam.evaluators.coco, mmcam.evaluators.coco_words;"
+        "import sys, mmcam.evaluators, mmcam.datasets.coco, mmcam.evaluators.coco_words;"
         "print({'torchmetrics', 'pycocotools', 'skimage', 'scipy', 'nltk'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import mmcam
+from mmcam.datasets.items import WHOLE
 from mmcam.errors import InputError
 from mmcam.evaluators import faithfulness, localization, pointing
 from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import human_correlation
 from mmcam.evaluators.maps import box_region
 from mmcam.run import Item, Region, Study
-from mmcam.run.items import WHOLE
 from mmcam.run.measure import Read, Row, measure, read
 from mmcam.types import Adapter, Sample
 from tests import colour_net

@@ -14,8 +14,9 @@ import pytest
 from pycocotools import mask as tools
 from pycocotools.coco import COCO
 
+from mmcam.datasets.coco import read_captions, read_instances
+from mmcam.datasets.segments import segment
 from mmcam.errors import InputError, MissingExtra
-from mmcam.evaluators.coco import read_captions, read_instances, segment
 from mmcam.evaluators.coco_words import WordTable
 from mmcam.evaluators.pointing import chance, energy_inside, word_pointing
 

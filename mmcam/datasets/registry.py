@@ -5,7 +5,7 @@
     hf:beans?split=test&image=image
 
 Paths in options are relative to the working folder. `DATASETS` has every name; what JSONL looks
-like is said in `mmcam.run.jsonl`.
+like is said in `mmcam.datasets.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from mmcam.datasets import coco, densecap, flickr, hub, image_folder, jsonl, kinetics, voc, vqa
+from mmcam.datasets.items import Dataset
 from mmcam.errors import InputError, nearest
-from mmcam.run import annotated, folders, hub, jsonl
-from mmcam.run.items import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,42 +47,42 @@ DATASETS: dict[str, Reader] = {
         summary="one JSON object an item: path, text, labels, regions, human maps",
     ),
     "imagefolder": Reader(
-        read=folders.read_image_folder,
+        read=image_folder.read_image_folder,
         example="imagefolder:val/",
         summary="ImageNet's way: a folder for each class, or files nXXXXXXXX_name.JPEG",
     ),
     "coco": Reader(
-        read=annotated.read_coco,
+        read=coco.read_coco,
         example="coco:DIR?split=val2017",
         summary="COCO's photos with instances; for captions, an item a caption",
     ),
     "voc": Reader(
-        read=folders.read_voc,
+        read=voc.read_voc,
         example="voc:VOCdevkit/VOC2012?split=val",
         summary="Pascal VOC's photos with boxes",
     ),
     "kinetics": Reader(
-        read=folders.read_kinetics,
+        read=kinetics.read_kinetics,
         example="kinetics:val.csv?clips=DIR",
         summary="clips by Kinetics' CSV, or by lines of path and label",
     ),
     "vqa": Reader(
-        read=annotated.read_vqa,
+        read=vqa.read_vqa,
         example="vqa:DIR?images=val2014",
         summary="VQA v2: questions, and the answer that most people gave",
     ),
     "vqa-hat": Reader(
-        read=annotated.read_vqa_hat,
+        read=vqa.read_vqa_hat,
         example="vqa-hat:vqahat_val/?vqa=DIR",
         summary="VQA-HAT: questions with maps of where people looked",
     ),
     "densecap": Reader(
-        read=annotated.read_densecap_results,
+        read=densecap.read_densecap_results,
         example="densecap:results.json?images=DIR",
         summary="DenseCap's results: descriptions with boxes, an item each",
     ),
     "flickr": Reader(
-        read=folders.read_flickr,
+        read=flickr.read_flickr,
         example="flickr:captions.txt?images=DIR",
         summary="Flickr8k's and Flickr30k's captions, an item each",
     ),

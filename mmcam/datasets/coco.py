@@ -1,24 +1,22 @@
 """COCO's own files: captions, and instances as one mask a category (cocodataset.org, data format).
 
-A category's mask is the union of its instances, crowds included unless left out. Polygons are drawn
-by pycocotools (`mmcam[evaluate]`), so that they cover the pixels that COCO's own tools cover.
+A category's mask is the union of its instances, crowds included unless left out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
-from mmcam.errors import InputError, MissingExtra, nearest
+from mmcam.datasets.items import Item, Region, Rows
+from mmcam.datasets.segments import Segment, segment
+from mmcam.errors import InputError, nearest
 from mmcam.evaluators.maps import Box
-
-Segment = Bool[np.ndarray, "height width"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,68 +75,6 @@ class Photo:
             MissingExtra: pycocotools is not installed.
         """
         return {category: self.mask(category, crowds) for category in self.categories}
-
-
-def segment(segmentation: Any, height: int, width: int) -> Segment:
-    """One segment as a mask: polygons, or run lengths, plain or compressed.
-
-    Args:
-        segmentation: a list of polygons `[x, y, x, y, ...]`, or `{"counts", "size"}` with the
-            lengths of runs of 0 and 1 down the columns.
-        height: of the picture.
-        width: of the picture.
-
-    Raises:
-        InputError: it is neither, or was made for another size.
-        MissingExtra: pycocotools is not installed.
-    """
-    try:
-        if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], list):
-            mask = _runs(segmentation["counts"], *segmentation["size"])
-        else:
-            mask = _decode(segmentation, height, width)
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise InputError(
-            f"a segment is not in COCO's format ({type(error).__name__}: {error}); it is a list "
-            'of polygons or {"counts": ..., "size": [height, width]}'
-        ) from error
-    if mask.shape != (height, width):
-        raise InputError(
-            f"a segment of {mask.shape[1]}x{mask.shape[0]} pixels lies on a picture of "
-            f"{width}x{height}; the annotations belong to another size of it"
-        )
-    return mask
-
-
-def _runs(counts: Sequence[int], height: int, width: int) -> Segment:
-    """Run lengths, of zeros first, down one column after the other."""
-    if sum(counts) != height * width or any(count < 0 for count in counts):
-        raise ValueError(f"runs of {sum(counts)} pixels for {height * width}")
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(width, height).T
-
-
-def _decode(segmentation: Any, height: int, width: int) -> Segment:
-    tools = _tools()
-    if isinstance(segmentation, Mapping):
-        runs = dict(segmentation)
-    else:
-        # A list of two polygons of four numbers would pass for boxes.
-        polygons = [[float(n) for n in polygon] for polygon in segmentation]
-        if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
-            raise ValueError("a polygon needs three points or more")
-        runs = tools.merge(tools.frPyObjects(polygons, height, width))
-    return np.asarray(tools.decode(runs), dtype=bool)
-
-
-def _tools() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise MissingExtra(
-            "COCO's polygons and compressed masks need pycocotools; pip install 'mmcam[evaluate]'"
-        ) from error
-    return mask
 
 
 def read_instances(path: str | Path) -> dict[int, Photo]:
@@ -205,3 +141,86 @@ def _misfit(path: str | Path, kind: str, error: Exception) -> InputError:
         f"{path} is no {kind} file of COCO ({type(error).__name__}: {error}); it needs images, "
         "annotations and, for instances, categories"
     )
+
+
+def read_coco(
+    folder: Path, *, task: str = "", split: str | None = None, images: str | None = None
+) -> Rows:
+    """COCO's photos with the segments and boxes of their categories; an item a caption, if asked.
+
+    Args:
+        folder: the one with `annotations/instances_SPLIT.json`, `captions_SPLIT.json` or both.
+        task: "caption" makes an item of every caption; else an item is a photo, and its labels
+            are its categories.
+        split: such as `val2017`; the only one there when None.
+        images: the folder of photos; the split's own in `folder` when None.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if split is None:
+        stems = {
+            path.stem.partition("_")[2]
+            for kind in ("instances", "captions")
+            for path in (folder / "annotations").glob(f"{kind}_*.json")
+        }
+        if len(stems) != 1:
+            have = ", ".join(sorted(stems)) or "none"
+            raise InputError(
+                f"{folder} has these splits: {have}; name one (coco:{folder}?split=val2017)"
+            )
+        (split,) = stems
+    files = [folder / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions")]
+    photos = read_instances(files[0]) if files[0].is_file() else {}
+    where = Path(images) if images else folder / split
+    if task == "caption":
+        names = {} if photos else _file_names(files[1])
+        rows = [
+            (photo, number, caption)
+            for photo, captions in sorted(read_captions(files[1]).items())
+            for number, caption in enumerate(captions)
+        ]
+        return Rows(rows, partial(_coco_caption, where, photos, names), f"{files[1]}")
+    if not photos:
+        raise InputError(f"{files[0]}: there is no such file; check the folder and the split")
+    return Rows(sorted(photos), partial(_coco_photo, where, photos), f"{files[0]}")
+
+
+def _file_names(path: Path) -> dict[int, str]:
+    return {row["id"]: str(row["file_name"]) for row in _json(path)["images"]}
+
+
+def _coco_photo(where: Path, photos: dict[int, Photo], number: int) -> Item:
+    photo = photos[number]
+    return Item(
+        id=str(number),
+        source=str(where / photo.file_name),
+        labels=photo.categories,
+        regions=_coco_regions(photo),
+    )
+
+
+def _coco_caption(
+    where: Path, photos: dict[int, Photo], names: dict[int, str], row: tuple[int, int, str]
+) -> Item:
+    number, which, caption = row
+    photo = photos.get(number)
+    if photo is None and number not in names:
+        raise InputError(f"caption of photo {number}, which the instances do not name")
+    return Item(
+        id=f"{number}#{which}",
+        source=str(where / (photo.file_name if photo else names[number])),
+        text=caption,
+        regions=_coco_regions(photo) if photo else {},
+        group=str(number),
+    )
+
+
+def _coco_regions(photo: Photo) -> dict[str, Region]:
+    return {
+        category: Region(
+            boxes=tuple(photo.boxes(category)),
+            segments=tuple(i.segmentation for i in photo.instances if i.category == category),
+        )
+        for category in photo.categories
+    }

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from mmcam.datasets.human_maps import read_human_map
+from mmcam.datasets.segments import segment
 from mmcam.errors import EvaluationError, InputError
-from mmcam.evaluators.coco import segment
-from mmcam.evaluators.human_attention import HumanMap, read_human_map
+from mmcam.evaluators.human_attention import HumanMap
 from mmcam.evaluators.maps import Box, box_region
 from mmcam.media import open_clip, read_image
+from mmcam.media.windows import sample_window
 from mmcam.types import Sample, Window
-from mmcam.windows import sample_window
 
 WHOLE = ""
 """The key of a region that is right for whatever is asked of the item."""

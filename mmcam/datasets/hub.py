@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from mmcam.datasets.items import Dataset, Item
 from mmcam.errors import InputError, MissingExtra, nearest
-from mmcam.run.items import Dataset, Item
 
 IMAGES = ("image", "img", "picture", "video", "path", "file_name")
 LABELS = ("label", "labels", "answer", "class", "fine_label")

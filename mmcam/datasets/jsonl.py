@@ -34,8 +34,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmcam.datasets.items import WHOLE, Dataset, Item, Region
 from mmcam.errors import InputError, nearest
-from mmcam.run.items import WHOLE, Dataset, Item, Region
 
 KEYS = ("path", "id", "text", "labels", "regions", "human_maps", "group", "start", "end")
 REGION_KEYS = ("label", "box", "segmentation", "mask")

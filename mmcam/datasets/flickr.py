@@ -1,0 +1,82 @@
+"""The captions of Flickr8k and Flickr30k."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmcam.datasets.files import PICTURES, read_lines
+from mmcam.datasets.items import Item, Rows
+from mmcam.errors import InputError
+
+PHOTO_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images")
+
+
+def read_flickr(path: Path, *, images: str | None = None) -> Rows:
+    """Flickr8k's and Flickr30k's captions, an item a caption.
+
+    Args:
+        path: `Flickr8k.token.txt` (`name#0<tab>caption`), `captions.txt` or `results.csv`
+            (columns of name, maybe number, and caption, by comma or bar), or a JSON file of names
+            with lists of captions; or a folder with one of these.
+        images: the folder of photos; when None one beside the file that is called as usual.
+
+    Raises:
+        InputError: it cannot be read or holds no caption.
+    """
+    if path.is_dir():
+        usual = ("captions.json", "captions.txt", "results.csv", "Flickr8k.token.txt")
+        found = [*(path / name for name in usual), *sorted(path.glob("*.token*"))]
+        path = next((one for one in found if one.is_file()), path / "captions.txt")
+    folders = [path.parent / name for name in PHOTO_FOLDERS]
+    folder = Path(images) if images else next((f for f in folders if f.is_dir()), path.parent)
+    rows = _captions(path)
+    return Rows(rows, partial(_captioned, folder), f"{path}")
+
+
+def _captions(path: Path) -> list[tuple[str, int, str]]:
+    """Name of the photo, number of the caption, caption."""
+    if path.suffix == ".json":
+        try:
+            table: dict[str, Any] = json.loads("".join(read_lines(path)))
+            pairs = [(name, str(one)) for name, captions in table.items() for one in captions]
+        except (ValueError, AttributeError, TypeError) as error:
+            raise InputError(
+                f'{path} holds no captions ({error}); it needs {{"photo.jpg": ["a dog", ...]}}'
+            ) from error
+    else:
+        lines = [line for line in read_lines(path) if line.strip()]
+        pairs = _table(lines) if lines else []
+    numbers: dict[str, int] = {}
+    rows = []
+    for name, caption in pairs:
+        number = numbers[name] = numbers.get(name, -1) + 1
+        rows.append((name, number, " ".join(caption.split())))
+    return rows
+
+
+def _table(lines: Sequence[str]) -> list[tuple[str, str]]:
+    if "\t" in lines[0]:
+        return [
+            (row[0].split("#")[0], row[1]) for line in lines if len(row := line.split("\t")) > 1
+        ]
+    bar = "|" in lines[0]
+    table = csv.reader(
+        lines, delimiter="|" if bar else ",", quoting=csv.QUOTE_NONE if bar else csv.QUOTE_MINIMAL
+    )
+    rows = [row for row in table if len(row) > 1]
+    header = rows and Path(rows[0][0].strip()).suffix.lower() not in PICTURES
+    # A caption may hold commas; with bars the number of the caption stands before it.
+    return [
+        (row[0].strip(), row[-1] if bar else ",".join(row[1:]))
+        for row in rows[1 if header else 0 :]
+    ]
+
+
+def _captioned(folder: Path, row: tuple[str, int, str]) -> Item:
+    name, number, caption = row
+    return Item(id=f"{name}#{number}", source=str(folder / name), text=caption, group=name)

@@ -1,0 +1,61 @@
+"""Files that say where people looked, as VQA-HAT has them: found by sample, and read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmcam.errors import InputError
+from mmcam.evaluators.human_attention import HumanMap
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy")
+
+
+def find_human_maps(folder: str | Path) -> dict[str, list[Path]]:
+    """The map files of a folder by sample: `ID.png`, or `ID_1.png`, `ID_2.png` of several people.
+
+    So VQA-HAT names its files, where ID is the question's number. The number of a person has one
+    or two digits, so that the long numbers of COCO's pictures stay part of the name.
+
+    Raises:
+        InputError: the folder cannot be read or holds no map.
+    """
+    folder = Path(folder)
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error}); name a folder of maps") from error
+    if not paths:
+        raise InputError(
+            f"{folder} holds no map; it needs files named by sample, {', '.join(SUFFIXES)}"
+        )
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for path in paths:
+        several = re.fullmatch(r"(.+)_(\d{1,2})", path.stem)
+        name, number = (several[1], int(several[2])) if several else (path.stem, 0)
+        found.setdefault(name, []).append((number, path))
+    return {name: [path for _, path in sorted(rows)] for name, rows in found.items()}
+
+
+def read_human_map(path: str | Path) -> HumanMap:
+    """One map: the brightness of a picture, or the two-dimensional array of an `.npy` file.
+
+    Raises:
+        InputError: the file cannot be read, or is no single plane.
+    """
+    try:
+        if Path(path).suffix.lower() == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as picture:
+                deep = picture.mode in ("I", "I;16", "I;16B", "F")
+                values = np.asarray(picture if deep else picture.convert("L"))
+        plane: HumanMap = values.astype(np.float64)
+    except (OSError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a map: {error}") from error
+    if plane.ndim != 2 or not plane.size:
+        raise InputError(f"{path} holds an array of shape {plane.shape}; a map is [h w]")
+    return plane

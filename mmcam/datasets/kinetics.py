@@ -1,0 +1,74 @@
+"""Clips by Kinetics' CSV, or by lists of paths and labels."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+
+from mmcam.datasets.files import read_lines
+from mmcam.datasets.items import Item, Rows
+from mmcam.errors import InputError
+
+VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+
+
+def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = None) -> Rows:
+    """Clips by a list: Kinetics' own CSV, or lines of `path label` (a space or a comma between).
+
+    A clip of Kinetics is looked for as `ID_SSSSSS_EEEEEE.mp4` (also .mkv, .webm, .avi, .mov) beside
+    the list or in a folder of its label; else as `ID.mp4`, of which the named seconds are taken.
+
+    Args:
+        path: the CSV.
+        clips: the folder of clips; that of the CSV when None.
+        split: only rows of this split, where the file has them.
+
+    Raises:
+        InputError: it cannot be read or lists no clip.
+    """
+    folder = Path(clips) if clips else path.parent
+    lines = [line for line in read_lines(path) if line.strip()]
+    if lines and "youtube_id" in lines[0]:
+        table = csv.DictReader(lines)
+        rows = [
+            (row["youtube_id"], row.get("label") or "", row["time_start"], row["time_end"])
+            for row in table
+            if split is None or row.get("split") == split
+        ]
+        return Rows(rows, partial(_kinetics, folder), f"{path}")
+    separator = "," if "," in lines[0] else " "
+    pairs = [line.rstrip("\r\n").rsplit(separator, 1) for line in lines] if lines else []
+    for pair in pairs:
+        if len(pair) != 2:
+            raise InputError(
+                f"{path}: '{pair[0]}' is no line of a list of clips; give path{separator}label, or "
+                "Kinetics' own columns (label,youtube_id,time_start,time_end,split)"
+            )
+    return Rows([tuple(pair) for pair in pairs], partial(_listed, folder), f"{path}")
+
+
+def _listed(folder: Path, row: tuple[str, str]) -> Item:
+    name, label = row[0].strip().strip('"'), row[1].strip().strip('"')
+    labels: tuple[str | int, ...] = (int(label) if label.isdecimal() else label,)
+    return Item(id=name, source=str(folder / name), labels=labels)
+
+
+def _kinetics(folder: Path, row: tuple[str, str, str, str]) -> Item:
+    name, label, *seconds = row
+    try:
+        first, last = (float(edge) for edge in seconds)
+    except ValueError as error:
+        raise InputError(f"clip {name}: seconds {seconds} are no numbers; mend the list") from error
+    stem = f"{name}_{int(first):06d}_{int(last):06d}"
+    labels = (label,) if label else ()
+    for part in (folder, folder / label, folder / label.replace(" ", "_")):
+        for suffix in VIDEOS:
+            if (part / f"{stem}{suffix}").is_file():
+                return Item(id=stem, source=str(part / f"{stem}{suffix}"), labels=labels)
+            if (part / f"{name}{suffix}").is_file():
+                source = str(part / f"{name}{suffix}")
+                return Item(id=stem, source=source, labels=labels, span=(first, last))
+    raise InputError(
+        f"there is no clip {stem}.mp4 or {name}.mp4 in {folder}; name its folder (?clips=DIR)"
+    )

@@ -1,0 +1,79 @@
+"""One segment in COCO's format as a mask (cocodataset.org, data format).
+
+Polygons are drawn by pycocotools (`mmcam[evaluate]`), so that they cover the pixels that COCO's own
+tools cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from mmcam.errors import InputError, MissingExtra
+
+Segment = Bool[np.ndarray, "height width"]
+
+
+def segment(segmentation: Any, height: int, width: int) -> Segment:
+    """One segment as a mask: polygons, or run lengths, plain or compressed.
+
+    Args:
+        segmentation: a list of polygons `[x, y, x, y, ...]`, or `{"counts", "size"}` with the
+            lengths of runs of 0 and 1 down the columns.
+        height: of the picture.
+        width: of the picture.
+
+    Raises:
+        InputError: it is neither, or was made for another size.
+        MissingExtra: pycocotools is not installed.
+    """
+    try:
+        if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], list):
+            mask = _runs(segmentation["counts"], *segmentation["size"])
+        else:
+            mask = _decode(segmentation, height, width)
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise InputError(
+            f"a segment is not in COCO's format ({type(error).__name__}: {error}); it is a list "
+            'of polygons or {"counts": ..., "size": [height, width]}'
+        ) from error
+    if mask.shape != (height, width):
+        raise InputError(
+            f"a segment of {mask.shape[1]}x{mask.shape[0]} pixels lies on a picture of "
+            f"{width}x{height}; the annotations belong to another size of it"
+        )
+    return mask
+
+
+def _runs(counts: Sequence[int], height: int, width: int) -> Segment:
+    """Run lengths, of zeros first, down one column after the other."""
+    if sum(counts) != height * width or any(count < 0 for count in counts):
+        raise ValueError(f"runs of {sum(counts)} pixels for {height * width}")
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(width, height).T
+
+
+def _decode(segmentation: Any, height: int, width: int) -> Segment:
+    tools = _tools()
+    if isinstance(segmentation, Mapping):
+        runs = dict(segmentation)
+    else:
+        # A list of two polygons of four numbers would pass for boxes.
+        polygons = [[float(n) for n in polygon] for polygon in segmentation]
+        if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+            raise ValueError("a polygon needs three points or more")
+        runs = tools.merge(tools.frPyObjects(polygons, height, width))
+    return np.asarray(tools.decode(runs), dtype=bool)
+
+
+def _tools() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise MissingExtra(
+            "COCO's polygons and compressed masks need pycocotools; pip install 'mmcam[evaluate]'"
+        ) from error
+    return mask
