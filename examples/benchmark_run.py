@@ -29,7 +29,7 @@ from benchmark_tools import blobs
 from PIL import Image
 
 import mmcam
-from mmcam.run import Study, evaluate
+from mmcam.evaluation import Study, evaluate
 
 METHODS = ("gradcam", "gradcam++", "layercam")
 METRICS = ("average-drop", "increase", "win", "pointing", "energy-inside")

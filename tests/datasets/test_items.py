@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmcam.datasets import Item, Region
 from mmcam.errors import EvaluationError, InputError
-from mmcam.run import Item, Region
 from mmcam.types import Window
 
 SIZE = (6, 8)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmcam.datasets import DATASETS, Item, Region, open_data
 from mmcam.datasets.items import WHOLE
 from mmcam.errors import InputError, MissingExtra
-from mmcam.run import DATASETS, Item, Region, open_data
 
 SQUARE = [[1, 1, 4, 1, 4, 3, 1, 3]]
 

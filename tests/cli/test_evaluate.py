@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from mmcam.cli import app
+from mmcam.cli.console import console
+from mmcam.datasets import DATASETS
 from mmcam.errors import EvaluationError, InputError, OutputError
 from mmcam.evaluators import EVALUATORS
-from mmcam.run import DATASETS
-from mmcam.run.command import register
-from tests.run.coloured import rows_of, square
+from tests.evaluation.coloured import rows_of, square
 
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`call("evaluate", ...)`: what was printed; errors come through."""
-    monkeypatch.setenv("COLUMNS", "160")
-    app, listing = typer.Typer(), typer.Typer()
-    app.add_typer(listing, name="list")
-    register(app, listing)
+    monkeypatch.setattr(console, "width", 160)
 
     def run(*arguments: object) -> str:
         result = CliRunner().invoke(app, [str(one) for one in arguments])
@@ -51,7 +48,7 @@ def data(tmp_path: Path) -> str:
     return f"jsonl:{tmp_path}/items.jsonl"
 
 
-MODEL = ("--model", "tests.run.coloured:network")
+MODEL = ("--model", "tests.evaluation.coloured:network")
 
 
 def test_evaluate_and_summarize(call: Any, data: str, tmp_path: Path) -> None:
@@ -105,7 +102,7 @@ def test_lists_follow_the_tables(call: Any) -> None:
 
 def test_importing_the_runs_imports_no_extra() -> None:
     code = (
-        "import sys, mmcam, mmcam.run, mmcam.run.command, mmcam.run.ray_engine\n"
+        "import sys, mmcam, mmcam.evaluation, mmcam.cli.evaluate, mmcam.evaluation.ray_engine\n"
         "extras = {'pyarrow', 'datasets', 'ray', 'matplotlib', 'torchmetrics', 'pandas'}\n"
         "sys.exit(', '.join(extras & set(sys.modules)) or 0)"
     )

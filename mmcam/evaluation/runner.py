@@ -22,10 +22,10 @@ import torch
 from mmcam.datasets.items import Dataset
 from mmcam.datasets.registry import open_data
 from mmcam.errors import EvaluationError, InputError, OutputError, nearest
-from mmcam.run.measure import Read, Row, measure, read
-from mmcam.run.shards import MANIFEST, Folder, chunks
-from mmcam.run.study import Study
-from mmcam.run.summary import summarize
+from mmcam.evaluation.measure import Read, Row, measure, read
+from mmcam.evaluation.report import summarize
+from mmcam.evaluation.shards import MANIFEST, Folder, chunks
+from mmcam.evaluation.study import Study
 from mmcam.store import versions
 from mmcam.types import Adapter
 
@@ -62,7 +62,7 @@ def evaluate(
 
     Args:
         model: what `mmcam.load` or `mmcam.wrap` gives.
-        data: a dataset, or the line of text that names one (`mmcam.run.DATASETS`).
+        data: a dataset, or the line of text that names one (`mmcam.evaluation.DATASETS`).
         study: the task, the methods and the metrics.
         out: the folder; it gets `rows-*.parquet`, `manifest.json` and `summary.json`.
         limit: only the first items, so many.
@@ -93,7 +93,7 @@ def evaluate(
         count = sum(done[:items])
         left = chunks(done, range(items), batch)
         if engine == "ray":
-            from mmcam.run.ray_engine import stream
+            from mmcam.evaluation.ray_engine import stream
 
             rows = stream(model, data, study, left, workers, address)
         else:

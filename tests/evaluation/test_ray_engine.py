@@ -9,8 +9,8 @@ import pytest
 
 import mmcam
 from mmcam.errors import MissingExtra, ModelError
-from mmcam.run import Study, evaluate
-from tests.run.coloured import Deadly, Squares, network, rows_of
+from mmcam.evaluation import Study, evaluate
+from tests.evaluation.coloured import Deadly, Squares, network, rows_of
 
 STUDY = Study(
     metrics=("average-drop", "pointing"),

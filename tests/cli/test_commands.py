@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmcam import cli, demo
+from mmcam.cli.console import console
 from mmcam.engine import METHODS
 from mmcam.errors import MmcamError
 from mmcam.media import open_clip, write_image
@@ -47,7 +48,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working folder with models, a picture and a clip, and room for every table."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(cli.console, "width", 250)
+    monkeypatch.setattr(console, "width", 250)
     # All in the folder itself, for a process of its own too.
     shutil.copy(colour_net.__file__, "colour_net.py")
     Path("colour_models.py").write_text(FACTORIES, encoding="utf-8")

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from mmcam.adapters.base.classifier import Classifier
+from mmcam.datasets import Dataset, Item, Region
 from mmcam.errors import InputError
-from mmcam.run import Dataset, Item, Region
 from tests.colour_net import COLOURS, PAPER, model
 
 HEIGHT, WIDTH, SIDE = 48, 64, 16
 
 
 def network() -> Classifier:
-    """The colour network for pictures; named by tests as tests.run.coloured:network."""
+    """The colour network for pictures; named by tests as tests.evaluation.coloured:network."""
     return model(clips=False)
 
 
@@ -74,7 +74,7 @@ class Deadly(Squares):
 
 def rows_of(folder: Any) -> list[dict[str, Any]]:
     """All rows of a run by item, without the time they took."""
-    from mmcam.run.shards import Folder
+    from mmcam.evaluation.shards import Folder
 
     rows = [row for table in Folder(folder).tables() for row in table.to_pylist()]
     for row in rows:

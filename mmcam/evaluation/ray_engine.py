@@ -17,8 +17,8 @@ import torch
 
 from mmcam.datasets.items import Dataset
 from mmcam.errors import MissingExtra, ModelError
-from mmcam.run.measure import Row, measure, read
-from mmcam.run.study import Study
+from mmcam.evaluation.measure import Row, measure, read
+from mmcam.evaluation.study import Study
 from mmcam.types import Adapter
 
 BLOCKS = 1024

@@ -11,19 +11,20 @@ import pytest
 import torch
 
 import mmcam
+from mmcam.datasets import Item, Region
 from mmcam.datasets.items import WHOLE
 from mmcam.errors import InputError
+from mmcam.evaluation import Study
+from mmcam.evaluation.measure import Read, Row, measure, read
 from mmcam.evaluators import faithfulness, localization, pointing
 from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import human_correlation
 from mmcam.evaluators.maps import box_region
-from mmcam.run import Item, Region, Study
-from mmcam.run.measure import Read, Row, measure, read
 from mmcam.types import Adapter, Sample
 from tests import colour_net
 from tests.adapters.tiny_answerers import answerer
 from tests.adapters.tiny_captioners import captioner
-from tests.run.coloured import HEIGHT, WIDTH, Squares, network, square
+from tests.evaluation.coloured import HEIGHT, WIDTH, Squares, network, square
 
 
 def rows_of(model: Adapter, study: Study, *items: Item) -> list[Row]:

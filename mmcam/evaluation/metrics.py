@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from mmcam.errors import EvaluationError
+from mmcam.evaluation.cases import Subject, seed_of, signed
 from mmcam.evaluators import faithfulness, localization, pointing, sanity
 from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import human_correlation
 from mmcam.evaluators.maps import Map
 from mmcam.evaluators.occlusion import occlusion_correlation
 from mmcam.explanation import Explanation
-from mmcam.run.cases import Subject, seed_of, signed
 
 Values = Mapping[str, Any]
 """Numbers by column; a metric that says nothing of a target leaves its columns out."""

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import mmcam
-from mmcam.run import Study, evaluate, open_data
-from tests.run.coloured import rows_of
+from mmcam.datasets import open_data
+from mmcam.evaluation import Study, evaluate
+from tests.evaluation.coloured import rows_of
 
 pytestmark = pytest.mark.assets
 

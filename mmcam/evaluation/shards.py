@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcam.errors import InputError, MissingExtra, OutputError
+from mmcam.evaluation.study import Column
 from mmcam.media.images import replacing, unwritable
-from mmcam.run.study import Column
 
 if TYPE_CHECKING:
     import pyarrow

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 import mmcam
+from mmcam.datasets import Item
 from mmcam.errors import EvaluationError, MethodError, MmcamError, ModelError
+from mmcam.evaluation import Study
+from mmcam.evaluation.metrics import MEASURES
 from mmcam.evaluators import EVALUATORS
-from mmcam.run import Item, Study
-from mmcam.run.metrics import MEASURES
-from tests.run.coloured import network
+from tests.evaluation.coloured import network
 
 
 def test_every_evaluator_can_be_run() -> None:

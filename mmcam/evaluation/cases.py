@@ -15,6 +15,8 @@ from jaxtyping import Bool
 from mmcam.datasets.items import WHOLE, Item, Region
 from mmcam.engine import METHODS, explain_samples
 from mmcam.errors import EvaluationError
+from mmcam.evaluation.rescore import Again, asking, autocast, model_label
+from mmcam.evaluation.study import Study
 from mmcam.evaluators.coco_words import WordTable
 from mmcam.evaluators.faithfulness import explanation_map
 from mmcam.evaluators.human_attention import centre_map, random_map
@@ -22,8 +24,6 @@ from mmcam.evaluators.maps import Box, Map
 from mmcam.evaluators.sanity import cascading_randomization, rank_similarity
 from mmcam.explanation import Explanation
 from mmcam.grids import onto_original
-from mmcam.run.rescore import Again, asking, autocast, model_label
-from mmcam.run.study import Study
 from mmcam.tasks import Classes
 from mmcam.types import Sample, Target
 

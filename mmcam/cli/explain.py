@@ -1,21 +1,17 @@
-"""The command line: parse, call, print."""
+"""The commands that explain: `classify`, `action`, `caption` and `vqa`."""
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn, Optional
+from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
-from mmcam.errors import MmcamError
-from mmcam.options import (
+from mmcam.cli.console import console, progress_bars
+from mmcam.cli.options import (
     Colormap,
     Counterfactual,
     Device,
@@ -29,23 +25,9 @@ from mmcam.options import (
     Top,
     Weights,
 )
-from mmcam.page.command import page
 from mmcam.page.record import notes
-from mmcam.run.command import register
-
-app = typer.Typer(
-    help="Which pixels, in which frames, made the model say this.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-listing = typer.Typer(help="What there is: models, methods, layers.", no_args_is_help=True)
-app.add_typer(listing, name="list")
-console = Console(markup=False, emoji=False, highlight=False)  # texts of users are shown as is
 
 
-@app.command()
 def classify(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="pictures")],
     model: Model = "torchvision:resnet50",
@@ -72,7 +54,6 @@ def classify(
     explain_pictures(adapter, images, task, options, colormap, out)
 
 
-@app.command()
 def action(
     clip: Annotated[
         str, typer.Argument(metavar="CLIP", help="a video file, a GIF, or a folder of frames")
@@ -105,7 +86,7 @@ def action(
 
     check_look(colormap, pane)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
-    with _progress() as bars:
+    with progress_bars() as bars:
         explaining = bars.add_task("explaining windows", total=None)
         found = explain(
             adapter,
@@ -130,7 +111,6 @@ def action(
     report(found, clip, out)
 
 
-@app.command()
 def caption(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="pictures")],
     model: Model = "hf:Salesforce/blip-image-captioning-base",
@@ -180,7 +160,6 @@ def caption(
     explain_pictures(adapter, images, task, options, colormap, out)
 
 
-@app.command()
 def vqa(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="a picture")],
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="what is asked of it")],
@@ -215,78 +194,6 @@ def vqa(
     adapter = load(model, weights=weights, device=device)
     options = Options(method, layer or None, guided, counterfactual)
     explain_pictures(adapter, [image], task, options, colormap, out, f": {question}")
-
-
-@app.command()
-def demo(out: Out = Path("mmcam-demo")) -> None:
-    """Do the main job on a picture and a clip made on the spot.
-
-    Nothing is downloaded.
-    """
-    from mmcam.demo import run
-
-    for line in run(out):
-        console.print(line, soft_wrap=True)
-
-
-@listing.command("models")
-def list_models(
-    match: Annotated[str, typer.Option(help="only names that hold this text")] = "",
-) -> None:
-    """The families of models, and the names in them."""
-    from mmcam.models import FAMILIES, model_names
-
-    table = Table("family", "example", "holds", title="Models")
-    for family, row in FAMILIES.items():
-        table.add_row(family, row.example, row.summary)
-    console.print(table)
-    for name in model_names(match):
-        console.print(name, soft_wrap=True)
-
-
-@listing.command("methods")
-def list_methods() -> None:
-    """The methods, and where they come from."""
-    from mmcam.plan import METHODS
-
-    table = Table("method", "what it is", "source", title="Methods")
-    for name, row in METHODS.items():
-        table.add_row(name, row.summary, row.source)
-    console.print(table)
-
-
-@listing.command("layers")
-def list_layers(model: Model, weights: Weights = None) -> None:
-    """The layers of a model that have a grid to explain.
-
-    They are listed in the order in which they run.
-    """
-    from mmcam.models import layers_of
-
-    default, layers = layers_of(model, weights)
-    table = Table("layer", "channels", "grid", title=f"Layers of {model}")
-    for layer in layers:
-        mark = " (default)" if layer.name in default else ""
-        grid = " x ".join(map(str, layer.grid))
-        table.add_row(layer.name + mark, str(layer.channels), grid)
-    console.print(table)
-
-
-@listing.command("answers")
-def list_answers(
-    model: Model,
-    match: Annotated[str, typer.Option(help="only answers that hold this text")] = "",
-) -> None:
-    """The answers that a model of questions chooses from."""
-    from mmcam import load
-    from mmcam.errors import ModelError
-
-    answers = getattr(load(model), "labels", None)
-    if answers is None:
-        raise ModelError(f"{model} writes its answers word by word; any answer can be forced")
-    for answer in answers:
-        if match.casefold() in answer.casefold():
-            console.print(answer, soft_wrap=True)
 
 
 class Options(NamedTuple):
@@ -353,37 +260,3 @@ def folders(out: Path, images: Sequence[str]) -> list[Path]:
         out / name
         for name in distinct([Path(image).stem.strip(".") or "picture" for image in images])
     ]
-
-
-def _progress() -> Progress:
-    errors = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )
-
-
-register(app, listing)
-app.command()(page)
-
-
-def main() -> NoReturn:
-    """Run the command line; errors of mmcam are one line and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show is no reason to stop
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except MmcamError as error:
-        message = " ".join(str(error).split())
-        line = Text.assemble(("mmcam:", "bold red"), f" {type(error).__name__}: {message}")
-        Console(stderr=True, soft_wrap=True).print(line)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)

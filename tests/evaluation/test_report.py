@@ -15,12 +15,13 @@ from rich.console import Console
 from scipy import stats
 
 from mmcam.errors import InputError, MissingExtra
+from mmcam.evaluation import summarize
+from mmcam.evaluation.report import notes, tables
+from mmcam.evaluation.shards import Folder
+from mmcam.evaluation.statistics import Sums
+from mmcam.evaluation.study import Column
 from mmcam.evaluators.accumulate import Mean, Proportion
 from mmcam.evaluators.intervals import wilson
-from mmcam.run import summarize
-from mmcam.run.shards import Folder
-from mmcam.run.study import Column
-from mmcam.run.summary import Sums, notes, tables
 
 NUMBER = Column(name="energy-inside", metric="energy-inside", gives="number", higher_is_better=True)
 TRUTH = Column(name="pointing", metric="pointing", gives="truth", higher_is_better=True)

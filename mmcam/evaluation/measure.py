@@ -16,11 +16,11 @@ from typing import Any
 from mmcam.datasets.items import Dataset, Item
 from mmcam.engine import Found, explain_samples
 from mmcam.errors import MmcamError
+from mmcam.evaluation.cases import Subject, with_baselines
+from mmcam.evaluation.metrics import MEASURES
+from mmcam.evaluation.rescore import Again, Heard, asking, autocast
+from mmcam.evaluation.study import Study
 from mmcam.explanation import Explanation
-from mmcam.run.cases import Subject, with_baselines
-from mmcam.run.metrics import MEASURES
-from mmcam.run.rescore import Again, Heard, asking, autocast
-from mmcam.run.study import Study
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample
 

@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.progress import TextColumn
 
-from mmcam.options import Device, LabelsFile, Layers, Methods, Model, Weights
+from mmcam.cli.console import Rate, console, progress_bars
+from mmcam.cli.options import Device, LabelsFile, Layers, Methods, Model, Weights
 
 Names = Optional[list[str]]  # noqa: UP045 - typer reads it at run time on Python 3.10 too
-
-
-def register(app: typer.Typer, listing: typer.Typer) -> None:
-    """Add the commands of runs to the command line, and what there is to its lists."""
-    app.command()(evaluate)
-    app.command()(summarize)
-    listing.command("metrics")(list_metrics)
-    listing.command("datasets")(list_datasets)
 
 
 def evaluate(
@@ -82,9 +76,9 @@ def evaluate(
     Rows go to Parquet shards as the run goes on; a run that was killed goes on with --resume.
     """
     from mmcam.datasets.registry import open_data
+    from mmcam.evaluation.report import check_plots
+    from mmcam.evaluation.runner import evaluate as run
     from mmcam.models import load
-    from mmcam.run.runner import evaluate as run
-    from mmcam.run.summary import check_plots
 
     if plots:
         check_plots()
@@ -102,7 +96,7 @@ def evaluate(
     )
     dataset = open_data(data, task)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
-    with _progress() as bars:
+    with progress_bars(Rate(), TextColumn("{task.fields[failed]} failed")) as bars:
         bar = bars.add_task("items", total=None, failed=0)
 
         def show(done: int, total: int, failed: int) -> None:
@@ -132,44 +126,20 @@ def summarize(
     plots: Annotated[bool, typer.Option("--plots", help="draw the figures as PNG too")] = False,
 ) -> None:
     """Make a run's summary again, from its rows."""
-    from mmcam.run.summary import summarize as again
+    from mmcam.evaluation.report import summarize as again
 
     _report(again(folder), folder, plots)
 
 
-def list_metrics() -> None:
-    """The metrics of mmcam evaluate, and where they come from."""
-    from rich.table import Table
-
-    from mmcam.evaluators import EVALUATORS
-
-    table = Table("metric", "what it is", "needs", "source", title="Metrics")
-    for name, row in EVALUATORS.items():
-        table.add_row(name, row.summary, row.needs, row.source)
-    _console().print(table)
-
-
-def list_datasets() -> None:
-    """The datasets that mmcam evaluate reads."""
-    from rich.table import Table
-
-    from mmcam.datasets.registry import DATASETS
-
-    table = Table("example", "what it is", "options", title="Datasets (--data)")
-    for row in DATASETS.values():
-        table.add_row(row.example, row.summary, ", ".join(row.options))
-    _console().print(table)
-
-
 def _study(**settings: Any) -> Any:
-    from mmcam.run.study import Study
+    from mmcam.evaluation.study import Study
 
     return Study(**settings)
 
 
 def _task(name: str, top: int, words: str) -> Any:
     from mmcam.errors import EvaluationError, nearest
-    from mmcam.run.study import TASKS
+    from mmcam.evaluation.study import TASKS
 
     if name not in TASKS:
         raise EvaluationError(f"there is no task '{name}'; nearest: {nearest(name, TASKS)}")
@@ -179,56 +149,13 @@ def _task(name: str, top: int, words: str) -> Any:
 
 
 def _report(facts: dict[str, Any], folder: Path, plots: bool) -> None:
-    from mmcam.run.plots import draw
-    from mmcam.run.summary import check_plots, notes, tables
+    from mmcam.evaluation.report import check_plots, draw_plots, notes, tables
 
-    console = _console()
     for table in tables(facts):
         console.print(table)
     for note in notes(facts):
         console.print(note, soft_wrap=True)
     if plots:
         check_plots()
-        draw(folder, facts)
+        draw_plots(folder, facts)
     console.print(f"written to {folder}", soft_wrap=True)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(markup=False, emoji=False, highlight=False)
-
-
-def _progress() -> Any:
-    """A bar with the rate and the time left, where somebody can see it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Items a second, lately."""
-
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("- items/s" if speed is None else f"{speed:.3g} items/s")
-
-    errors = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )

@@ -16,9 +16,9 @@ import torch
 
 import mmcam
 from mmcam.errors import EvaluationError, InputError, OutputError
-from mmcam.run import Study, evaluate, runner
-from mmcam.run.shards import Folder, chunks
-from tests.run.coloured import Squares, network, rows_of
+from mmcam.evaluation import Study, evaluate, runner
+from mmcam.evaluation.shards import Folder, chunks
+from tests.evaluation.coloured import Squares, network, rows_of
 
 STUDY = Study(
     metrics=("average-drop", "pointing"),

@@ -1,4 +1,4 @@
-"""From rows to figures: means with intervals, win rates, a table, plots; from the shards alone.
+"""From rows to figures: means with intervals, win rates, curves; from the shards alone.
 
 An item may have several rows for a method, as a caption has words, and a group several items, as a
 photo has captions; these are not independent. Means are over rows; their uncertainty is that of
@@ -15,22 +15,19 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmcam.errors import InputError, MissingExtra
+from mmcam.evaluation.shards import columns_of
+from mmcam.evaluation.study import Column
 from mmcam.evaluators.intervals import student_t, wilson
-from mmcam.run.shards import SUMMARY, Folder, columns_of
-from mmcam.run.study import Column
 
 if TYPE_CHECKING:
     import pyarrow
-    from rich.table import Table
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
@@ -270,112 +267,3 @@ class Totals:
                 metric: dict(found.most_common(MOST)) for metric, found in self.reasons.items()
             },
         }
-
-
-def summarize(folder: str | Path, *, plots: bool = False) -> dict[str, Any]:
-    """Make `summary.json` of a run's folder again, from its shards; and plots, if asked for.
-
-    Returns:
-        What the file holds.
-
-    Raises:
-        InputError: the folder holds no shard, or a broken one.
-        OutputError: something cannot be written.
-        MissingExtra: pyarrow, torchmetrics or, for plots, matplotlib is not installed.
-    """
-    if plots:
-        check_plots()
-    where, totals = Folder(folder), Totals()
-    if not where.shards:
-        raise InputError(f"{folder} holds no rows of a run; name the folder of mmcam evaluate")
-    for path, table in zip(where.shards, where.tables(), strict=True):
-        try:
-            totals.add(table)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path} is no shard of mmcam evaluate ({type(error).__name__}: {error}); remove it"
-            ) from error
-    facts = totals.facts()
-    where.write_json(SUMMARY, facts)
-    if plots:
-        from mmcam.run.plots import draw
-
-        draw(where.path, facts)
-    return facts
-
-
-def check_plots() -> None:
-    """That plots can be drawn.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401 - whether it is there is all that is asked
-    except ImportError as error:
-        raise MissingExtra("plots need matplotlib; pip install 'mmcam[evaluate]'") from error
-
-
-def label_of(row: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
-    """What a series is called among others: its layer and kind are named where they differ."""
-    others = list(rows)
-    layers = {o["layer"] for o in others if o["method"] == row["method"]}
-    kinds = {o["kind"] for o in others}
-    name = f"{row['method']} at {row['layer']}" if len(layers) > 1 else str(row["method"])
-    return f"{name}, {row['kind']}" if len(kinds) > 1 else name
-
-
-def tables(facts: dict[str, Any]) -> list[Table]:
-    """The summary for the screen: figures, and how often one method is better than another."""
-    from rich.table import Table
-
-    judged = facts["metrics"]
-    title = f"{facts['items']} items" + (f", {facts['failed']} failed" if facts["failed"] else "")
-    figures = Table("metric", "map", "mean", "95 %", "n", title=title)
-    known = {row["name"] for row in judged if row["n"]}
-    for row in judged:
-        never = row["name"] not in known and row["metric"] != "win"
-        if row["n"] or never:  # words have numbers that their sentence has not
-            arrow = "up" if row["higher_is_better"] else "down"
-            figures.add_row(
-                f"{row['name']} ({arrow})",
-                label_of(row, judged),
-                _number(row["mean"]),
-                f"{_number(row.get('low'))} .. {_number(row.get('high'))}",
-                str(row["n"]),
-            )
-    made = [figures]
-    if facts["pairs"]:
-        wins = Table("metric", "map", "is better than", "in", "95 %", "ties", title="Win rates")
-        shown: set[Any] = set()
-        for row in facts["pairs"]:
-            other = {**row, "method": row["other"], "layer": row["other_layer"]}
-            ends = [(r["name"], r["kind"], r["method"], r["layer"]) for r in (row, other)]
-            if frozenset(ends) in shown:  # the other way round says nothing new
-                continue
-            shown.add(frozenset(ends))
-            wins.add_row(
-                row["name"],
-                label_of(row, facts["pairs"]),
-                label_of(other, facts["pairs"]),
-                f"{row['win_rate']:.3f}",
-                f"{row['low']:.3f} .. {row['high']:.3f}",
-                f"{row['ties']:.3f}",
-            )
-        made.append(wins)
-    return made
-
-
-def notes(facts: dict[str, Any]) -> Sequence[str]:
-    """What else there is to say: why items failed, and why numbers are missing."""
-    failed = [f"{times} failed: {error}" for error, times in facts["errors"].items()]
-    missing = [
-        f"{metric}: {times} without a number: {reason}"
-        for metric, reasons in facts["missing"].items()
-        for reason, times in reasons.items()
-    ]
-    return [*failed, *missing]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,50 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from mmcam.cli import listing
+from mmcam.cli.demo import demo
+from mmcam.cli.evaluate import evaluate, summarize
+from mmcam.cli.explain import action, caption, classify, vqa
+from mmcam.cli.page import page
+from mmcam.errors import MmcamError
+
+app = typer.Typer(
+    help="Which pixels, in which frames, made the model say this.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (classify, action, caption, vqa, demo, evaluate, summarize, page):
+    app.command()(command)
+
+lists = typer.Typer(help="What there is: models, methods, layers.", no_args_is_help=True)
+app.add_typer(lists, name="list")
+for name in ("models", "methods", "layers", "answers", "metrics", "datasets"):
+    lists.command(name)(getattr(listing, f"list_{name}"))
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of mmcam are one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except MmcamError as error:
+        message = " ".join(str(error).split())
+        line = Text.assemble(("mmcam:", "bold red"), f" {type(error).__name__}: {message}")
+        Console(stderr=True, soft_wrap=True).print(line)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
