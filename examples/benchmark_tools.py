@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 import mmcam
 from mmcam.adapters.base.preprocess import Preprocess
-from mmcam.capture import capture
+from mmcam.capture.recording import capture
 from mmcam.grids import resize
-from mmcam.methods import grad_cam
+from mmcam.methods.cams import grad_cam
 
 METHODS = ("gradcam", "guided-gradcam")
 BARE, BACKWARD = "bare forward", "forward+backward"

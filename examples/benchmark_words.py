@@ -50,9 +50,9 @@ from mmcam.adapters.base.vocabulary import QuestionWords, Vocabulary
 from mmcam.adapters.networks.cnn import halves, width
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
-from mmcam.capture import WAYS, capture
+from mmcam.capture.recording import WAYS, capture
 from mmcam.grids import resize
-from mmcam.methods import grad_cam
+from mmcam.methods.cams import grad_cam
 from mmcam.types import Inputs
 
 VOCABULARY, CAPTION, ANSWERS, SIDE = 10_000, 12, 10, 224

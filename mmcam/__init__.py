@@ -11,8 +11,8 @@ from mmcam.errors import MmcamError
 from mmcam.evaluators import EVALUATORS
 from mmcam.explain import explain
 from mmcam.explanation import Explanation
+from mmcam.methods import METHODS
 from mmcam.models import load, wrap
-from mmcam.plan import METHODS
 from mmcam.store import Explanations
 from mmcam.tasks import Actions, Answers, Caption, Classes
 from mmcam.types import Sample, Target

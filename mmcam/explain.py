@@ -9,13 +9,14 @@ from typing import Any, overload
 
 import numpy as np
 
-from mmcam.engine import Plan, explain_samples
+from mmcam.engine.clips import Progress, explain_clip
+from mmcam.engine.pictures import explain_samples, tasks_of
 from mmcam.errors import InputError, LabelError, LayerError, MethodError, ModelError
 from mmcam.media import Clip, open_clip, read_image
+from mmcam.methods.plan import Plan
 from mmcam.store import Explanations
-from mmcam.tasks import Actions
+from mmcam.tasks import Actions, Answers, Caption, Classes
 from mmcam.types import Adapter, Sample, Target
-from mmcam.windows import Progress, explain_clip
 
 Source = Any
 """A path, a PIL image, an array, an open clip, or a `Sample`."""
@@ -70,8 +71,8 @@ def explain(
         source: a path, a PIL image or an array `[h, w, 3]`; for a video model a path (a file, a
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`. A list of sources is
             explained in batches and gives a list.
-        task: `Caption(...)`, `Classes(...)`, `Actions(...)`, or targets of your own (one `Target`
-            or a list).
+        task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or targets of your own
+            (one `Target` or a list of them). A list of tasks has one for each source.
         method: one or more names of `mmcam.METHODS`.
         layers: names or patterns (`layer*`, `features.*`); the model's default when None.
         guided: add the guided-backpropagation product of each map (Guided Grad-CAM).
@@ -95,31 +96,33 @@ def explain(
     _check(model, task, methods, layers, batch)
     plan = Plan.of(methods, guided)
     sources = source if isinstance(source, list) else [source]
+    tasks = tasks_of(task, len(sources))
     if model.window is not None:
         made = []
-        for one in sources:
+        for one, own_task in zip(sources, tasks, strict=True):
             with _clip(one) as clip:
                 found = explain_clip(
                     model,
                     clip,
-                    task,
+                    own_task,
                     plan,
                     layers,
                     counterfactual=counterfactual,
                     batch=batch,
                     progress=progress,
                 )
-                made.append(Explanations.of_clip(model, clip, task, found))
+                made.append(Explanations.of_clip(model, clip, own_task, found))
         return made if isinstance(source, list) else made[0]
     made = []
     for start in range(0, len(sources), batch):
         samples = [_picture(model, one) for one in sources[start : start + batch]]
-        found_all = explain_samples(
-            model, samples, task, plan, layers, counterfactual=counterfactual
+        some_tasks = tasks[start : start + batch]
+        results = explain_samples(
+            model, samples, some_tasks, plan, layers, counterfactual=counterfactual
         )
         made += [
-            Explanations.of_picture(model, sample, task, found)
-            for sample, found in zip(samples, found_all, strict=True)
+            Explanations.of_picture(model, sample, own_task, result.explanations, result.text)
+            for sample, own_task, result in zip(samples, some_tasks, results, strict=True)
         ]
     return made if isinstance(source, list) else made[0]
 
@@ -136,12 +139,14 @@ def _check(
     Raises:
         MmcamError: no targets, no method, no layer, an empty batch, or actions of a picture.
     """
-    if isinstance(task, Actions) and model.window is None:
+    tasks = task if isinstance(task, list) else [task]
+    if any(isinstance(one, Actions) for one in tasks) and model.window is None:
         raise ModelError(
             f"{model.name} is a model of pictures and actions are seen in clips; choose a video "
             "model (mmcam list models), or ask for Classes (mmcam classify)"
         )
-    if isinstance(task, Sequence) and not (task and all(isinstance(t, Target) for t in task)):
+    known = (Actions, Answers, Caption, Classes, Target)
+    if isinstance(task, Sequence) and not (task and all(isinstance(one, known) for one in task)):
         raise LabelError(
             f"{task!r} asks for nothing that is known; give Classes([...]), Actions([...]), or one "
             "Target or more"

@@ -19,10 +19,10 @@ from mmcam.adapters.base.answerer import Answerer, Question
 from mmcam.adapters.base.classifier import Classifier, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.capture import resolve
+from mmcam.capture.layers import resolve
+from mmcam.capture.probe import SpatialLayer, default_layer, spatial_layers
 from mmcam.errors import MmcamError, ModelError, nearest
 from mmcam.grids import fold
-from mmcam.probe import SpatialLayer, default_layer, spatial_layers
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from mmcam import draw, page
 from mmcam.adapters.base.weights import file_hash
-from mmcam.engine import Found
 from mmcam.errors import LabelError, nearest
 from mmcam.explanation import Explanation
 from mmcam.media import Clip, open_clip, write_image
@@ -85,11 +84,16 @@ class Explanations(Sequence[Explanation]):
     text: Mapping[str, Any] | None = field(default=None)
 
     @staticmethod
-    def of_picture(model: Adapter, sample: Sample, task: Any, found: Found) -> Explanations:
+    def of_picture(
+        model: Adapter,
+        sample: Sample,
+        task: Any,
+        explanations: Sequence[Explanation],
+        text: Mapping[str, Any] | None = None,
+    ) -> Explanations:
         """The results for one picture."""
         source = Picture(path=sample.id, pixels=sample.pixels)
-        made = tuple(found.explanations)
-        return Explanations(made, _task(task), _model(model), source, found.text)
+        return Explanations(tuple(explanations), _task(task), _model(model), source, text)
 
     @staticmethod
     def of_clip(

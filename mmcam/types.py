@@ -244,29 +244,3 @@ class Adapter(Protocol):
             LayerError: the layer has no such grid.
         """
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """One row of the table of methods: how it is computed, and where it comes from.
-
-    `needs` says what `compute` is given:
-
-    - ``"gradient"``: `(activation, gradient) -> cam`, a pure function at any rank.
-    - ``"moments"``: also the moments of all classes' gradients (`capture.Moments`).
-    - ``"pixels"``: nothing; the gradient of the score at the input, as it is.
-    - ``"rescore"``: the activation, the input and a function that scores changed ones.
-    - ``"attention"``: the model's own attention for the target.
-
-    `pooled` says that of the gradient only its mean over the grid counts, so that a gradient with
-    that one cell will do. `rule` names the backward rule of the ReLUs (`guided.RULES`) under which
-    gradients are taken. `target` is False where the map does not depend on the score.
-    """
-
-    compute: Callable[..., Tensor]
-    summary: str
-    source: str
-    needs: str = "gradient"
-    pooled: bool = False
-    rule: str = "relu"
-    target: bool = True

@@ -20,7 +20,7 @@ from torch import Tensor, nn  # noqa: E402
 
 import mmcam  # noqa: E402
 from mmcam.adapters.base.preprocess import Preprocess  # noqa: E402
-from mmcam.engine import Plan, explain_samples  # noqa: E402
+from mmcam.engine.pictures import Plan, explain_samples  # noqa: E402
 
 torch.set_num_threads(1)  # inputs are tiny; more threads wait for each other on a busy machine
 settings.register_profile("tests", deadline=None, max_examples=25, derandomize=True)
@@ -75,7 +75,7 @@ class Setup:
         if isinstance(task, int):
             task = mmcam.Classes([task])
         found = explain_samples(self.adapter, samples, task, plan, layers, **options)
-        return [{(e.method, e.label, e.layer): e for e in row} for row, _ in found]
+        return [{(e.method, e.label, e.layer): e for e in one.explanations} for one in found]
 
     def cam(
         self, sample: mmcam.Sample, method: str, task: Any, layer: str | None = None, **options: Any

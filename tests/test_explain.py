@@ -23,7 +23,7 @@ from mmcam.errors import (
     ScoreError,
 )
 from mmcam.media import ClipWriter, open_clip, write_image
-from mmcam.methods import Moments, grad_cam_plus_plus_softmax
+from mmcam.methods.cams import Moments, grad_cam_plus_plus_softmax
 from tests import colour_net
 
 RED = mmcam.Classes(["red"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mmcam
-from mmcam.engine import METHODS
+from mmcam.methods import METHODS
 
 pytestmark = [
     pytest.mark.gpu,

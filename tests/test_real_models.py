@@ -10,12 +10,13 @@ import torch
 
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
-from mmcam.capture import untouched
+from mmcam.capture.model_state import untouched
 from mmcam.cli import main
-from mmcam.engine import Plan, explain_samples
+from mmcam.engine.pictures import explain_samples
 from mmcam.grids import resize
 from mmcam.media import open_clip, read_image
 from mmcam.media.windows import sample_window
+from mmcam.methods.plan import Plan
 from mmcam.types import Adapter, Sample
 
 pytestmark = pytest.mark.assets

@@ -15,7 +15,6 @@ import torch
 from safetensors import safe_open
 
 import mmcam
-from mmcam.engine import Found
 from mmcam.errors import LabelError, MmcamError, OutputError
 from mmcam.explanation import Explanation
 from mmcam.media import ClipWriter, read_image, write_image
@@ -115,9 +114,7 @@ def labelled(
         for label in labels
     ]
     sample = Sample(pixels=np.zeros((*placement.size, 3), np.uint8), id="made/by hand")
-    return Explanations.of_picture(
-        colour_net.model(clips=False), sample, mmcam.Classes(), Found(found, None)
-    )
+    return Explanations.of_picture(colour_net.model(clips=False), sample, mmcam.Classes(), found)
 
 
 def facts_in(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def list_models(
 
 def list_methods() -> None:
     """The methods, and where they come from."""
-    from mmcam.plan import METHODS
+    from mmcam.methods import METHODS
 
     table = Table("method", "what it is", "source", title="Methods")
     for name, row in METHODS.items():

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
+from mmcam.capture.model_state import autocast
 from mmcam.datasets.items import WHOLE, Item, Region
-from mmcam.engine import METHODS, explain_samples
-from mmcam.errors import EvaluationError
-from mmcam.evaluation.rescore import Again, asking, autocast, model_label
+from mmcam.engine.pictures import explain_samples
+from mmcam.engine.rescoring import Rescorer
+from mmcam.errors import EvaluationError, LabelError
 from mmcam.evaluation.study import Study
 from mmcam.evaluators.coco_words import WordTable
 from mmcam.evaluators.faithfulness import explanation_map
@@ -24,8 +26,9 @@ from mmcam.evaluators.maps import Box, Map
 from mmcam.evaluators.sanity import cascading_randomization, rank_similarity
 from mmcam.explanation import Explanation
 from mmcam.grids import onto_original
+from mmcam.methods import METHODS
 from mmcam.tasks import Classes
-from mmcam.types import Sample, Target
+from mmcam.types import Adapter, Sample, Target
 
 CELLS = 14
 
@@ -84,7 +87,10 @@ class Subject:
     item: Item
     sample: Sample
     study: Study
-    again: Again
+    adapter: Adapter
+    rescorer: Rescorer
+    task: Any
+    text: str
     classes: int | None
     found: tuple[Explanation, ...]
     maps: tuple[Explanation, ...]
@@ -97,6 +103,12 @@ class Subject:
     def size(self) -> tuple[int, int]:
         """Height and width of the original."""
         return self.sample.pixels.shape[-3], self.sample.pixels.shape[-2]
+
+    def probabilities(
+        self, pictures: Iterable[np.ndarray], targets: Iterable[Target]
+    ) -> Float[np.ndarray, " n"]:
+        """The probability of each target on its changed picture; its score if it has none."""
+        return self.rescorer.probabilities(pictures, targets, self.task, self.text)
 
     @property
     def targets(self) -> list[Target]:
@@ -118,7 +130,7 @@ class Subject:
         """What the model calls a label of the data."""
         if label == WHOLE:
             return WHOLE
-        return model_label(self.again.adapter, label, self.classes)
+        return model_label(self.adapter, label, self.classes)
 
     def mask(self, key: str) -> Bool[np.ndarray, "height width"]:
         """The mask of a region."""
@@ -175,7 +187,7 @@ class Subject:
             for one in self.maps:
                 yield explanation_map(self.sample.pixels, self.heatmap(one))
 
-        found = self.again.scores(shown(), [one.target for one in self.maps])
+        found = self.probabilities(shown(), [one.target for one in self.maps])
         return {id(one): float(value) for one, value in zip(self.maps, found, strict=True)}
 
     def rivals(self, explanation: Explanation) -> dict[str, Explanation]:
@@ -199,10 +211,11 @@ class Subject:
         self, task: Any, targets: Sequence[Target] | None = None
     ) -> tuple[Explanation, ...]:
         """The item explained again, by the model as it is now: the same maps in the same order."""
-        adapter, _ = asking(self.again.adapter, targets=targets)
-        sample = replace(self.sample, text=self.again.text)
-        with autocast(adapter.model, self.study.amp):
-            (found,) = explain_samples(adapter, [sample], task, self.study.plan, self.study.layers)
+        sample = replace(self.sample, text=self.text)
+        with autocast(self.adapter.model, self.study.amp):
+            (found,) = explain_samples(
+                self.adapter, [sample], task, self.study.plan, self.study.layers, targets=targets
+            )
         return with_baselines(found.explanations, self.study, self.item.id)
 
     def of_label(self, explanation: Explanation, label: int) -> Map:
@@ -219,7 +232,7 @@ class Subject:
         Raises:
             EvaluationError: the model has no numbered classes.
         """
-        known: Any = self.again.adapter
+        known: Any = self.adapter
         if (
             self.classes is None
             or not hasattr(known, "index")
@@ -236,17 +249,24 @@ class Subject:
         originals = [signed(one) for one in self.maps]
 
         def similar() -> list[float]:
-            made = self.explain(self.again.task, self.targets)
+            made = self.explain(self.task, self.targets)
             return [
                 rank_similarity(first, signed(again))
                 for first, again in zip(originals, made, strict=True)
             ]
 
-        rows = cascading_randomization(
-            self.again.adapter.model, similar, seed=seed_of(self.item.id)
-        )
+        rows = cascading_randomization(self.adapter.model, similar, seed=seed_of(self.item.id))
         table = np.asarray([row for layer, row in rows.items() if layer is not None])
         return list(table.T)
+
+
+def model_label(adapter: Adapter, label: str | int, classes: int | None) -> str:
+    """What the model calls a label of the data; the label itself where it cannot tell."""
+    known: Any = adapter
+    if classes is not None and hasattr(adapter, "index") and hasattr(adapter, "label"):
+        with suppress(LabelError):
+            return str(known.label(known.index(label, classes)))
+    return str(label)
 
 
 @cache

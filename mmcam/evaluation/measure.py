@@ -13,15 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mmcam.capture.model_state import autocast
 from mmcam.datasets.items import Dataset, Item
-from mmcam.engine import Found, explain_samples
+from mmcam.engine.pictures import SampleResult, explain_samples
+from mmcam.engine.rescoring import Rescorer
 from mmcam.errors import MmcamError
 from mmcam.evaluation.cases import Subject, with_baselines
 from mmcam.evaluation.metrics import MEASURES
-from mmcam.evaluation.rescore import Again, Heard, asking, autocast
 from mmcam.evaluation.study import Study
 from mmcam.explanation import Explanation
-from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample
 
 Row = dict[str, Any]
@@ -65,8 +65,9 @@ def measure(adapter: Adapter, study: Study, items: Sequence[Read]) -> list[Row]:
         for one in items
         if one.sample is None
     }
-    for group in _groups(study, [one for one in items if one.sample is not None]):
-        rows |= _measured(adapter, study, group)
+    known = [one for one in items if one.sample is not None]
+    if known:
+        rows |= _measured(adapter, study, known)
     return [row for one in items for row in rows[one.index]]
 
 
@@ -75,21 +76,11 @@ def error_row(one: Read, error: str) -> Row:
     return {"index": one.index, "item": one.id, "target": -1, "error": error}
 
 
-def _groups(study: Study, items: Sequence[Read]) -> Iterator[list[Read]]:
-    """Items that are asked alike; a classifier is asked for each sample's own labels at once."""
-    groups: dict[str, list[Read]] = {}
-    for one in items:
-        assert one.item is not None
-        task = study.task_of(one.item)
-        groups.setdefault("" if isinstance(task, Classes) else repr(task), []).append(one)
-    yield from groups.values()
-
-
 def _measured(adapter: Adapter, study: Study, group: Sequence[Read]) -> dict[int, list[Row]]:
     """The rows of items that go through the model together, or else by size, or one by one."""
     begun = time.perf_counter()
     try:
-        found, heard = _explained(adapter, study, group)
+        results = _explained(adapter, study, group)
     except Exception as error:  # one bad item must not take the others with it
         if len(group) == 1:
             return {group[0].index: [error_row(group[0], said(error))]}
@@ -102,54 +93,47 @@ def _measured(adapter: Adapter, study: Study, group: Sequence[Read]) -> dict[int
         return {k: v for part in again for k, v in _measured(adapter, study, part).items()}
     each = (time.perf_counter() - begun) / len(group)
     return {
-        one.index: _judged(adapter, study, one, found[row], heard, row, each)
-        for row, one in enumerate(group)
+        one.index: _judged(adapter, study, one, results[row], each) for row, one in enumerate(group)
     }
 
 
-def _explained(adapter: Adapter, study: Study, group: Sequence[Read]) -> tuple[list[Found], Heard]:
-    items = [one.item for one in group if one.item is not None]
+def _explained(adapter: Adapter, study: Study, group: Sequence[Read]) -> list[SampleResult]:
     samples = [one.sample for one in group if one.sample is not None]
-    tasks = [study.task_of(item) for item in items]
-    own, heard = asking(adapter, tasks if isinstance(study.task, Classes) else ())
+    tasks = [study.task_of(one.item) for one in group if one.item is not None]
     with autocast(adapter.model, study.amp):
-        found = explain_samples(own, samples, tasks[0], study.full_plan, study.layers)
-    adapter.layers = own.layers  # the default, where it was found by a probe
-    return found, heard
+        return explain_samples(adapter, samples, tasks, study.full_plan, study.layers)
 
 
 def _judged(
     adapter: Adapter,
     study: Study,
     one: Read,
-    found: Found,
-    heard: Heard,
-    row: int,
+    result: SampleResult,
     seconds: float,
 ) -> list[Row]:
     """The rows of one item; `seconds` is its share of the forward."""
     assert one.item is not None
     assert one.sample is not None
-    assert heard.inputs is not None
-    text = dict(found.text or {})
+    text = dict(result.text or {})
     said_text = str(text.get("caption", one.sample.text))
     subject = Subject(
         item=one.item,
         sample=one.sample,
         study=study,
-        again=Again(
+        adapter=adapter,
+        rescorer=Rescorer(
             adapter=adapter,
-            inputs=heard.inputs.row(row),
-            task=study.task_of(one.item),
-            text=said_text,
+            inputs=result.inputs,
             batch=max(
                 1, min(study.batch or adapter.batch, PIXELS // one.sample.pixels[..., 0].size)
             ),
             amp=study.amp,
         ),
-        classes=heard.classes,
-        found=tuple(found.explanations),
-        maps=with_baselines(found.explanations, study, one.item.id),
+        task=study.task_of(one.item),
+        text=said_text,
+        classes=result.classes,
+        found=tuple(result.explanations),
+        maps=with_baselines(result.explanations, study, one.item.id),
         words=tuple(_words(text)),
     )
     try:

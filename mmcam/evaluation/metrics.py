@@ -134,14 +134,14 @@ def _curve(name: str, function: Callable[..., faithfulness.Curve], steps: bool) 
 
     def measure(subject: Subject, one: Explanation) -> Values:
         def score(pictures: np.ndarray) -> np.ndarray:
-            return subject.again.scores(list(pictures), [one.target] * len(pictures))
+            return subject.probabilities(list(pictures), [one.target] * len(pictures))
 
         options = {"steps": subject.study.steps} if steps else {}
         curve = function(
             subject.sample.pixels,
             subject.heatmap(one),
             score,
-            chunk=subject.again.batch,
+            chunk=subject.rescorer.batch,
             **options,
         )
         return {name: curve.area, f"{name}.curve": curve.y.tolist()}

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmcam.datasets.items import Item
-from mmcam.engine import METHODS, Plan
 from mmcam.errors import EvaluationError, MethodError, ModelError, nearest
 from mmcam.evaluators import EVALUATORS
 from mmcam.evaluators.localization import LOC_THRESHOLDS
+from mmcam.methods import METHODS
+from mmcam.methods.plan import Plan
 from mmcam.tasks import Actions, Answers, Caption, Classes
 from mmcam.types import Adapter
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.transformers.classifiers import PLACES
-from mmcam.capture import capture, resolve
+from mmcam.capture.layers import resolve
+from mmcam.capture.recording import capture
 from mmcam.types import Inputs
 from tests.adapters import tiny_models
 from tests.adapters.tiny import Tiny

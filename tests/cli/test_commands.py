@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from mmcam import cli, demo
 from mmcam.cli.console import console
-from mmcam.engine import METHODS
 from mmcam.errors import MmcamError
 from mmcam.media import open_clip, write_image
+from mmcam.methods import METHODS
 from mmcam.models import FAMILIES
 from tests import colour_net
 

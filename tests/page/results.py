@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 import mmcam
-from mmcam.engine import Found
 from mmcam.explanation import Explanation
 from mmcam.store import Explanations
 from mmcam.types import Placement, Sample, Target
@@ -97,7 +96,7 @@ def by_hand(
     ]
     task = mmcam.Caption() if text and "caption" in text else mmcam.Classes()
     sample = Sample(pixels=photo, id=file)
-    return Explanations.of_picture(colour_net.model(clips=False), sample, task, Found(made, text))
+    return Explanations.of_picture(colour_net.model(clips=False), sample, task, made, text)
 
 
 def said(words: Sequence[str]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 import mmcam
 from mmcam.adapters.base.answerer import Answerer
 from mmcam.adapters.base.vocabulary import QuestionWords
-from mmcam.engine import Plan, explain_samples
+from mmcam.engine.pictures import explain_samples
 from mmcam.errors import LabelError, ModelError
+from mmcam.methods.plan import Plan
 from tests.adapters.tiny_answerers import ANSWERS, WORDS, answerer
 
 KINDS = ("lstm_vqa", "co_attention")

@@ -17,8 +17,9 @@ from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.networks.show_attend_tell import ShowAttendTell
-from mmcam.engine import Plan, explain_samples
+from mmcam.engine.pictures import explain_samples
 from mmcam.errors import LabelError, MethodError, MmcamError
+from mmcam.methods.plan import Plan
 from tests.adapters.tiny_captioners import WORDS, CountedCnn, captioner
 
 KINDS = ("show_and_tell", "show_attend_tell")
@@ -295,7 +296,7 @@ def test_a_long_caption_takes_the_loop_and_gives_the_same(monkeypatch: pytest.Mo
     text = " ".join(["a", "dog", "runs"] * 4)
     model = captioner()
     fanned = mmcam.explain(model, picture(), mmcam.Caption(text))
-    monkeypatch.setattr("mmcam.engine.ROWS", 5)
+    monkeypatch.setattr("mmcam.engine.pictures.ROWS", 5)
     looped = mmcam.explain(model, picture(), mmcam.Caption(text))
     for a, b in zip(fanned, looped, strict=True):
         torch.testing.assert_close(a.cam, b.cam, rtol=1e-4, atol=1e-6)

@@ -16,10 +16,12 @@ import mmcam
 from mmcam.adapters.transformers.generation import TransformersSpeaker
 from mmcam.adapters.transformers.model_types import VOICES
 from mmcam.adapters.transformers.prompts import generation_of
-from mmcam.capture import capture, tapped
-from mmcam.engine import Plan, explain_samples
+from mmcam.capture.layers import tapped
+from mmcam.capture.recording import capture
+from mmcam.engine.pictures import explain_samples
 from mmcam.errors import InputError, LabelError, LayerError
 from mmcam.explanation import Explanation
+from mmcam.methods.plan import Plan
 from mmcam.models import load
 from mmcam.tasks import Caption
 from mmcam.types import Sample

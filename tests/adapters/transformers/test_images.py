@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.transformers.generation import TransformersSpeaker
-from mmcam.capture import capture
+from mmcam.capture.recording import capture
 from mmcam.tasks import Caption
 from mmcam.types import Sample
 from tests.adapters.tiny_generative import (

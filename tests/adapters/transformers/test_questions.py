@@ -17,11 +17,13 @@ from torch import Tensor
 import mmcam
 from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
 from mmcam.adapters.transformers.generation import TransformersSpeaker
-from mmcam.batch import contrasted
-from mmcam.capture import capture, tapped
-from mmcam.engine import Plan, explain_samples
+from mmcam.capture.layers import tapped
+from mmcam.capture.recording import capture
+from mmcam.engine.maps import contrasted
+from mmcam.engine.pictures import explain_samples
 from mmcam.errors import LabelError
 from mmcam.explanation import Explanation
+from mmcam.methods.plan import Plan
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Sample
 from tests.adapters.tiny_generative import (

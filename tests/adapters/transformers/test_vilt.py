@@ -19,9 +19,11 @@ from torch import Tensor
 import mmcam
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.transformers.vilt import ViltAnswerer
-from mmcam.capture import capture, tapped
-from mmcam.engine import Plan, explain_samples
+from mmcam.capture.layers import tapped
+from mmcam.capture.recording import capture
+from mmcam.engine.pictures import explain_samples
 from mmcam.errors import InputError, LabelError, LayerError, ModelError, WeightsError
+from mmcam.methods.plan import Plan
 from mmcam.models import build, load
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample
@@ -172,9 +174,10 @@ def test_pictures_of_a_batch_do_not_depend_on_each_other() -> None:
     plan, task = Plan.of(["gradcam-signed"], False), Answers(answers=["red", "two"])
     logits = logits_of(vilt().model, *samples)
     together = explain_samples(vilt(), samples, task, plan)
-    for row, (sample, (found, _)) in enumerate(zip(samples, together, strict=True)):
-        ((alone, _),) = explain_samples(vilt(), [sample], task, plan)
-        for one, two, index in zip(found, alone, (0, 3), strict=True):
+    for row, (sample, result) in enumerate(zip(samples, together, strict=True)):
+        (alone,) = explain_samples(vilt(), [sample], task, plan)
+        pairs = zip(result.explanations, alone.explanations, (0, 3), strict=True)
+        for one, two, index in pairs:
             assert one.score == pytest.approx(two.score, abs=1e-4)
             assert one.score == pytest.approx(float(logits[row, index]), abs=1e-4)
             assert [text for text, _ in one.words] == [text for text, _ in two.words]

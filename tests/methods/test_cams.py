@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from mmcam.engine import METHODS
 from mmcam.errors import MethodError
-from mmcam.methods import (
-    CAMS,
+from mmcam.methods import METHODS
+from mmcam.methods.cams import (
     Moments,
     cam,
     grad_cam,
@@ -27,7 +26,7 @@ from mmcam.methods import (
     weighted_sum,
 )
 
-PURE = [name for name, method in CAMS.items() if method.needs == "gradient"]
+PURE = [name for name, method in METHODS.items() if method.needs == "gradient"]
 SHAPES = st.tuples(
     st.integers(1, 3), st.integers(1, 5), st.lists(st.integers(1, 4), min_size=1, max_size=3)
 )

@@ -1,68 +1,35 @@
 """Maps by scoring changed inputs or activations again: Score-CAM, Ablation-CAM, occlusion.
 
-Each is a function of the thing to change and a `score` that says what the model makes of it, one
-number a row; `Rescorer` makes those from a model. No gradient is taken.
+Each is a pure function of the thing to change and a `score` that says what the model makes of it,
+one number a row. No gradient is taken.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmcam.capture import tapped, untouched
 from mmcam.grids import resize
-from mmcam.methods import weighted_sum
-from mmcam.types import Adapter, Inputs, Method, Target
+from mmcam.methods.cams import weighted_sum
 
 ScoreRows = Callable[[Float[Tensor, "n channel *grid"]], Float[Tensor, " n"]]
 
 
-@dataclass(frozen=True)
-class Rescorer:
-    """Scores changed versions of one sample for one target, `chunk` rows at a time."""
+class Rescoring(NamedTuple):
+    """How the model scores changed versions of one sample for one target.
 
-    adapter: Adapter
-    inputs: Inputs
-    target: Target
-    chunk: int = 16
+    `pixels` is the sample's input, `score` gives the score of changed inputs, `score_without` that
+    of the input as it is with each channel of the layer set to zero in turn.
+    """
 
-    def pixels(self, changed: Float[Tensor, "n 3 *space"]) -> Float[Tensor, " n"]:
-        """The score of each changed input."""
-        return torch.cat([self._run(some) for some in changed.split(self.chunk)])
-
-    def without(self, layer: str, channels: int) -> Float[Tensor, " channel"]:
-        """The score with each channel of `layer` set to zero, all cells of its grid at once."""
-        scores = []
-        for some in torch.arange(channels).split(self.chunk):
-
-            def drop(_: str, tensor: Tensor, some: Tensor = some) -> Tensor:
-                cells = self._cells(layer, tensor)
-                changed = tensor.repeat(len(some), *[1] * (tensor.ndim - 1))
-                for row, channel in enumerate(some.tolist()):
-                    changed[row].view(-1)[cells[channel]] = 0
-                return changed
-
-            with untouched(self.adapter.model), torch.no_grad():
-                with tapped(self.adapter.model, [layer], drop):
-                    output = self.adapter.forward(self.inputs.copied())
-                scores.append(self.target.score(output).float())
-        return torch.cat(scores)
-
-    def _cells(self, layer: str, tensor: Tensor) -> Tensor:
-        """Where each channel's cells lie in the flattened row of the layer's own layout."""
-        numbers = torch.arange(tensor[0].numel(), dtype=torch.float64)
-        folded = self.adapter.grid(layer, numbers.view(1, *tensor.shape[1:]), self.inputs)
-        return folded[0].flatten(1).long().to(tensor.device)
-
-    def _run(self, pixels: Tensor) -> Tensor:
-        inputs = self.inputs.repeated(pixels).copied()
-        with untouched(self.adapter.model), torch.no_grad():
-            return self.target.score(self.adapter.forward(inputs)).float()
+    pixels: Float[Tensor, "3 *space"]
+    score: ScoreRows
+    score_without: Callable[[], Float[Tensor, " channel"]]
 
 
 def score_cam(
@@ -158,37 +125,17 @@ def _patch(place: tuple[int, ...], around: list[int], cells: tuple[int, ...]) ->
     )
 
 
-def _by_score_cam(activation: Tensor, layer: str, rescorer: Rescorer) -> Tensor:
-    return score_cam(activation, rescorer.inputs.pixels[0], rescorer.pixels)
+def score_cam_of(activation: Tensor, rescoring: Rescoring) -> Tensor:
+    """Score-CAM of one sample."""
+    return score_cam(activation, rescoring.pixels, rescoring.score)
 
 
-def _by_ablation_cam(activation: Tensor, layer: str, rescorer: Rescorer) -> Tensor:
-    whole = float(rescorer.pixels(rescorer.inputs.pixels)[0])
-    return ablation_cam(activation, whole, rescorer.without(layer, len(activation)))
+def ablation_cam_of(activation: Tensor, rescoring: Rescoring) -> Tensor:
+    """Ablation-CAM of one sample."""
+    whole = float(rescoring.score(rescoring.pixels[None])[0])
+    return ablation_cam(activation, whole, rescoring.score_without())
 
 
-def _by_occlusion(activation: Tensor, layer: str, rescorer: Rescorer) -> Tensor:
-    return occlusion(rescorer.inputs.pixels[0], rescorer.pixels)
-
-
-RESCORING: dict[str, Method] = {
-    "scorecam": Method(
-        compute=_by_score_cam,
-        summary="channels weighted by the score of the input they mask; one forward a channel",
-        source="Wang et al. 2020",
-        needs="rescore",
-    ),
-    "ablationcam": Method(
-        compute=_by_ablation_cam,
-        summary="channels weighted by the score lost without them; one forward a channel",
-        source="Desai and Ramaswamy 2020",
-        needs="rescore",
-    ),
-    "occlusion": Method(
-        compute=_by_occlusion,
-        summary="drop of the score when a patch is covered; one forward a patch; signed",
-        source="Zeiler and Fergus 2014; Selvaraju et al. 2020, section 5.3",
-        needs="rescore",
-    ),
-}
-"""`compute(activation [channel *grid], layer, rescorer) -> cam`, one sample at a time."""
+def occlusion_of(activation: Tensor, rescoring: Rescoring) -> Tensor:
+    """The occlusion map of one sample; the activation plays no part."""
+    return occlusion(rescoring.pixels, rescoring.score)

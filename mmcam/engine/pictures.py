@@ -15,22 +15,30 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmcam.batch import Batch, Made, contrasted
-from mmcam.capture import ROWS, capture, resolve, untouched
-from mmcam.errors import MethodError, ModelError, ScoreError
+from mmcam.capture.layers import resolve
+from mmcam.capture.model_state import untouched
+from mmcam.capture.probe import default_layer
+from mmcam.capture.recording import ROWS, capture
+from mmcam.engine.maps import Batch, Made, contrasted
+from mmcam.errors import LabelError, MethodError, ModelError, ScoreError
 from mmcam.explanation import Explanation
-from mmcam.plan import METHODS, Plan, split
-from mmcam.probe import default_layer
+from mmcam.methods import METHODS
+from mmcam.methods.plan import Plan, split
+from mmcam.tasks import Classes
 from mmcam.types import Adapter, Inputs, Sample, Target
 
-__all__ = ["METHODS", "Found", "Plan", "explain_samples"]
 
+class SampleResult(NamedTuple):
+    """The maps of one sample, and its text (caption, or question and answers) if there is one.
 
-class Found(NamedTuple):
-    """What came of one sample: its maps, and what was said of it, where something was."""
+    `inputs` is the sample's row of the model's input, `classes` the number of classes in the
+    output; None if the model has no classes.
+    """
 
     explanations: list[Explanation]
     text: Mapping[str, Any] | None
+    inputs: Inputs
+    classes: int | None
 
 
 def explain_samples(
@@ -41,26 +49,94 @@ def explain_samples(
     layers: Sequence[str] | None = None,
     *,
     counterfactual: bool = False,
-) -> list[Found]:
+    targets: Sequence[Target] | None = None,
+) -> list[SampleResult]:
     """For each sample its explanations: targets in the adapter's order, each by method and layer.
 
     Args:
         adapter: the model.
         samples: one batch; their shapes after preprocessing must agree.
-        task: what is asked, as the adapter understands it.
+        task: what is asked, as the adapter understands it; a list of tasks has one per sample.
         plan: which maps to make.
         layers: patterns as `capture.resolve` takes them; the adapter's default when None.
         counterfactual: explain what speaks against each score (IJCV eq. 12).
+        targets: explain these for every sample, instead of what the adapter makes of the task.
 
     Raises:
         MmcamError: of any kind, with the value, the reason and the remedy.
     """
+    tasks = tasks_of(task, len(samples))
+    results: list[SampleResult | None] = [None] * len(samples)
+    for rows in _batches(tasks):
+        batch = _explain_batch(
+            adapter,
+            [samples[row] for row in rows],
+            [tasks[row] for row in rows],
+            plan,
+            layers,
+            counterfactual,
+            targets,
+        )
+        for row, result in zip(rows, batch, strict=True):
+            results[row] = result
+    return [result for result in results if result is not None]
+
+
+def tasks_of(task: Any, samples: int) -> list[Any]:
+    """One task for each sample; a list of targets is one task for all.
+
+    Raises:
+        LabelError: a list of tasks of another length.
+    """
+    if isinstance(task, Target):
+        return [[task]] * samples
+    if not isinstance(task, (list, tuple)) or not task or _is_targets(task):
+        return [task] * samples
+    if len(task) != samples:
+        raise LabelError(
+            f"{len(task)} tasks for {samples} samples; give one task for all, or one for each"
+        )
+    return [[one] if isinstance(one, Target) else one for one in task]
+
+
+def _is_targets(task: Any) -> bool:
+    """Whether a task is the user's own: a list of targets."""
+    return (
+        isinstance(task, (list, tuple))
+        and bool(task)
+        and all(isinstance(target, Target) for target in task)
+    )
+
+
+def _batches(tasks: Sequence[Any]) -> list[list[int]]:
+    """Which samples run together: those of one task, and all whose classes are asked for."""
+    groups: list[tuple[Any, list[int]]] = []
+    for row, task in enumerate(tasks):
+        for first, rows in groups:
+            if task == first or (isinstance(task, Classes) and isinstance(first, Classes)):
+                rows.append(row)
+                break
+        else:
+            groups.append((task, [row]))
+    return [rows for _, rows in groups]
+
+
+def _explain_batch(
+    adapter: Adapter,
+    samples: Sequence[Sample],
+    tasks: Sequence[Any],
+    plan: Plan,
+    layers: Sequence[str] | None,
+    counterfactual: bool,
+    given: Sequence[Target] | None,
+) -> list[SampleResult]:
+    """The results of samples that run together."""
     if counterfactual:
         plan.check_counterfactual()
     # A text may have to be generated; other models do not run yet.
     speaks = adapter.encoder is not None
     with untouched(adapter.model) if speaks else torch.inference_mode(False):
-        inputs = adapter.prepare(samples, task)
+        inputs = adapter.prepare(samples, tasks[0])
     if not plan.has_layers:
         layers = []
     elif layers is None:
@@ -87,7 +163,8 @@ def explain_samples(
         output = _forward(adapter, inputs.copied() if own else inputs)
         check()
         rows = len(inputs.placements)
-        targets = _targets(adapter, recording.block(output, 0, rows), task, rows)
+        first = recording.block(output, 0, rows)
+        targets = [given] * rows if given is not None else _targets(adapter, first, tasks, rows)
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
         scores = recording.scores(output, asked)
         batch = Batch(adapter, inputs, recording, named, plan, asked, counterfactual, way, words)
@@ -118,7 +195,13 @@ def explain_samples(
             for slot, target in enumerate(asked_of_one)
             for method, layer, cams in slots[slot]
         ]
-    return [Found(*pair) for pair in zip(made, texts, strict=True)]
+    classes = _class_count(adapter, output)
+    return [
+        SampleResult(
+            explanations, text, inputs.row(inputs.owners.index(i) if inputs.owners else i), classes
+        )
+        for i, (explanations, text) in enumerate(zip(made, texts, strict=True))
+    ]
 
 
 def _contrast(one: Sequence[Target], other: Sequence[Target]) -> Target:
@@ -197,13 +280,31 @@ def _forward(adapter: Adapter, inputs: Inputs) -> Any:
         ) from error
 
 
-def _targets(adapter: Adapter, output: Any, task: Any, samples: int) -> Sequence[Sequence[Target]]:
-    """What the adapter makes of the task; somebody's own task is a list of targets already."""
-    if isinstance(task, Target):
-        task = [task]
-    if isinstance(task, Sequence) and task and all(isinstance(item, Target) for item in task):
-        return [list(task)] * samples
-    return adapter.targets(output, task)
+def _targets(
+    adapter: Adapter, output: Any, tasks: Sequence[Any], rows: int
+) -> Sequence[Sequence[Target]]:
+    """The targets of each row of the output; a task of the user's own is a list of targets."""
+    if _is_targets(tasks[0]):
+        return [list(tasks[0])] * rows
+    if all(task == tasks[0] for task in tasks):
+        return adapter.targets(output, tasks[0])
+    known: list[tuple[Any, Sequence[Sequence[Target]]]] = []
+    targets = []
+    for row, task in enumerate(tasks):
+        of_task = next((made for other, made in known if other == task), None)
+        if of_task is None:
+            of_task = adapter.targets(output, task)
+            known.append((task, of_task))
+        targets.append(of_task[row])
+    return targets
+
+
+def _class_count(adapter: Adapter, output: Any) -> int | None:
+    """The number of classes in an output; None if the model has no classes."""
+    try:
+        return adapter.logits(output).shape[1]
+    except ModelError:
+        return None
 
 
 def _probabilities(output: Any, targets: Sequence[Sequence[Target]]) -> list[list[float | None]]:

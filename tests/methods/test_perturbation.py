@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import mmcam
 from mmcam.errors import MethodError
-from mmcam.perturb import ablation_cam, occlusion, score_cam
+from mmcam.methods.perturbation import ablation_cam, occlusion, score_cam
 
 LABEL = 2
 

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcam.capture import Recording
+from mmcam.capture.pooled_gradient import off_grid
+from mmcam.capture.recording import Recording
+from mmcam.capture.relu_rules import has_rectifiers
+from mmcam.engine.rescoring import Rescorer
 from mmcam.errors import LayerError, MethodError
 from mmcam.grids import resize
-from mmcam.guided import has_rectifiers
-from mmcam.methods import Moments
-from mmcam.perturb import Rescorer
-from mmcam.plan import METHODS, Plan, place, split
-from mmcam.pooled import off_grid
+from mmcam.methods import METHODS, Method
+from mmcam.methods.cams import Moments
+from mmcam.methods.plan import Plan, split
 from mmcam.tasks.words import Word
-from mmcam.types import Adapter, Inputs, Method, Target, Trace
+from mmcam.types import Adapter, Inputs, Target, Trace
 
 Made = tuple[str, str, Tensor]
 """A method's name, a layer, and the maps of all samples there."""
@@ -99,8 +100,7 @@ class Batch:
         ]
 
     def _layers_of(self, method: Method) -> Sequence[str]:
-        somewhere = place(method)
-        return self.layers if somewhere is None else [somewhere]
+        return self.layers if method.place is None else [method.place]
 
     def _attentions(self, output: Any) -> list[Tensor]:
         """For each target slot the model's own attention, a map for every sample.
@@ -168,8 +168,11 @@ class Batch:
         if method.needs == "moments":
             # The gradient is that of the negated score; the moments are those of the scores.
             sign = -1.0 if self.counterfactual else 1.0
-            return method.compute(trace.activation, sign * trace.gradient, moments[layer], sign)
-        return method.compute(trace.activation, trace.gradient)
+            signed = sign * trace.gradient
+            cam: Tensor = method.compute(trace.activation, signed, moments[layer], sign)
+            return cam
+        cam = method.compute(trace.activation, trace.gradient)
+        return cam
 
     def _trace(self, layer: str, gradient: Tensor) -> Trace:
         """Activation and gradient as grids, at least in single precision.
@@ -216,7 +219,7 @@ class Batch:
         return pixels.detach() * resize(cams, space)[:, None].to(pixels.dtype)
 
     def _rescored(self, method: Method, layer: str, slot: int) -> Tensor:
-        if self.inputs.contrasts and place(method) is None:
+        if self.inputs.contrasts and method.place is None:
             raise MethodError(
                 f"{self.adapter.name} scores each answer by itself, and weights by re-scoring are "
                 "not those of a difference; explain the contrast by another method, or leave it out"
@@ -224,13 +227,12 @@ class Batch:
         cams = []
         for row, targets in enumerate(self.targets):
             target = targets[min(slot, len(targets) - 1)]
-            rescorer = Rescorer(self.adapter, self.inputs.row(row), target)
             activation = (
-                self.inputs.pixels[row].detach()
-                if layer == "input"
-                else self._activation(layer)[row]
+                self.inputs.pixels[row].detach() if method.place else self._activation(layer)[row]
             )
-            cams.append(method.compute(activation, layer, rescorer))
+            rescorer = Rescorer(adapter=self.adapter, inputs=self.inputs.row(row))
+            rescoring = rescorer.rescoring(target, layer, len(activation))
+            cams.append(method.compute(activation, rescoring))
         return contrasted(torch.stack(cams), self.inputs.contrasts)
 
     def _moments(self, output: Any) -> dict[str, Moments]:

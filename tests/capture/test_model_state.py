@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.capture import untouched
-from mmcam.plan import METHODS
+from mmcam.capture.model_state import untouched
+from mmcam.methods import METHODS
 from tests.snapshots import assert_as_found, snapshot
 
 PRODUCTS = ["guided-gradcam", "deconv-gradcam", "guided-scorecam", "deconv-ablationcam"]

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmcam.capture import map_tensor, untouched
+from mmcam.capture.layers import map_tensor
+from mmcam.capture.model_state import untouched
 from mmcam.errors import LayerError, MmcamError
 from mmcam.types import Adapter, Inputs
 

@@ -15,7 +15,8 @@ from transformers.utils import ModelOutput
 
 import mmcam
 from mmcam import Target
-from mmcam.capture import WAYS, capture, resolve
+from mmcam.capture.layers import resolve
+from mmcam.capture.recording import WAYS, capture
 from mmcam.errors import LabelError, LayerError, ScoreError
 
 

@@ -7,19 +7,19 @@ written, modes, flags, hooks and random state are restored whatever happens.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmcam.errors import LayerError, ScoreError, nearest
-from mmcam.guided import Rectifiers
-from mmcam.pooled import Fold, Pooled
+from mmcam.capture.layers import kind_of, tapped
+from mmcam.capture.model_state import untouched
+from mmcam.capture.pooled_gradient import Fold, Pooled
+from mmcam.capture.relu_rules import Rectifiers
+from mmcam.errors import ScoreError
 from mmcam.types import Target
 
 WAYS = ("loop", "batched", "fan-out")
@@ -29,151 +29,6 @@ ROWS = 256
 
 Block = Sequence[Tensor | None]
 """The gradients of some slots at several starts of the graph, each `[slot, row, *layout]`."""
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, frozen parameters and gradients on, inside; everything as before, after.
-
-    Holds inside a surrounding `no_grad` or `inference_mode` too. Modes are set on each module
-    directly, so that a module's own `train` method cannot get in the way.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    # `model.parameters()` takes twenty times as long: it looks for shared ones, module by module.
-    parameters = [p for module, _ in modes for p in module._parameters.values() if p is not None]
-    trainable = [p for p in parameters if p.requires_grad]
-    devices = sorted({p.device.index for p in parameters if p.is_cuda})
-    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-        try:
-            for module, mode in modes:
-                if mode:
-                    module.training = False
-            for parameter in trainable:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            for module, mode in modes:
-                if module.training != mode:
-                    module.training = mode
-
-
-def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
-    """The layers that `patterns` name, in the model's order, each once.
-
-    A pattern is a module's name as `named_modules` has it, with `*` for any part of it between
-    two dots: `layer*`, `features.*`, `blocks.*.norm1`. `#1` behind a name picks the second call of
-    a module that runs several times in a forward.
-
-    Raises:
-        LayerError: a pattern matches nothing.
-    """
-    known = [layer for layer, _ in model.named_modules() if layer]
-    found: list[str] = []
-    for pattern in patterns:
-        stem, _, call = pattern.partition("#")
-        form = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
-        matches = [layer for layer in known if form.fullmatch(layer)]
-        if not matches or (call and not call.isdigit()):
-            raise LayerError(
-                f"{name} has no layer '{pattern}'; nearest: {nearest(stem, known)}. "
-                "`mmcam list layers --model MODEL` lists them"
-            )
-        found += [f"{layer}#{call}" if call else layer for layer in matches]
-    return sorted(set(found), key=lambda layer: known.index(layer.partition("#")[0]))
-
-
-def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`output` with its map changed: the tensor itself, or the first with three axes or more.
-
-    Looks into tuples, lists and mappings (model outputs). Returns None where there is no map.
-    """
-    if isinstance(output, Tensor):
-        return change(output) if output.is_floating_point() and output.ndim >= 3 else None
-    if isinstance(output, (tuple, list)):
-        for position, item in enumerate(output):
-            changed = map_tensor(item, change)
-            if changed is not None:
-                items = [*output[:position], changed, *output[position + 1 :]]
-                return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
-    if isinstance(output, Mapping):
-        for key, item in output.items():
-            changed = map_tensor(item, change)
-            if changed is not None:
-                entries = {**output, key: changed}
-                kind: Any = type(output)
-                named = all(isinstance(name, str) for name in entries)
-                return kind(**entries) if named else kind(entries)
-    return None
-
-
-@contextmanager
-def tapped(
-    model: nn.Module, layers: Sequence[str], change: Callable[[str, Tensor], Tensor]
-) -> Iterator[Callable[[], None]]:
-    """While inside, each layer's map runs through `change(layer, map)` on its way up.
-
-    Yields a function to call after the forward: it checks that every layer ran just once, unless
-    it was named with the number of its call.
-
-    Raises:
-        LayerError: a layer's output holds no map; and, by the check, a layer that did not run or
-            ran more often than its name says.
-    """
-    wanted: dict[str, set[str]] = {}
-    for layer in layers:
-        stem, _, call = layer.partition("#")
-        wanted.setdefault(stem, set()).add(call)
-    calls = dict.fromkeys(wanted, 0)
-
-    def hook_for(stem: str) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            number = str(calls[stem])
-            calls[stem] += 1
-            for call in wanted[stem] & {"", number}:
-                layer = f"{stem}#{call}" if call else stem
-                changed = map_tensor(output, partial(change, layer))
-                if changed is None:
-                    raise LayerError(
-                        f"layer '{layer}' gives {_kind(output)}, which has no grid to explain; "
-                        "name a layer before the pooling"
-                    )
-                output = changed
-            return output
-
-        return hook
-
-    def check() -> None:
-        for stem, numbers in wanted.items():
-            for call in numbers:
-                if calls[stem] <= int(call or 0):
-                    ran = f"ran {calls[stem]} times" if calls[stem] else "did not run"
-                    raise LayerError(
-                        f"layer '{stem}' {ran} in the forward, so there is no call "
-                        f"{int(call or 0)} to explain; name a layer that runs"
-                    )
-                if not call and calls[stem] > 1:
-                    raise LayerError(
-                        f"layer '{stem}' ran {calls[stem]} times in one forward; say which call: "
-                        f"'{stem}#{calls[stem] - 1}' is the last"
-                    )
-
-    with ExitStack() as stack:
-        for stem in wanted:
-            module = model.get_submodule(stem)
-            stack.callback(module.register_forward_hook(hook_for(stem)).remove)
-
-        def done() -> None:
-            stack.close()  # what runs after this forward is not tapped
-            check()
-
-        yield done
-
-
-def _kind(output: Any) -> str:
-    shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
-    return f"a {type(output).__name__}{shape}"
 
 
 @dataclass
@@ -314,11 +169,11 @@ def _checked(target: Target, output: Any, rows: int) -> Tensor:
     except (IndexError, AttributeError, TypeError) as error:
         raise ScoreError(
             f"the score of '{target.label}' cannot be taken from the model's output, "
-            f"{_kind(output)} ({error}); mend Target.score"
+            f"{kind_of(output)} ({error}); mend Target.score"
         ) from error
     if not isinstance(score, Tensor) or score.shape != (rows,):
         raise ScoreError(
-            f"the score of '{target.label}' is {_kind(score)}; it must be a tensor of shape "
+            f"the score of '{target.label}' is {kind_of(score)}; it must be a tensor of shape "
             f"({rows},), one number for each sample: mend Target.score"
         )
     return score

@@ -6,24 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmcam.errors import MethodError, nearest
-from mmcam.guided import PIXELS
-from mmcam.methods import CAMS
-from mmcam.perturb import RESCORING
-from mmcam.types import Method
-
-ATTENTION: dict[str, Method] = {
-    "attention": Method(
-        compute=lambda attention: attention,
-        summary="where the model's own attention lay as it said the target, to compare with",
-        source="Xu et al. 2015, section 4.2",
-        needs="attention",
-        target=False,
-    )
-}
-
-METHODS: dict[str, Method] = CAMS | PIXELS | RESCORING | ATTENTION
-"""Every method by name. `guided-NAME` and `deconv-NAME` multiply any map NAME of the first and
-third kind with a pixel-space map."""
+from mmcam.methods.table import METHODS, Method
 
 PRODUCTS = ("guided", "deconv")
 
@@ -45,7 +28,7 @@ class Plan:
         for name in names:
             split(name)
         if guided:
-            names += [f"guided-{name}" for name in names if name in CAMS or name in RESCORING]
+            names += [f"guided-{name}" for name in names if name in METHODS and has_product(name)]
         return Plan(tuple(dict.fromkeys(names)))
 
     @property
@@ -65,7 +48,7 @@ class Plan:
     @property
     def has_layers(self) -> bool:
         """Whether any map is one of a layer that is named; attention and pixels need none."""
-        return any(place(part) is None for part in self.parts)
+        return any(part.place is None for part in self.parts)
 
     def check_counterfactual(self) -> None:
         """That every map depends on what is asked, so that asking the opposite makes sense.
@@ -86,13 +69,6 @@ class Plan:
         return {part.rule for part in self.parts}
 
 
-def place(method: Method) -> str | None:
-    """What stands for the layer where a method looks at none that can be named."""
-    if method is RESCORING["occlusion"]:
-        return "input"
-    return method.needs if method.needs in ("pixels", "attention") else None
-
-
 def split(name: str) -> tuple[str, str | None]:
     """A method's map, and the pixel-space map it is multiplied by, if it is a product.
 
@@ -102,10 +78,16 @@ def split(name: str) -> tuple[str, str | None]:
     if name in METHODS:
         return name, None
     factor, _, base = name.partition("-")
-    if factor in PRODUCTS and base in (CAMS | RESCORING):
+    if factor in PRODUCTS and base in METHODS and has_product(base):
         return base, factor
-    known = [*METHODS, *(f"{factor}-{base}" for factor in PRODUCTS for base in CAMS)]
+    bases = [base for base in METHODS if has_product(base)]
+    known = [*METHODS, *(f"{factor}-{base}" for factor in PRODUCTS for base in bases)]
     raise MethodError(
         f"there is no method '{name}'; nearest: {nearest(name, known)}. "
         "List them: mmcam list methods"
     )
+
+
+def has_product(name: str) -> bool:
+    """Whether a method's map can be multiplied by a pixel-space map."""
+    return METHODS[name].needs in ("gradient", "moments", "rescore")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import mmcam
+from mmcam.capture.relu_rules import Rectifiers
 from mmcam.errors import MethodError
-from mmcam.guided import Rectifiers
 from tests.operators import Operators
 
 LABEL = 1

@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcam.types import Method
-
 Rule = Callable[[Tensor, Tensor], Tensor]
 
 RULES: dict[str, Rule] = {
@@ -119,32 +117,3 @@ def _nodes(end: Any) -> Iterator[Any]:
 def has_rectifiers(model: nn.Module) -> bool:
     """Whether any module of the model is a ReLU; functions that it calls cannot be seen."""
     return any(isinstance(module, (nn.ReLU, nn.ReLU6)) for module in model.modules())
-
-
-def as_it_is(gradient: Tensor) -> Tensor:
-    """The gradient at the input is the map."""
-    return gradient
-
-
-PIXELS: dict[str, Method] = {
-    "gradient": Method(
-        compute=as_it_is,
-        summary="gradient of the score at the input pixels",
-        source="Simonyan et al. 2014",
-        needs="pixels",
-    ),
-    "guided": Method(
-        compute=as_it_is,
-        summary="guided backpropagation; 'guided-NAME' is its product with the map NAME",
-        source="Springenberg et al. 2015; Selvaraju et al. 2020, section 3.2",
-        needs="pixels",
-        rule="guided",
-    ),
-    "deconv": Method(
-        compute=as_it_is,
-        summary="deconvolution; 'deconv-NAME' is its product with the map NAME",
-        source="Zeiler and Fergus 2014",
-        needs="pixels",
-        rule="deconv",
-    ),
-}

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mmcam import Target
-from mmcam.capture import WAYS, capture
+from mmcam.capture.recording import WAYS, capture
 from mmcam.errors import ScoreError
-from mmcam.plan import METHODS, Plan
+from mmcam.methods import METHODS
+from mmcam.methods.plan import Plan
 from tests.operators import Operators
 
 ROWS, TOKENS, CHANNELS, CLASSES = 2, 7, 4, 3

@@ -257,8 +257,8 @@ def test_counterfactual_clips_show_the_opposite() -> None:
 
 
 def test_a_model_of_pictures_refuses_a_clip() -> None:
-    from mmcam.engine import Plan
-    from mmcam.windows import explain_clip
+    from mmcam.engine.clips import explain_clip
+    from mmcam.methods.plan import Plan
     from tests.colour_net import model as colour_model
 
     with pytest.raises(InputError, match=r"'array' is a clip and .* choose a video model"):

@@ -1,0 +1,49 @@
+"""The model is left as it was found, whatever happens while it is explained.
+
+Parameters and their gradients are never written; modes, flags and random state are restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, frozen parameters and gradients on, inside; everything as before, after.
+
+    Holds inside a surrounding `no_grad` or `inference_mode` too. Modes are set on each module
+    directly, so that a module's own `train` method cannot get in the way.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    # `model.parameters()` takes twenty times as long: it looks for shared ones, module by module.
+    parameters = [p for module, _ in modes for p in module._parameters.values() if p is not None]
+    trainable = [p for p in parameters if p.requires_grad]
+    devices = sorted({p.device.index for p in parameters if p.is_cuda})
+    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        try:
+            for module, mode in modes:
+                if mode:
+                    module.training = False
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for module, mode in modes:
+                if module.training != mode:
+                    module.training = mode
+
+
+def autocast(model: nn.Module, amp: bool) -> AbstractContextManager[Any]:
+    """Mixed precision in bfloat16, if asked for."""
+    if not amp:
+        return nullcontext()
+    parameter = next(model.parameters(), torch.zeros(()))
+    return torch.autocast(parameter.device.type, dtype=torch.bfloat16)

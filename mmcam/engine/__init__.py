@@ -1,0 +1,1 @@
+"""One recorded batch and its maps, and clips of any length in windows."""
