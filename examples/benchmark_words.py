@@ -41,7 +41,6 @@ from benchmark_tools import BARE, Run, _min_max, blobs
 from torch import Tensor, nn
 
 import mmcam
-from mmcam import models
 from mmcam.adapters.base.answerer import Answerer
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
@@ -53,6 +52,7 @@ from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.capture.recording import WAYS, capture
 from mmcam.grids import resize
 from mmcam.methods.cams import grad_cam
+from mmcam.models import registry as models
 from mmcam.types import Inputs
 
 VOCABULARY, CAPTION, ANSWERS, SIDE = 10_000, 12, 10, 224

@@ -7,15 +7,23 @@
 >>> maps.save("out/")               # explanation.json, maps.safetensors, pictures or clips
 """
 
-from mmcam.errors import MmcamError
-from mmcam.evaluators import EVALUATORS
-from mmcam.explain import explain
-from mmcam.explanation import Explanation
-from mmcam.methods import METHODS
-from mmcam.models import load, wrap
-from mmcam.store import Explanations
-from mmcam.tasks import Actions, Answers, Caption, Classes
-from mmcam.types import Sample, Target
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmcam.api import explain
+    from mmcam.errors import MmcamError
+    from mmcam.evaluators import EVALUATORS
+    from mmcam.explanations import Explanations, read
+    from mmcam.methods import METHODS
+    from mmcam.models import load, wrap
+    from mmcam.results import Explanation
+    from mmcam.tasks import Actions, Answers, Caption, Classes
+    from mmcam.types import Sample, Target
+
+    __version__: str
 
 __all__ = [
     "EVALUATORS",
@@ -31,5 +39,37 @@ __all__ = [
     "Target",
     "explain",
     "load",
+    "read",
     "wrap",
 ]
+
+_MODULES = {
+    "api": ("explain",),
+    "errors": ("MmcamError",),
+    "evaluators": ("EVALUATORS",),
+    "explanations": ("Explanations", "read"),
+    "methods": ("METHODS",),
+    "models": ("load", "wrap"),
+    "results": ("Explanation",),
+    "tasks": ("Actions", "Answers", "Caption", "Classes"),
+    "types": ("Sample", "Target"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used: the command line answers without torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("mmcam")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"mmcam.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'mmcam' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

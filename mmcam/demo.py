@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcam import draw, shapes
+from mmcam import shapes
+from mmcam.api import explain
 from mmcam.evaluators.pointing import chance, energy_inside
-from mmcam.explain import explain
-from mmcam.explanation import Explanation
+from mmcam.explanations import Explanations
 from mmcam.media import ClipWriter, write_image
 from mmcam.media.images import make_folder
-from mmcam.models import load
+from mmcam.models.registry import load
 from mmcam.render import explanation_map, overlay, sheet
+from mmcam.results import drawing as draw
+from mmcam.results.explanation import Explanation
 from mmcam.shapes import ActionClip, Question, Scene
-from mmcam.store import Explanations
 from mmcam.tasks import Actions, Answers, Caption
 
 SCENE, TWO_TONE, CLIP = 93, 337, 43

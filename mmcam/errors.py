@@ -70,3 +70,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     choices = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), choices, n=count, cutoff=0.3)
     return ", ".join(choices[match] for match in matches) or "none"
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says; its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

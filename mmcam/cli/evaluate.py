@@ -78,7 +78,7 @@ def evaluate(
     from mmcam.datasets.registry import open_data
     from mmcam.evaluation.report import check_plots
     from mmcam.evaluation.runner import evaluate as run
-    from mmcam.models import load
+    from mmcam.models.registry import load
 
     if plots:
         check_plots()

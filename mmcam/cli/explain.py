@@ -25,7 +25,6 @@ from mmcam.cli.options import (
     Top,
     Weights,
 )
-from mmcam.page.record import notes
 
 
 def classify(
@@ -45,7 +44,7 @@ def classify(
 ) -> None:
     """Explain what an image classifier sees in each picture."""
     from mmcam import Classes, load
-    from mmcam.draw import check_look
+    from mmcam.results.drawing import check_look
 
     check_look(colormap)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
@@ -82,7 +81,7 @@ def action(
     The clip may be of any length.
     """
     from mmcam import Actions, explain, load
-    from mmcam.draw import check_look
+    from mmcam.results.drawing import check_look
 
     check_look(colormap, pane)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
@@ -150,7 +149,7 @@ def caption(
     The caption is the model's own, or one that is put into its mouth.
     """
     from mmcam import Caption, load
-    from mmcam.draw import check_look
+    from mmcam.results.drawing import check_look
 
     check_look(colormap)
     asked = word or ([] if words == "none" else words)
@@ -187,7 +186,7 @@ def vqa(
     The answers are the model's own, or those that are forced on it.
     """
     from mmcam import Answers, load
-    from mmcam.draw import check_look
+    from mmcam.results.drawing import check_look
 
     check_look(colormap)
     task = Answers(question, answer or None, top=top, contrast=contrast)
@@ -225,6 +224,8 @@ def explain_pictures(
 
 def report(found: Any, source: str, folder: Path) -> None:
     """What was found, a line for each map, and where the files are."""
+    from mmcam.page.record import notes
+
     table = Table("label", "score", "probability", "method", "layer", "peak", title=source)
     for explanation in found:
         peak = explanation.peak()
@@ -252,7 +253,7 @@ def report(found: Any, source: str, folder: Path) -> None:
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:
     """The folder of each picture's results: `out`, or one in it by the picture's name."""
-    from mmcam.store import distinct
+    from mmcam.results.files import distinct
 
     if len(images) == 1:
         return [out]

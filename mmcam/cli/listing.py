@@ -40,7 +40,7 @@ def list_layers(model: Model, weights: Weights = None) -> None:
 
     They are listed in the order in which they run.
     """
-    from mmcam.models import layers_of
+    from mmcam.models.registry import layers_of
 
     default, layers = layers_of(model, weights)
     table = Table("layer", "channels", "grid", title=f"Layers of {model}")

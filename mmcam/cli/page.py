@@ -19,8 +19,8 @@ def page(
 
     Takes the folders that other commands wrote, and all results in the folders under them.
     """
-    from mmcam.draw import check_look
     from mmcam.page import gallery, write_page
+    from mmcam.results.drawing import check_look
 
     check_look(colormap)
     write_page(out, gallery(folders, out, colormap))

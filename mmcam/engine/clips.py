@@ -11,10 +11,10 @@ import torch
 from mmcam.capture.model_state import untouched
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import InputError
-from mmcam.explanation import Explanation
 from mmcam.media import Clip
 from mmcam.media.windows import sample_window, spans
 from mmcam.methods.plan import Plan
+from mmcam.results.explanation import Explanation
 from mmcam.tasks import Classes
 from mmcam.types import Adapter
 

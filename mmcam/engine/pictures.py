@@ -21,9 +21,9 @@ from mmcam.capture.probe import default_layer
 from mmcam.capture.recording import ROWS, capture
 from mmcam.engine.maps import Batch, Made, contrasted
 from mmcam.errors import LabelError, MethodError, ModelError, ScoreError
-from mmcam.explanation import Explanation
 from mmcam.methods import METHODS
 from mmcam.methods.plan import Plan, split
+from mmcam.results.explanation import Explanation
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Inputs, Sample, Target
 

@@ -24,9 +24,9 @@ from mmcam.evaluators.faithfulness import explanation_map
 from mmcam.evaluators.human_attention import centre_map, random_map
 from mmcam.evaluators.maps import Box, Map
 from mmcam.evaluators.sanity import cascading_randomization, rank_similarity
-from mmcam.explanation import Explanation
 from mmcam.grids import onto_original
 from mmcam.methods import METHODS
+from mmcam.results.explanation import Explanation
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample, Target
 

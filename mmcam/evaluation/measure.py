@@ -21,7 +21,7 @@ from mmcam.errors import MmcamError
 from mmcam.evaluation.cases import Subject, with_baselines
 from mmcam.evaluation.metrics import MEASURES
 from mmcam.evaluation.study import Study
-from mmcam.explanation import Explanation
+from mmcam.results.explanation import Explanation
 from mmcam.types import Adapter, Sample
 
 Row = dict[str, Any]

@@ -14,7 +14,7 @@ from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import human_correlation
 from mmcam.evaluators.maps import Map
 from mmcam.evaluators.occlusion import occlusion_correlation
-from mmcam.explanation import Explanation
+from mmcam.results.explanation import Explanation
 
 Values = Mapping[str, Any]
 """Numbers by column; a metric that says nothing of a target leaves its columns out."""

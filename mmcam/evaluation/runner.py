@@ -26,7 +26,7 @@ from mmcam.evaluation.measure import Read, Row, measure, read
 from mmcam.evaluation.report import summarize
 from mmcam.evaluation.shards import MANIFEST, Folder, chunks
 from mmcam.evaluation.study import Study
-from mmcam.store import versions
+from mmcam.results.files import versions
 from mmcam.types import Adapter
 
 SCHEMA_VERSION = 1

@@ -148,4 +148,4 @@ def _script() -> str:
 
 @cache
 def _resource(name: str) -> str:
-    return files("mmcam.page").joinpath(name).read_text(encoding="utf-8")
+    return files("mmcam.page").joinpath("static", name).read_text(encoding="utf-8")

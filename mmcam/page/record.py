@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from mmcam.explanation import Explanation
 from mmcam.grids import frame_weights
 from mmcam.render import gradient_picture
 from mmcam.render.inline import as_png
+from mmcam.results.explanation import Explanation
 
 LEVELS = 255
 CELLS = 64

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmcam.draw import framed
 from mmcam.media import Clip
 from mmcam.render.inline import as_jpeg
+from mmcam.results.drawing import framed
 from mmcam.types import Pixels
 
 SIDE = 1600

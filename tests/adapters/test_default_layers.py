@@ -11,7 +11,7 @@ import torch
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.models import build, model_names
+from mmcam.models.registry import build, model_names
 from tests.adapters import tiny, tiny_models
 from tests.adapters.tiny import Tiny
 

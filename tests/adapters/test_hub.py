@@ -12,7 +12,7 @@ import mmcam
 from mmcam.adapters.base.answerer import Answerer
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.transformers.generation import TransformersSpeaker
-from mmcam.models import load
+from mmcam.models.registry import load
 
 pytestmark = pytest.mark.hub
 

@@ -12,7 +12,7 @@ from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.pytorchvideo import MODELS, pathways
 from mmcam.errors import ModelError
-from mmcam.models import build
+from mmcam.models.registry import build
 from mmcam.types import Inputs
 
 SLOW, FAST = (f"blocks.4.multipathway_blocks.{number}" for number in (0, 1))

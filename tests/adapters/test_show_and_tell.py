@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import mmcam
 from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
 from mmcam.errors import ModelError, WeightsError
-from mmcam.models import load
+from mmcam.models.registry import load
 
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a", "dog", "runs"]
 

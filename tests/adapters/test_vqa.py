@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import mmcam
 from mmcam.adapters.base.answerer import Answerer
 from mmcam.errors import ModelError, WeightsError
-from mmcam.models import load
+from mmcam.models.registry import load
 
 CNN = {"family": "torchvision", "name": "resnet18"}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.models import build
+from mmcam.models.registry import build
 
 Fill = Callable[[Tensor], Tensor]
 

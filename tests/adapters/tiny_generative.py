@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from mmcam.adapters.transformers.generation import TransformersSpeaker
 from mmcam.adapters.transformers.model_types import ASK
-from mmcam.models import load
+from mmcam.models.registry import load
 from mmcam.types import Inputs, Sample
 from tests.adapters.tiny_generative_chat import (
     florence2,

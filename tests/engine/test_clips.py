@@ -13,10 +13,10 @@ import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import InputError, LabelError, ModelError
-from mmcam.explanation import Explanation
 from mmcam.grids import frame_weights
 from mmcam.media import open_clip
 from mmcam.media.windows import sample_window, spans
+from mmcam.results.explanation import Explanation
 from mmcam.types import Placement, Window
 
 LABELS = ("run", "jump", "swim")

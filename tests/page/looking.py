@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcam.explanation import Explanation
 from mmcam.grids import onto_original
+from mmcam.results.explanation import Explanation
 from mmcam.types import Placement
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import mmcam
-from mmcam.explanation import Explanation
-from mmcam.store import Explanations
+from mmcam.explanations import Explanations
+from mmcam.results.explanation import Explanation
 from mmcam.types import Placement, Sample, Target
 from tests import colour_net
 from tests.adapters.tiny_answerers import answerer

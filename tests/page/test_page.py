@@ -19,14 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmcam import draw
+from mmcam.explanations import Explanations
 from mmcam.media import open_clip
 from mmcam.page import notebook, page, picture_seen, record
 from mmcam.page.html import SCRIPTS, as_json, digest, read_json
 from mmcam.page.record import evidence, number, quantised
 from mmcam.page.seen import clip_seen, original_box, shrunk_uri
 from mmcam.render.inline import as_jpeg
-from mmcam.store import Explanations
+from mmcam.results import drawing as draw
 from mmcam.types import Placement
 from tests.page.results import (
     HOSTILE,
@@ -135,7 +135,7 @@ def test_nothing_in_the_page_comes_from_elsewhere(tmp_path: Path) -> None:
 
 
 def test_the_script_makes_elements_of_texts_only() -> None:
-    folder = files("mmcam.page")
+    folder = files("mmcam.page").joinpath("static")
     names = {entry.name for entry in folder.iterdir() if entry.name.endswith(".js")}
     assert names == set(SCRIPTS)
     for name in names:

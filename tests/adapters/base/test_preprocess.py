@@ -18,7 +18,7 @@ from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.errors import ModelError
 from mmcam.grids import onto_original
-from mmcam.models import build
+from mmcam.models.registry import build
 
 LEVELS = 2.01 / 255
 """Two libraries may round a resized pixel to levels that are this far apart."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmcam.adapters.networks.cnn import halves, width
 from mmcam.errors import ModelError
-from mmcam.models import load
+from mmcam.models.registry import load
 
 SMALL = {
     "torchvision:alexnet": ("classifier.6", 4096),

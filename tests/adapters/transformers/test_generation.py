@@ -20,9 +20,9 @@ from mmcam.capture.layers import tapped
 from mmcam.capture.recording import capture
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import InputError, LabelError, LayerError
-from mmcam.explanation import Explanation
 from mmcam.methods.plan import Plan
-from mmcam.models import load
+from mmcam.models.registry import load
+from mmcam.results.explanation import Explanation
 from mmcam.tasks import Caption
 from mmcam.types import Sample
 from tests.adapters.tiny_generative import (

@@ -12,7 +12,7 @@ from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
 from mmcam.adapters.transformers.generation import TransformersSpeaker
 from mmcam.errors import ModelError, WeightsError
-from mmcam.models import build, load
+from mmcam.models.registry import build, load
 from tests.adapters.tiny_generative import BLIP_VQA, case_of, folder
 from tests.adapters.tiny_generative_models import EYES, TEXT
 

@@ -14,7 +14,7 @@ from PIL import Image
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.errors import ModelError, WeightsError
-from mmcam.models import load
+from mmcam.models.registry import load
 
 SIDE = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 HALF = {"height": 31, "width": 45}

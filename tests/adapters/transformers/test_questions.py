@@ -22,8 +22,8 @@ from mmcam.capture.recording import capture
 from mmcam.engine.maps import contrasted
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import LabelError
-from mmcam.explanation import Explanation
 from mmcam.methods.plan import Plan
+from mmcam.results.explanation import Explanation
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Sample
 from tests.adapters.tiny_generative import (

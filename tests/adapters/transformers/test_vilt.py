@@ -24,7 +24,7 @@ from mmcam.capture.recording import capture
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import InputError, LabelError, LayerError, ModelError, WeightsError
 from mmcam.methods.plan import Plan
-from mmcam.models import build, load
+from mmcam.models.registry import build, load
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample
 from tests.adapters.tiny_generative import VILT, folder, picture

@@ -18,7 +18,8 @@ import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.networks.c3d import C3D
 from mmcam.errors import LayerError, ModelError
-from mmcam.models import FAMILIES, layers_of, load, model_names, wrap
+from mmcam.models import FAMILIES, load, model_names, wrap
+from mmcam.models.registry import layers_of
 from mmcam.types import Adapter
 
 ARGS: dict[str, Any] = {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmcam.explanation import Explanation
+from mmcam.results.explanation import Explanation
 from mmcam.types import Placement, Target
 
 SIZE = (30, 40)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmcam.errors import InputError
-from mmcam.explanation import Explanation
 from mmcam.media import read_image
 from mmcam.page.html import gallery_page, read_json
 from mmcam.page.record import record
 from mmcam.page.seen import shrunk_uri
 from mmcam.render.inline import as_jpeg
-from mmcam.types import Placement, Target
+from mmcam.results.files import FACTS, read_result, unreadable
 
-FACTS, MAPS, PAGE = "explanation.json", "maps.safetensors", "index.html"
-SCHEMA_VERSION = 1
+PAGE = "index.html"
 SIDE = 560
 """The longer side of a picture in a gallery."""
 
@@ -62,11 +59,8 @@ def read_folder(folder: Path, beside: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read.
     """
+    facts, items = read_result(folder)
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if facts["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"its schema version is {facts['schema_version']}")
-        items = _explanations(facts, folder / MAPS)
         where = os.path.relpath(folder, beside.parent)
         prefix = "" if where == "." else f"{Path(where).as_posix()}/"
         page = folder / PAGE
@@ -78,53 +72,7 @@ def read_folder(folder: Path, beside: Path) -> dict[str, Any]:
                 target["drawn"] = as_jpeg(overlay.pixels, SIDE, BYTES)
         return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"'{folder}' cannot be read ({type(error).__name__}: {error}); run the command that "
-            "made it again"
-        ) from error
-
-
-def _explanations(facts: Mapping[str, Any], path: Path) -> list[Explanation]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            return [
-                _explanation(one, file.get_tensor(one["map"]), json.loads(metadata[one["map"]]))
-                for one in facts["targets"]
-            ]
-    except SafetensorError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-
-
-def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]) -> Explanation:
-    height, width = geometry["size"]
-    left, top, right, bottom = map(float, geometry["box"])
-    return Explanation(
-        target=Target(
-            label=str(facts["label"]),
-            score=_unknown,
-            kind=str(facts["kind"]),
-            position=facts["position"],
-        ),
-        cam=cam,
-        score=facts["score"],
-        probability=facts["probability"],
-        method=str(facts["method"]),
-        layer=str(facts["layer"]),
-        placement=Placement(
-            size=(height, width),
-            box=(left, top, right, bottom),
-            spans=tuple((float(first), float(last)) for first, last in geometry["windows"]),
-        ),
-        counterfactual=bool(facts.get("counterfactual")),
-        words=tuple((str(one["text"]), one["part"]) for one in facts.get("question_words", ())),
-    )
-
-
-def _unknown(output: Any) -> Any:
-    raise ValueError("a map that was read from a file has no model to score")
+        raise unreadable(folder, error) from error
 
 
 def _seen(page: str) -> dict[str, Any]:

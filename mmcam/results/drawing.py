@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mmcam.errors import InputError
-from mmcam.explanation import Explanation
 from mmcam.media import Clip, ClipWriter, write_image
 from mmcam.render import (
     COLORMAPS,
@@ -22,6 +21,7 @@ from mmcam.render import (
     sheet,
 )
 from mmcam.render.checks import check_name
+from mmcam.results.explanation import Explanation
 from mmcam.types import Pixels
 
 Picture = UInt8[np.ndarray, "_ _ 3"]

@@ -17,7 +17,7 @@ from mmcam.demo import packaged, two_tone
 from mmcam.evaluators.pointing import chance, energy_inside
 from mmcam.types import Adapter
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "examples"))
 
 import shapes_training as st  # noqa: E402

@@ -16,9 +16,10 @@ from safetensors import safe_open
 
 import mmcam
 from mmcam.errors import LabelError, MmcamError, OutputError
-from mmcam.explanation import Explanation
+from mmcam.explanations import Explanations
 from mmcam.media import ClipWriter, read_image, write_image
-from mmcam.store import Explanations, distinct
+from mmcam.results.explanation import Explanation
+from mmcam.results.files import distinct
 from mmcam.types import Placement, Sample, Target
 from tests import colour_net
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcam import draw
 from mmcam.errors import InputError, OutputError
-from mmcam.explanation import Explanation
 from mmcam.media import open_clip, read_image
 from mmcam.render import explanation_map, overlay
+from mmcam.results import drawing as draw
+from mmcam.results.explanation import Explanation
 from mmcam.types import Placement, Target
 
 HEIGHT, WIDTH = 24, 36

@@ -12,9 +12,9 @@ import numpy as np
 from mmcam.engine.clips import Progress, explain_clip
 from mmcam.engine.pictures import explain_samples, tasks_of
 from mmcam.errors import InputError, LabelError, LayerError, MethodError, ModelError
+from mmcam.explanations import Explanations
 from mmcam.media import Clip, open_clip, read_image
 from mmcam.methods.plan import Plan
-from mmcam.store import Explanations
 from mmcam.tasks import Actions, Answers, Caption, Classes
 from mmcam.types import Adapter, Sample, Target
 

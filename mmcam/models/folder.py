@@ -1,0 +1,120 @@
+"""A model folder: `mmcam.json` and the files that it names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmcam.adapters.base.recipe import Recipe
+from mmcam.errors import ModelError
+from mmcam.models.families import FAMILIES
+
+MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "name": (str, "the name of a model of the family"),
+    "args": (dict, "a mapping from names to values"),
+    "weights": ((str, dict), "the name of a file, or a mapping from parts to names of files"),
+    "cnn": (dict, "the recipe of a family of classifiers"),
+    "vocabulary": (str, "the name of a file"),
+    "special": (dict, "a mapping from pad, start, end and unknown to words"),
+    "max_question_tokens": (int, "a number of words"),
+    "labels": (str, "the name of a file"),
+    "preprocess": (dict, "a mapping from names to values"),
+    "layer": ((str, list), "the name of a layer, or a list of names"),
+}
+"""What a model folder's `mmcam.json` may say beside its family and schema version."""
+
+
+def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a model folder's `mmcam.json`, its files checked.
+
+    Raises:
+        ModelError: no `mmcam.json`, one that cannot be read, a missing key or file, a schema
+            version of the future, or a path that leaves the folder's surroundings.
+    """
+    path = folder / "mmcam.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"folder '{folder}' has no mmcam.json; give a folder that has one"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{path}' cannot be read ({error}); mend the file") from error
+    if isinstance(values, dict) and values.get("schema_version") != 1:
+        raise ModelError(
+            f"'{path}' has schema_version {values.get('schema_version')!r}; this mmcam reads 1"
+        )
+    return replace(_recipe(folder, values), **(overrides or {}))
+
+
+def _recipe(folder: Path, values: Any) -> Recipe:
+    """The recipe that `values` of a model folder's `mmcam.json` describe, parts and all.
+
+    Raises:
+        ModelError: a missing or wrong key, or a file that is not there.
+    """
+    path = folder / "mmcam.json"
+    if not isinstance(values, dict) or not isinstance(values.get("family"), str):
+        raise ModelError(f"'{path}' names no family; add \"family\": one of {', '.join(FAMILIES)}")
+    for key, (kind, wanted) in MANIFEST.items():
+        if values.get(key) is not None and not isinstance(values[key], kind):
+            raise ModelError(f"'{path}' has \"{key}\": {values[key]!r}; it must be {wanted}")
+    weights = values.get("weights")
+    files = weights if isinstance(weights, dict) else {"": weights}
+    cnn = values.get("cnn")
+    if cnn is not None and "cnn" in files:
+        cnn = {**cnn, "weights": files["cnn"]}
+    own = [name for part, name in files.items() if part != "cnn" and name]
+    if len(own) > 1:
+        raise ModelError(
+            f"'{path}' names {len(own)} files of weights beside those of the cnn; put them in one"
+        )
+    layers = values.get("layer") or ()
+    return Recipe(
+        family=values["family"],
+        name=str(values.get("name", "")),
+        args=values.get("args") or {},
+        weights=inside(folder, own[0]) if own else None,
+        pretrained=False,
+        labels=read_labels(inside(folder, values["labels"])) if values.get("labels") else (),
+        preprocess=values.get("preprocess"),
+        layers=(layers,) if isinstance(layers, str) else tuple(layers),
+        vocabulary=inside(folder, values["vocabulary"]) if values.get("vocabulary") else None,
+        special=values.get("special") or {},
+        question_limit=values.get("max_question_tokens"),
+        parts={} if cnn is None else {"cnn": _recipe(folder, cnn)},
+    )
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file that a model folder names: inside it, or one level up beside it.
+
+    Raises:
+        ModelError: the path leads elsewhere, or there is no such file.
+    """
+    path = folder / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve().parent):
+        raise ModelError(
+            f"'{folder / 'mmcam.json'}' names '{name}', which is outside the folder; keep the file "
+            "in the folder or beside it"
+        )
+    if not path.is_file():
+        raise ModelError(f"'{folder / 'mmcam.json'}' names '{name}', and there is no such file")
+    return path
+
+
+def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Class names from a text file, one a line, or as they are given.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    if not isinstance(labels, (str, Path)):
+        return tuple(labels)
+    try:
+        return tuple(Path(labels).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"labels file '{labels}' cannot be read ({error})") from error

@@ -1,0 +1,127 @@
+"""Any module of the user's as a model that can be explained."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmcam.adapters.base.answerer import Answerer, Question
+from mmcam.adapters.base.classifier import Classifier, logits_of
+from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.errors import MmcamError, ModelError, reason_of
+from mmcam.grids import fold
+from mmcam.models.families import FAMILIES
+from mmcam.types import Adapter
+
+
+def from_factory(module: str, function: str, name: str, overrides: Mapping[str, Any]) -> Adapter:
+    """The adapter that somebody's own function returns; the working folder is searched too."""
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        factory = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"model '{name}' cannot be found ({error}); give family:name (families: "
+            f"{', '.join(FAMILIES)}) or package.module:factory"
+        ) from error
+    try:
+        adapter = factory()
+    except MmcamError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"'{name}' failed ({type(error).__name__}: {reason_of(error)}); mend the factory"
+        ) from error
+    if isinstance(adapter, nn.Module) or not hasattr(adapter, "prepare"):
+        raise ModelError(
+            f"'{name}' returns a {type(adapter).__name__}; let it return mmcam.wrap(module, "
+            "prepare=transform, layer=...)"
+        )
+    if overrides.get("weights"):
+        from mmcam.adapters.base.weights import load_weights
+
+        adapter.weights = load_weights(adapter.model, overrides["weights"])
+    for key in ("labels", "layers"):
+        if key in overrides:
+            setattr(adapter, key, overrides[key])
+    made: Adapter = adapter
+    return made
+
+
+def wrap(
+    module: nn.Module,
+    prepare: Callable[[Any], Tensor] | Preprocess | Transform | None = None,
+    *,
+    layer: str | Sequence[str] | None = None,
+    labels: Sequence[str] = (),
+    grid: Callable[[str, Tensor, Sequence[int]], Tensor] | None = None,
+    logits: Callable[[Any], Tensor] = logits_of,
+    pack: Callable[[Tensor], Any] | None = None,
+    frames: int | None = None,
+    stride: float = 1.0,
+    fps: float | None = None,
+    question: Callable[[str], Any] | None = None,
+    name: str | None = None,
+) -> Classifier:
+    """Any module, ready to be explained.
+
+    Args:
+        module: a model of pictures or clips; it is left as it is.
+        prepare: its transform of one PIL image into `[3, h, w]`, or a `Preprocess`; the usual
+            ImageNet recipe (short side 256, centre crop 224) when None.
+        layer: the layers explained by default; found by a probe when None.
+        labels: class names.
+        grid: folds a layer's output into `[batch, channel, *grid]`, given its name, the output and
+            the input's size; by shape when None.
+        logits: finds `[batch, classes]` in the module's output.
+        pack: turns pixels `[batch, 3, *space]` into the module's argument.
+        frames: for a model of clips, how many frames it sees at once.
+        stride: their distance, in frames of a clip of rate `fps`.
+        fps: the rate that `stride` counts in; that of each clip when None.
+        question: for a model that answers questions, turns a question into the module's arguments
+            behind the pixels: a tensor or a tuple of them, without a batch axis.
+        name: what to call it in results.
+
+    Example:
+        >>> model = mmcam.wrap(my_network, prepare=my_transform, layer="trunk.7")
+        >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Classes(top=3))
+    """
+    if prepare is None:
+        prepare = Preprocess(resize=256, crop=224, frames=frames, stride=stride, fps=fps)
+    elif not isinstance(prepare, (Preprocess, Transform)):
+        prepare = Transform(prepare, frames=frames, stride=stride, fps=fps)
+    common: dict[str, Any] = {
+        "name": name or type(module).__name__,
+        "model": module,
+        "preprocess": prepare,
+        "labels": tuple(labels),
+        "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
+        "unpack": logits,
+        "pack": pack or (lambda pixels: pixels),
+        "folds": grid or (lambda _, tensor, space: fold(tensor, space)),
+    }
+    if question is None:
+        return Classifier(**common)
+    return Answerer(**common, read=partial(_read, question))
+
+
+def _read(question: Callable[[str], Any], text: str) -> Question:
+    """A question as somebody's own function has it.
+
+    Raises:
+        ModelError: it gives no tensors.
+    """
+    made = question(text)
+    arguments = made if isinstance(made, tuple) else (made,)
+    if not all(isinstance(argument, Tensor) for argument in arguments):
+        raise ModelError(
+            f"the question '{text}' became a {type(made).__name__}; let it become a tensor or a "
+            "tuple of tensors"
+        )
+    return Question(arguments)
