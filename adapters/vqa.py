@@ -62,5 +62,5 @@ def load(recipe: Recipe) -> Answerer:
         words="embed",
         attends=attends,
         encoder="cnn",
-        way="batched",
+        gradient_strategy="batched",
     )

@@ -49,7 +49,7 @@ from mmcam.adapters.base.vocabulary import QuestionWords, Vocabulary
 from mmcam.adapters.networks.cnn import halves, width
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
-from mmcam.capture.recording import WAYS, capture
+from mmcam.capture.recording import GRADIENT_STRATEGIES, capture
 from mmcam.grids import resize
 from mmcam.methods.cams import grad_cam
 from mmcam.models import registry as models
@@ -101,8 +101,9 @@ class Case:
     @property
     def count(self) -> int:
         """How many maps are asked for, the sentence's own aside."""
-        asked: int = self.inputs.asked
-        return asked - isinstance(self.task, mmcam.Caption)
+        if isinstance(self.task, mmcam.Answers):
+            return len(self.task.answers or ())
+        return len(self.inputs.rest["sentences"][0].words)
 
     @property
     def is_blip(self) -> bool:
@@ -174,27 +175,25 @@ def build(subject: str) -> Case:
         read=QuestionWords(WORDS),
         words="embed",
         encoder="cnn",
-        way="batched",
+        gradient_strategy="batched",
         **common,
     )
     answers = list(WORDS[10 : 10 + ANSWERS])
     return Case(adapter, array, mmcam.Answers(QUESTION, answers))
 
 
-def maps_of(case: Case, way: str, inputs: Inputs | None = None) -> Tensor:
+def maps_of(case: Case, strategy: str, inputs: Inputs | None = None) -> Tensor:
     """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
-    options: dict[str, Any] = {"copies": case.count} if way == "fan-out" else {}
-    options["folds"] = {layer: lambda tensor: adapter.grid(layer, tensor, inputs)}
-    with capture(adapter.model, [layer], **options) as (recording, check):
+    folds = {layer: lambda tensor: adapter.grid(layer, tensor, inputs)}
+    with capture(adapter.model, [layer], folds=folds) as (recording, check):
         output = adapter.forward(inputs)
         check()
-        first = recording.block(output, 0, 1)
-        targets = [t for t in adapter.targets(first, case.task)[0] if t.kind != "sentence"]
+        targets = [t for t in adapter.targets(output, case.task)[0] if t.kind != "sentence"]
         scores = recording.scores(output, [targets])
         activation = adapter.grid(layer, recording.activation(layer), inputs)
-        means = (g[layer] for g in recording.gradients(scores, way=way, last=True))
+        means = (g[layer] for g in recording.gradients(scores, strategy=strategy, last=True))
         return torch.cat([grad_cam(activation, mean[..., None, None]) for mean in means])
 
 
@@ -242,12 +241,12 @@ def bare(case: Case) -> Run:
     return run
 
 
-def by_way(way: str) -> Callable[[Case], Run]:
-    """Tensors in, raw maps out, gradients taken in one of the ways."""
+def by_strategy(strategy: str) -> Callable[[Case], Run]:
+    """Tensors in, raw maps out, gradients taken by one of the strategies."""
 
     def make(case: Case) -> Run:
         inputs = case.inputs
-        return lambda: maps_of(case, way, inputs)
+        return lambda: maps_of(case, strategy, inputs)
 
     return make
 
@@ -327,7 +326,7 @@ def scaled(maps: Tensor) -> Tensor:
 
 TOOLS: dict[str, tuple[Callable[[Case], Run], Callable[[Tensor], Tensor] | None, str]] = {
     BARE: (bare, None, "torch"),
-    **{f"mmcam ({way})": (by_way(way), raw, "torch") for way in WAYS},
+    **{f"mmcam ({name})": (by_strategy(name), raw, "torch") for name in GRADIENT_STRATEGIES},
     "mmcam.explain": (explain, raw, "torch"),
     "captum": (captum, raw, "captum"),
     "torch-cam": (torchcam, raw, "torchcam"),
@@ -362,7 +361,7 @@ def compare(model: str, rounds: int) -> list[Row]:
             states[name],
             columns[name]["time_ms"],
             columns[name]["time_ratio"],
-            bar if name in (f"mmcam ({case.adapter.way})", "mmcam.explain") else None,
+            bar if name in (f"mmcam ({case.adapter.gradient_strategy})", "mmcam.explain") else None,
         )
         for name in runs
     ]

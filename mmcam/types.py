@@ -48,7 +48,6 @@ class Inputs:
     """What the model eats, and where each row of it lies on its sample.
 
     `rest` holds whatever else the model is given, each a tensor or sequence with a row a sample.
-    `asked` is how many targets a sample has at most, where that is known before the forward.
     `seen` is what the adapter's `encoder` made of just these pixels while a text was generated, so
     that it need not run again. `attend` asks the model to keep its own attention.
 
@@ -59,7 +58,6 @@ class Inputs:
     pixels: Float[Tensor, "batch 3 *space"]
     placements: tuple[Placement, ...]
     rest: Mapping[str, Any] = field(default_factory=dict)
-    asked: int = 0
     seen: Any = None
     attend: bool = False
     owners: tuple[int, ...] = ()
@@ -187,8 +185,11 @@ class Adapter(Protocol):
         ...
 
     @property
-    def way(self) -> str:
-        """How gradients of many scores are best had: a name of `capture.WAYS`. All are right."""
+    def gradient_strategy(self) -> str:
+        """Fastest way to compute the gradients of many scores: "loop" or "batched".
+
+        (`capture.recording.GRADIENT_STRATEGIES`; both give the same gradients.)
+        """
         ...
 
     @property

@@ -41,11 +41,6 @@ class Answered(NamedTuple):
     logits: Float[Tensor, "row answer"]
     looks: Float[Tensor, "row level height width"] | None
 
-    def rows(self, start: int, stop: int) -> Answered:
-        """Some rows of it."""
-        looks = None if self.looks is None else self.looks[start:stop]
-        return Answered(self.logits[start:stop], looks)
-
 
 @dataclass
 class Answerer(Classifier):
@@ -60,7 +55,7 @@ class Answerer(Classifier):
     words: str | None = field(default=None, kw_only=True)
     attends: bool = field(default=False, kw_only=True)
     encoder: str | None = field(default=None, kw_only=True)
-    way: str = field(default="loop", kw_only=True)
+    gradient_strategy: str = field(default="loop", kw_only=True)
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The pictures preprocessed, and their questions as the model reads them.
@@ -93,8 +88,7 @@ class Answerer(Classifier):
         rest |= {"questions": texts, "read": questions}
         if self.words is not None:
             rest["words"] = [question.words for question in questions]
-        asked = task.top if task.answers is None else len(dict.fromkeys(task.answers))
-        return replace(inputs, rest=rest, asked=asked + (task.contrast is not None))
+        return replace(inputs, rest=rest)
 
     def pictures(self, samples: Sequence[Sample]) -> Inputs:
         """The pictures preprocessed and stacked.

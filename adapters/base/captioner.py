@@ -47,7 +47,7 @@ class Speaker(ABC):
     language: Language
     layers: Sequence[str] = ()
     encoder: str | None = None
-    way: str = "loop"
+    gradient_strategy: str = "loop"
     batch: int = 8
     weights: Weights | None = None
     attends: bool = False
@@ -95,8 +95,7 @@ class Speaker(ABC):
                 said, seen = self.generate(inputs, task)
             sentences = [s or other for s, other in zip(sentences, said, strict=True)]
         ready = [sentence for sentence in sentences if sentence is not None]
-        asked = 1 + max(len(captions.asked(sentence, task)) for sentence in ready)
-        return replace(inputs, rest={**inputs.rest, "sentences": ready}, seen=seen, asked=asked)
+        return replace(inputs, rest={**inputs.rest, "sentences": ready}, seen=seen)
 
     def forward(self, inputs: Inputs) -> Spoken:
         """The captions of `prepare` put into the model's mouth (teacher forcing)."""

@@ -69,9 +69,9 @@ class Spoken:
     `states` `[row, step, *]` at step k are what token k of the row's caption is said from, given
     the tokens before it: logits `[row, step, token]`, or, with `out`, what that layer makes logits
     of; only the logits that a score asks for are made then. Rows are those of the sentences, or
-    whole blocks of them (the fan-out way). `silent` are tokens that the model never says; they
-    have no share in any probability. `attention` `[row, step, *grid]` is where the model looked at
-    each step, if it says.
+    whole blocks of them (changed inputs of one sentence). `silent` are tokens that the model never
+    says; they have no share in any probability. `attention` `[row, step, *grid]` is where the model
+    looked at each step, if it says.
     """
 
     states: Float[Tensor, "row step _"]
@@ -79,11 +79,6 @@ class Spoken:
     silent: Sequence[int] = ()
     attention: Tensor | None = None
     out: nn.Linear | None = None
-
-    def rows(self, start: int, stop: int) -> Spoken:
-        """Some rows of it: those of all sentences once, or of whole blocks."""
-        attention = None if self.attention is None else self.attention[start:stop]
-        return replace(self, states=self.states[start:stop], attention=attention)
 
     @property
     def logits(self) -> Float[Tensor, "row step token"]:

@@ -56,7 +56,7 @@ class Classifier:
 
     encoder: str | None = field(default=None, init=False)
     words: str | None = field(default=None, init=False)
-    way: str = field(default="loop", init=False)
+    gradient_strategy: str = field(default="loop", init=False)
 
     @property
     def batch(self) -> int:

@@ -32,7 +32,7 @@ class RecurrentCaptioner(Speaker):
     preprocess: Preprocess
     language: Vocabulary
     encoder: str | None = "cnn"
-    way: str = "batched"
+    gradient_strategy: str = "batched"
     folds: Fold = field(default=lambda layer, tensor, space: fold(tensor, space))
 
     def pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:

@@ -58,7 +58,7 @@ def load_speaker(recipe: Recipe, config: Any) -> TransformersSpeaker:
         ),
         layers=recipe.layers or (voice.encoder,),
         encoder=voice.encoder,
-        way="batched",
+        gradient_strategy="batched",
         batch=8 if voice.pictures == "plain" else 1,
         weights=weights,
         attends=voice.attends,

@@ -153,7 +153,6 @@ def spread(inputs: Inputs, replies: Sequence[Reply]) -> Inputs:
         pixels=inputs.pixels[rows],
         placements=tuple(inputs.placements[owner] for owner in owners),
         rest=rest,
-        asked=1,
         seen=joined([replies[owner].seen for owner in owners]),
         owners=owners,
         contrasts=contrasts,

@@ -58,7 +58,7 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAnswerer:
         weights=recipe.fill(model, partial(renamed, type(model), config)),
         read=partial(_read, tokens, config.max_position_embeddings),
         words=WORDS,
-        way="batched",
+        gradient_strategy="batched",
     )
 
 

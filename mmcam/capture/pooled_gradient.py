@@ -84,8 +84,8 @@ class Pooled:
     starts: list[Start] = field(default_factory=list)
     between: list[Any] = field(default_factory=list)
 
-    def note(self, layer: str, tensor: Tensor, activation: Tensor) -> None:
-        """Take note of a layer's map, as it goes on, and as it is without copies.
+    def note(self, layer: str, tensor: Tensor) -> None:
+        """Take note of a layer's map.
 
         Readers of it are known by it. A map that is no start of the graph must keep its gradient,
         so what lies behind it reads no other.
@@ -93,8 +93,8 @@ class Pooled:
         if not tensor.is_leaf:
             self.between.append(tensor.grad_fn)
         elif layer in self.folds:
-            grid = self.folds[layer](activation)
-            first = grid.shape == activation.shape and grid.stride() == activation.stride()
+            grid = self.folds[layer](tensor.detach())
+            first = grid.shape == tensor.shape and grid.stride() == tensor.stride()
             self.starts.append(Start(layer, tensor, grid.shape[1], first))
 
     @contextmanager

@@ -22,7 +22,8 @@ from mmcam.capture.relu_rules import Rectifiers
 from mmcam.errors import ScoreError
 from mmcam.types import Target
 
-WAYS = ("loop", "batched", "fan-out")
+GRADIENT_STRATEGIES = ("loop", "batched")
+"""One backward per score, or one vector-Jacobian product for several scores."""
 
 ROWS = 256
 """The most rows that the part above the explained layer runs at once, forward or backward."""
@@ -33,76 +34,50 @@ Block = Sequence[Tensor | None]
 
 @dataclass
 class Recording:
-    """What one forward left behind: a map for each layer, and the graph above the earliest.
+    """What one forward left behind: a map for each layer, and the graph above the earliest."""
 
-    With `copies` > 1 the forward ran in the fan-out way: the leaf was repeated and the part above
-    it ran as a batch of `copies` blocks of rows, block t for target t.
-    """
-
-    copies: int = 1
     maps: dict[str, Tensor] = field(default_factory=dict)
     pooled: Pooled = field(default_factory=lambda: Pooled({}))
-    blocks: dict[int, Any] = field(default_factory=dict)
     rectifiers: dict[str, Rectifiers] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
         if not tensor.requires_grad:
-            tensor = tensor.detach()
-            if self.copies > 1:
-                tensor = tensor.repeat(self.copies, *[1] * (tensor.ndim - 1))
-            tensor.requires_grad_(True)
+            tensor = tensor.detach().requires_grad_(True)
             torch.set_grad_enabled(True)
         self.maps[layer] = tensor
-        self.pooled.note(layer, tensor, self.activation(layer))
+        self.pooled.note(layer, tensor)
         return tensor.clone()  # what comes next may work in place
 
     def activation(self, layer: str) -> Tensor:
         """The layer's map as it came out of the forward, one row a sample."""
-        whole = self.maps[layer].detach()
-        return whole[: len(whole) // self.copies]
+        return self.maps[layer].detach()
 
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
 
-        Samples with fewer targets than others have zeros in the slots left over. In the fan-out
-        way slot t is scored on block t of the output's rows (`block`).
+        Samples with fewer targets than others have zeros in the slots left over.
         """
         slots = max(len(row) for row in targets)
         rows = []
         for slot in range(slots):
             asked = [row[slot] if slot < len(row) else None for row in targets]
-            part = self.block(output, min(slot, self.copies - 1), len(targets))
             known: dict[int, Tensor] = {}
             for target in asked:
                 if target is not None and id(target) not in known:
-                    known[id(target)] = _checked(target, part, len(targets))
+                    known[id(target)] = _checked(target, output, len(targets))
             zero = next(iter(known.values())).new_zeros(())
             rows.append(
                 torch.stack([zero if t is None else known[id(t)][i] for i, t in enumerate(asked)])
             )
         return torch.stack(rows)
 
-    def block(self, output: Any, number: int, samples: int) -> Any:
-        """The rows of an output that belong to one block of copies, a row a sample.
-
-        The output is a tensor, or has a method `rows(start, stop)`.
-        """
-        if self.copies == 1:
-            return output
-        if number not in self.blocks:
-            rows = slice(number * samples, (number + 1) * samples)
-            self.blocks[number] = (
-                output[rows] if isinstance(output, Tensor) else output.rows(rows.start, rows.stop)
-            )
-        return self.blocks[number]
-
     def gradients(
         self,
         scores: Tensor,
         layers: Sequence[str] | None = None,
         *,
-        way: str = "loop",
+        strategy: str = "loop",
         rule: str = "relu",
         chunk: int | None = None,
         last: bool = False,
@@ -116,8 +91,8 @@ class Recording:
         Args:
             scores: as `Recording.scores` gives them, or any scalars of this graph.
             layers: all that were captured when None.
-            way: "loop", one backward a slot; "batched", one vector-Jacobian product for `chunk`
-                slots; "fan-out", one backward for all, after a forward with as many `copies`.
+            strategy: "loop", one backward a slot; "batched", one vector-Jacobian product for
+                `chunk` slots.
             rule: the backward rule of ReLUs: "relu", the ordinary one, or a key of `guided.RULES`.
             chunk: how many slots a batched product takes at once; when None 16, or fewer, so that
                 there are no more than `ROWS` rows.
@@ -137,7 +112,7 @@ class Recording:
         if rule != "relu":
             self.rectifiers[rule] = Rectifiers(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
-        steps = _backward(scores.sum(1), starts, way, chunk, last)
+        steps = _backward(scores.sum(1), starts, strategy, chunk, last)
         while True:
             # The rule holds for one step alone: streams of several rules may run side by side.
             with nullcontext() if rule == "relu" else self.rectifiers[rule].ruled():
@@ -180,14 +155,11 @@ def _checked(target: Target, output: Any, rows: int) -> Tensor:
 
 
 def _backward(
-    scores: Tensor, starts: Sequence[Tensor], way: str, chunk: int, last: bool
+    scores: Tensor, starts: Sequence[Tensor], strategy: str, chunk: int, last: bool
 ) -> Iterator[Block]:
     """The gradients of each of `scores` `[slot]` at `starts`, some slots at once."""
     slots = len(scores)
-    if way == "fan-out":
-        whole = torch.autograd.grad(scores.sum(), starts, retain_graph=not last, allow_unused=True)
-        yield [g if g is None else g.unflatten(0, (slots, -1)) for g in whole]
-    elif way == "batched" and slots > 1:
+    if strategy == "batched" and slots > 1:
         units = torch.eye(slots, dtype=scores.dtype, device=scores.device)
         for first, some in zip(range(0, slots, chunk), units.split(chunk), strict=True):
             keep = not last or first + chunk < slots
@@ -207,7 +179,6 @@ def capture(
     layers: Sequence[str],
     *,
     pixels: Tensor | None = None,
-    copies: int = 1,
     folds: Mapping[str, Fold] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
     """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
@@ -217,14 +188,13 @@ def capture(
         layers: names as `resolve` gives them.
         pixels: the input, where gradients are wanted at the pixels themselves; it becomes the
             start of the graph, recorded as the layer "pixels".
-        copies: rows for the fan-out way, one block a target.
         folds: for layers of which the gradient's mean over the grid is enough, how to make a grid
             of what they give.
 
     Yields:
         The recording, and the check to call once the forward is done.
     """
-    recording = Recording(copies=copies, pooled=Pooled(folds or {}))
+    recording = Recording(pooled=Pooled(folds or {}))
     watching = recording.pooled.watched(model) if folds else nullcontext()
     with untouched(model), tapped(model, layers, recording.tap) as check, watching:
         if pixels is not None:

@@ -46,7 +46,7 @@ class Batch:
     plan: Plan
     targets: list[list[Target]]
     counterfactual: bool
-    way: str
+    strategy: str
     words: str | None
     parts: list[Tensor] = field(default_factory=list)
     folded: dict[str, Tensor] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Batch:
         names += [self.words] if self.words and rule == "relu" else []
         if not names:
             return itertools.repeat({})
-        return self.recording.gradients(scores, names, way=self.way, rule=rule, last=last)
+        return self.recording.gradients(scores, names, strategy=self.strategy, rule=rule, last=last)
 
     def _check_rectifiers(self) -> None:
         """That rules for ReLUs found some.

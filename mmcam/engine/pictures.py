@@ -18,7 +18,7 @@ from torch import Tensor
 from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer
-from mmcam.capture.recording import ROWS, capture
+from mmcam.capture.recording import capture
 from mmcam.engine.maps import Batch, Made, contrasted
 from mmcam.errors import LabelError, MethodError, ModelError, ScoreError
 from mmcam.methods import METHODS
@@ -147,13 +147,13 @@ def _explain_batch(
     if pixels is not None or any(layer != adapter.encoder for layer in named):
         inputs = replace(inputs, seen=None)  # the graph begins below the encoder's output
     inputs = replace(inputs, attend=plan.needs("attention"))
-    way = _way(adapter, plan, named, inputs)
+    at_pixels = plan.needs("pixels")
+    strategy = "loop" if at_pixels else adapter.gradient_strategy
     words = adapter.words if "words" in inputs.rest else None
     with capture(
         adapter.model,
         [*named, words] if words else named,
         pixels=pixels,
-        copies=inputs.asked if way == "fan-out" else 1,
         folds={
             layer: partial(adapter.grid, layer, inputs=inputs) for layer in named if plan.pooled
         },
@@ -163,14 +163,14 @@ def _explain_batch(
         output = _forward(adapter, inputs.copied() if own else inputs)
         check()
         rows = len(inputs.placements)
-        first = recording.block(output, 0, rows)
-        targets = [given] * rows if given is not None else _targets(adapter, first, tasks, rows)
+        targets = [given] * rows if given is not None else _targets(adapter, output, tasks, rows)
         asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
         scores = recording.scores(output, asked)
-        batch = Batch(adapter, inputs, recording, named, plan, asked, counterfactual, way, words)
+        batch = Batch(
+            adapter, inputs, recording, named, plan, asked, counterfactual, strategy, words
+        )
         slots = list(batch.maps(scores, output))
         read = batch.read() if words else None
-        output = recording.block(output, 0, rows)
         scores = contrasted(scores.detach(), inputs.contrasts, 1) * (-1 if counterfactual else 1)
     _check_finite(adapter, scores, slots)
     probabilities = _probabilities(output, targets)
@@ -229,20 +229,6 @@ def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
                 "sees a picture as several tiles, which overlap on it; choose a method that takes "
                 "gradients at a layer (mmcam list methods)"
             )
-
-
-def _way(adapter: Adapter, plan: Plan, layers: Sequence[str], inputs: Inputs) -> str:
-    """How gradients are taken: the adapter's way, where it is the fastest and memory allows it."""
-    if adapter.way == "batched" and plan.needs("pixels"):
-        return "loop"
-    if adapter.way != "fan-out":
-        return adapter.way
-    at_encoder = not plan.needs("pixels") and list(layers) == [adapter.encoder]
-    # Moments are those of all classes, of which there are more than targets.
-    many = inputs.asked > 1 and not plan.needs("moments")
-    return (
-        "fan-out" if at_encoder and many and inputs.asked * len(inputs.pixels) <= ROWS else "loop"
-    )
 
 
 def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Made]]) -> None:

@@ -41,7 +41,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
             "words": "embed",
             "attends": kind == "co_attention",
             "encoder": "cnn",
-            "way": "batched",
+            "gradient_strategy": "batched",
             **change,
         }
     )

@@ -57,7 +57,6 @@ class Tiny(NamedTuple):
     size: tuple[int, int] = (48, 40)
     """Of the pictures, height and width."""
     attends: bool = True
-    fans: bool = True
     """Whether its encoder's output can be repeated."""
     one_by_one: bool = False
     """Whether its inputs have a shape of their own for each picture."""
@@ -101,7 +100,6 @@ SPEAKERS = [
         instructblip,
         "vision_model.embeddings.patch_embedding",
         attends=False,
-        fans=False,
     ),
     Tiny("llava", llava, "model.vision_tower.encoder.layers.0"),
     Tiny(
@@ -109,7 +107,6 @@ SPEAKERS = [
         llava_next,
         "model.vision_tower.encoder.layers.0",
         (40, 72),
-        fans=False,
         one_by_one=True,
     ),
     Tiny("qwen2_vl", qwen2_vl, "model.visual.blocks.0", (64, 48), one_by_one=True),
@@ -120,7 +117,6 @@ SPEAKERS = [
         idefics3,
         "model.vision_model.encoder.layers.0",
         (40, 72),
-        fans=False,
         one_by_one=True,
     ),
     Tiny(
@@ -128,7 +124,6 @@ SPEAKERS = [
         smolvlm,
         "model.vision_model.encoder.layers.0",
         (72, 40),
-        fans=False,
         one_by_one=True,
     ),
     Tiny("florence2", florence2, "model.vision_tower.convs.0", slack=1),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mmcam import Target
-from mmcam.capture.recording import WAYS, capture
+from mmcam.capture.recording import GRADIENT_STRATEGIES, capture
 from mmcam.errors import ScoreError
 from mmcam.methods import METHODS
 from mmcam.methods.plan import Plan
@@ -116,24 +116,23 @@ def as_it_is(maps: Tensor) -> Tensor:
     return maps
 
 
-def gradients(net: Reading, x: Tensor, way: str, folds: Any) -> tuple[list[Tensor], int]:
-    copies = CLASSES if way == "fan-out" else 1
-    with capture(net, ["encoder"], copies=copies, folds=folds) as (recording, check):
+def gradients(net: Reading, x: Tensor, strategy: str, folds: Any) -> tuple[list[Tensor], int]:
+    with capture(net, ["encoder"], folds=folds) as (recording, check):
         output = net(x)
         check()
         scores = recording.scores(output, [[Target.logit(k) for k in range(CLASSES)]] * ROWS)
-        found = list(recording.gradients(scores, way=way, chunk=2))
+        found = list(recording.gradients(scores, strategy=strategy, chunk=2))
         return [step["encoder"] for step in found], len(recording.pooled.readers)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
 @pytest.mark.parametrize("use", USES)
 def test_is_the_mean_of_the_whole_gradient(
-    use: Callable[[Reading, Tensor], Tensor], way: str
+    use: Callable[[Reading, Tensor], Tensor], strategy: str
 ) -> None:
     net, x = made(use)
-    whole, none = gradients(net, x, way, None)
-    pooled, readers = gradients(net, x, way, {"encoder": patches})
+    whole, none = gradients(net, x, strategy, None)
+    pooled, readers = gradients(net, x, strategy, {"encoder": patches})
     assert (none, readers) == (0, USES[use])
     assert len(whole) == len(pooled) == CLASSES
     for one, other in zip(whole, pooled, strict=True):
@@ -210,7 +209,7 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def looked(
-    use: Callable[[Tensor], Tensor], axes: int, layers: Sequence[str], folds: Any, way: str
+    use: Callable[[Tensor], Tensor], axes: int, layers: Sequence[str], folds: Any, strategy: str
 ) -> tuple[list[dict[str, Tensor]], int]:
     torch.manual_seed(7)
     net, x = Looking(use, axes).double(), torch.randn(ROWS, 3, *(9, 9, 9)[:axes]).double()
@@ -218,17 +217,17 @@ def looked(
     with capture(net, layers, folds=folds) as (recording, check):
         output = net(x)
         check()
-        found = list(recording.gradients(output.sum(0)[:, None], way=way))
+        found = list(recording.gradients(output.sum(0)[:, None], strategy=strategy))
         return found, len(recording.pooled.readers)
 
 
-@pytest.mark.parametrize("way", ["loop", "batched"])
+@pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
 @pytest.mark.parametrize("layer", ["cnn", "pool"])
 @pytest.mark.parametrize("use", VECTORS)
-def test_vector_of_all_cells(use: Callable[[Tensor], Tensor], layer: str, way: str) -> None:
+def test_vector_of_all_cells(use: Callable[[Tensor], Tensor], layer: str, strategy: str) -> None:
     axes = VECTORS[use]
-    whole, _ = looked(use, axes, [layer], None, way)
-    pooled, readers = looked(use, axes, [layer], {layer: as_it_is}, way)
+    whole, _ = looked(use, axes, [layer], None, strategy)
+    pooled, readers = looked(use, axes, [layer], {layer: as_it_is}, strategy)
     assert readers == 1
     for one, other in zip(whole, pooled, strict=True):
         assert other[layer].any()

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 import mmcam
 from mmcam import Target
 from mmcam.capture.layers import resolve
-from mmcam.capture.recording import WAYS, capture
+from mmcam.capture.recording import GRADIENT_STRATEGIES, capture
 from mmcam.errors import LabelError, LayerError, ScoreError
 
 
@@ -114,21 +114,24 @@ def test_several_layers_from_one_forward_equal_one_by_one(wrapped: Callable[...,
 
 
 def gradients(
-    net: nn.Module, x: Tensor, layers: Sequence[str], targets: Sequence[Sequence[Target]], way: str
+    net: nn.Module,
+    x: Tensor,
+    layers: Sequence[str],
+    targets: Sequence[Sequence[Target]],
+    strategy: str,
 ) -> list[dict[str, Tensor]]:
-    copies = max(map(len, targets)) if way == "fan-out" else 1
-    with capture(net, layers, copies=copies) as (recording, check):
+    with capture(net, layers) as (recording, check):
         output = net(x)
         check()
         scores = recording.scores(output, targets)
-        return list(recording.gradients(scores, way=way, chunk=2))
+        return list(recording.gradients(scores, strategy=strategy, chunk=2))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_ways_to_many_gradients_agree(way: str) -> None:
+@pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
+def test_the_strategies_for_many_gradients_agree(strategy: str) -> None:
     net, x = made(), torch.rand(2, 3, 9, 8).double()
     targets = [[Target.logit(k) for k in (2, 0, 1)]] * 2
-    found = gradients(net, x, ["stem", "blocks.1"], targets, way)
+    found = gradients(net, x, ["stem", "blocks.1"], targets, strategy)
     assert len(found) == 3
     for slot, label in enumerate((2, 0, 1)):
         for layer in ("stem", "blocks.1"):
@@ -137,21 +140,20 @@ def test_the_ways_to_many_gradients_agree(way: str) -> None:
                 assert_close(found[slot][layer][row], expected)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_samples_may_have_targets_of_their_own_number(way: str) -> None:
+@pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
+def test_samples_may_have_targets_of_their_own_number(strategy: str) -> None:
     net, x = made(), torch.rand(2, 3, 9, 8).double()
     targets = [[Target.logit(1)], [Target.logit(k) for k in (0, 2, 1)]]
-    found = gradients(net, x, ["stem"], targets, way)
+    found = gradients(net, x, ["stem"], targets, strategy)
     assert_close(found[0]["stem"][0], trace(net, x[:1], "stem", 1)[1])
     for slot, label in enumerate((0, 2, 1)):
         assert_close(found[slot]["stem"][1], trace(net, x[1:], "stem", label)[1])
     assert not found[1]["stem"][0].any()
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_activation_is_one_row_a_sample(way: str) -> None:
+def test_activation_is_one_row_a_sample() -> None:
     net, x = made(), torch.rand(2, 3, 9, 8).double()
-    with capture(net, ["stem"], copies=3 if way == "fan-out" else 1) as (recording, check):
+    with capture(net, ["stem"]) as (recording, check):
         net(x)
         check()
     assert_close(recording.activation("stem"), net.stem(x).detach())
