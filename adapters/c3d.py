@@ -9,7 +9,7 @@ from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks import c3d
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 
 
 def names() -> Sequence[str]:
@@ -44,5 +44,5 @@ def load(recipe: Recipe) -> Classifier:
         labels=recipe.labels,
         layers=recipe.layers or (c3d.LAYER,),
         weights=recipe.fill(model, c3d.rename) if recipe.weights else None,
-        folds=lambda layer, tensor, space: fold(tensor, space, channels_last=False),
+        to_grid=lambda layer, tensor, space: to_grid(tensor, space, channels_last=False),
     )

@@ -13,7 +13,7 @@ from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.errors import ModelError, nearest
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 
 
 class Published(NamedTuple):
@@ -91,13 +91,13 @@ def load(recipe: Recipe) -> Classifier:
         layers=recipe.layers or published.layers,
         weights=recipe.fill(model),
         pack=pathways if recipe.name.startswith("slowfast") else single,
-        folds=_grid,
+        to_grid=_grid,
     )
 
 
 def _grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
     """Convolutional maps as they are; MViT's tokens, whose stem halves the frames."""
-    return fold(tensor, space, prefix=1, slices=space[0] // 2, channels_last=False)
+    return to_grid(tensor, space, prefix=1, slices=space[0] // 2, channels_last=False)
 
 
 def single(pixels: Tensor) -> Tensor:

@@ -36,19 +36,19 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
         )
     vocabulary = read_vocabulary(recipe.vocabulary, recipe.special)
     sizes = {"vocabulary": len(vocabulary.words), **recipe.args, "start": vocabulary.token("start")}
-    attends = recipe.family == "show_attend_tell"
+    has_attention = recipe.family == "show_attend_tell"
     model = (
         ShowAttendTell(cnn.trunk, **{"channels": cnn.channels, **sizes})
-        if attends
+        if has_attention
         else ShowAndTell(cnn.trunk, cnn.head, **{"features": cnn.features, **sizes})
     )
     return RecurrentCaptioner(
         name=recipe.title,
         model=model,
         preprocess=recipe.preprocessing(cnn.preprocess),
-        language=vocabulary,
+        tokenizer=vocabulary,
         layers=recipe.layers or ("cnn",),
         weights=recipe.fill_decoder(model),
-        folds=cnn.fold,
-        attends=attends,
+        to_grid=cnn.to_grid,
+        has_attention=has_attention,
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmcam.adapters.base.classifier import Classifier, Fold
+from mmcam.adapters.base.classifier import Classifier, ToGrid
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, counted
 from mmcam.errors import ModelError, nearest
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 
 LAYERS: dict[str, str] = {
     "coat_": "serial_blocks4.-1.norm1",
@@ -59,7 +59,7 @@ def load(recipe: Recipe) -> Classifier:
         labels=recipe.labels or (_imagenet_labels(model) if recipe.pretrained else ()),
         layers=recipe.layers or _default_layer(recipe.name, model),
         weights=weights,
-        folds=_fold_of(model),
+        to_grid=_fold_of(model),
     )
 
 
@@ -125,7 +125,7 @@ def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
     return (layer,)
 
 
-def _fold_of(model: nn.Module) -> Fold:
+def _fold_of(model: nn.Module) -> ToGrid:
     """Tokens by timm's own reduction; maps by where the channels of its table stand."""
     features = getattr(model, "feature_info", None) or [{}]
     reduction, channels = features[-1].get("reduction"), features[-1].get("num_chs")
@@ -135,9 +135,9 @@ def _fold_of(model: nn.Module) -> Fold:
         if tensor.ndim == 3 and reduction:
             cells = -(-space[0] // reduction) * -(-space[1] // reduction)
             if 0 <= tensor.shape[1] - cells <= leading:
-                return fold(tensor, space, prefix=tensor.shape[1] - cells)
+                return to_grid(tensor, space, prefix=tensor.shape[1] - cells)
         if tensor.ndim == 4 and channels in (tensor.shape[1], tensor.shape[3]):
-            return fold(tensor, space, channels_last=tensor.shape[1] != channels)
-        return fold(tensor, space)
+            return to_grid(tensor, space, channels_last=tensor.shape[1] != channels)
+        return to_grid(tensor, space)
 
     return folded

@@ -11,7 +11,7 @@ from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, counted
 from mmcam.errors import ModelError, nearest
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 
 LAYERS: dict[str, str] = {
     "alexnet": "features.-2",
@@ -87,7 +87,7 @@ def load(recipe: Recipe) -> Classifier:
         labels=tuple(labels),
         layers=recipe.layers or _default_layer(recipe.name, model),
         weights=weights,
-        folds=_fold_of(recipe.name),
+        to_grid=_fold_of(recipe.name),
     )
 
 
@@ -122,11 +122,11 @@ def _fold_of(name: str) -> Callable[[str, Tensor, Sequence[int]], Tensor]:
 
     def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         if name.startswith("mvit"):
-            return fold(tensor, space, prefix=1, slices=space[0] // 2)
+            return to_grid(tensor, space, prefix=1, slices=space[0] // 2)
         if name.startswith("vit"):
-            return fold(tensor, space, prefix=1)
+            return to_grid(tensor, space, prefix=1)
         if name.startswith("swin"):
-            return fold(tensor, space, channels_last=layer != "permute")
-        return fold(tensor, space, channels_last=False)
+            return to_grid(tensor, space, channels_last=layer != "permute")
+        return to_grid(tensor, space, channels_last=False)
 
     return folded

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.classifier import logits_of
 from mmcam.adapters.base.cnn_part import cnn_part
 from mmcam.adapters.base.recipe import Recipe
@@ -22,7 +22,7 @@ def names() -> Sequence[str]:
     return []
 
 
-def load(recipe: Recipe) -> Answerer:
+def load(recipe: Recipe) -> AnswerClassifier:
     """A model of answers from a folder: `cnn`, `vocabulary`, `labels` (answers), `args`, `weights`.
 
     `recipe.args` are those of `networks.lstm_vqa.LstmVqa` or, for the family "co_attention", of
@@ -43,13 +43,13 @@ def load(recipe: Recipe) -> Answerer:
     special = {**SPECIAL, **recipe.special}
     limit = {} if recipe.question_limit is None else {"limit": recipe.question_limit}
     sizes: dict[str, Any] = {"vocabulary": len(words), "answers": len(recipe.labels)}
-    attends = recipe.family == "co_attention"
+    has_attention = recipe.family == "co_attention"
     model: nn.Module = (
         CoAttention(cnn.trunk, **{"channels": cnn.channels, **sizes, **recipe.args})
-        if attends
+        if has_attention
         else LstmVqa(cnn.trunk, cnn.head, **{"features": cnn.features, **sizes, **recipe.args})
     )
-    return Answerer(
+    return AnswerClassifier(
         name=recipe.title,
         model=model,
         preprocess=recipe.preprocessing(cnn.preprocess),
@@ -57,10 +57,10 @@ def load(recipe: Recipe) -> Answerer:
         layers=recipe.layers or ("cnn",),
         weights=recipe.fill_decoder(model),
         unpack=logits_of,
-        folds=cnn.fold,
+        to_grid=cnn.to_grid,
         read=QuestionWords(words, special["unknown"], **limit),
         words="embed",
-        attends=attends,
+        has_attention=has_attention,
         encoder="cnn",
         gradient_strategy="batched",
     )

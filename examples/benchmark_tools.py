@@ -189,7 +189,7 @@ def ours(case: Case, guided: bool = False) -> Reference:
     layer = case.layer
     # The maps have their channels first already; of the gradient there, Grad-CAM needs the mean.
     options: dict[str, Any] = (
-        {"pixels": pixels} if guided else {"folds": {layer: lambda maps: maps}}
+        {"pixels": pixels} if guided else {"to_grid": {layer: lambda maps: maps}}
     )
     with capture(case.model, [layer], **options) as (recording, check):
         output = case.model(pixels.clone() if guided else pixels)

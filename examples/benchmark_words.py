@@ -41,7 +41,7 @@ from benchmark_tools import BARE, Run, _min_max, blobs
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
@@ -165,11 +165,11 @@ def build(subject: str) -> Case:
     if kind == "words":
         adapter: Any = RecurrentCaptioner(
             model=ShowAndTell(trunk, head, features, VOCABULARY).eval(),
-            language=Vocabulary(WORDS),
+            tokenizer=Vocabulary(WORDS),
             **common,
         )
         return Case(adapter, array, mmcam.Caption(" ".join(drawn)))
-    adapter = Answerer(
+    adapter = AnswerClassifier(
         model=LstmVqa(trunk, head, features, VOCABULARY, 1000).eval(),
         labels=WORDS[:1000],
         read=QuestionWords(WORDS),
@@ -186,8 +186,8 @@ def maps_of(case: Case, strategy: str, inputs: Inputs | None = None) -> Tensor:
     """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
-    folds = {layer: lambda tensor: adapter.grid(layer, tensor, inputs)}
-    with capture(adapter.model, [layer], folds=folds) as (recording, check):
+    to_grid = {layer: lambda tensor: adapter.grid(layer, tensor, inputs)}
+    with capture(adapter.model, [layer], to_grid=to_grid) as (recording, check):
         output = adapter.forward(inputs)
         check()
         targets = [t for t in adapter.targets(output, case.task)[0] if t.kind != "sentence"]

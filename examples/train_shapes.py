@@ -134,7 +134,7 @@ def caption(out: Path, course: st.Course, world: st.World, cnn: SmallCNN) -> Non
         said = tokens[rows]
         said = said[:, : int((said != 0).sum(1).max())]
         vector = pool(model.cnn(st.pictures(world.pixels, rows)))
-        logits = model.out(model.tell(vector, said)[0])
+        logits = model.out(model.teacher_force(vector, said)[0])
         parts = model.parts(vector).float().unflatten(1, (PARTS, -1)).flatten(0, 1)
         grammar = F.cross_entropy(parts, parsed[rows].flatten())
         right = F.cross_entropy(logits.flatten(0, 1).float(), said.flatten(), ignore_index=0)
@@ -165,7 +165,7 @@ def measure_caption(folder: Path, seeds: range) -> dict[str, float]:
         for row, words in enumerate(ends):
             tokens[row, : len(words)] = torch.tensor([WORDS.index(word) for word in words])
         guesses = model(pixels, tokens).argmax(2)
-        state = model.begin(model.cnn(pixels))
+        state = model.initial_state(model.cnn(pixels))
         last, said = torch.full((len(told),), model.start), []
         for _ in range(longest):
             logits, state = model.step(state, last)

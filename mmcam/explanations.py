@@ -293,9 +293,9 @@ class Explanations(Sequence[Explanation]):
     def _seen(self, panes: Sequence[str]) -> dict[str, Any]:
         """What the model was shown, as a page holds it."""
         if isinstance(self.source, ImageSource):
-            return page.picture_seen(self.source.read())
+            return page.image_preview(self.source.read())
         with self.source.open() as clip:
-            return page.clip_seen(clip, panes)
+            return page.clip_preview(clip, panes)
 
     def _save_pictures(self, folder: Path, names: Sequence[str], colormap: str) -> list[Path]:
         assert isinstance(self.source, ImageSource)

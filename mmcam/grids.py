@@ -27,7 +27,7 @@ def resize(maps: Float[Tensor, "batch *grid"], size: Sequence[int]) -> Float[Ten
     return resized[:, 0]
 
 
-def fold(
+def to_grid(
     tensor: Tensor,
     space: Sequence[int],
     *,

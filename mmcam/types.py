@@ -47,20 +47,21 @@ class Placement:
 class Inputs:
     """What the model eats, and where each row of it lies on its sample.
 
-    `rest` holds whatever else the model is given, each a tensor or sequence with a row a sample.
-    `seen` is what the adapter's `encoder` made of just these pixels while a text was generated, so
-    that it need not run again. `attend` asks the model to keep its own attention.
+    `rest` holds the model's other inputs, each a tensor or sequence with a row per sample.
+    `encoder_output` is the output of the adapter's `encoder` for these pixels, kept from the
+    generation of a text so that it need not run again. `output_attentions` asks the model to keep
+    its own attention.
 
-    Where a sample has several rows, one for each answer that a model writes, `owners` says whose
-    each row is, and `contrasts` which two rows are explained as one score minus the other.
+    If a sample has several rows, one for each generated answer, `sample_index` holds the sample of
+    each row, and `contrasts` the pairs of rows that are explained as one score minus the other.
     """
 
     pixels: Float[Tensor, "batch 3 *space"]
     placements: tuple[Placement, ...]
     rest: Mapping[str, Any] = field(default_factory=dict)
-    seen: Any = None
-    attend: bool = False
-    owners: tuple[int, ...] = ()
+    encoder_output: Any = None
+    output_attentions: bool = False
+    sample_index: tuple[int, ...] = ()
     contrasts: tuple[tuple[int, int], ...] = ()
 
     def row(self, index: int) -> Inputs:
@@ -172,7 +173,7 @@ class Adapter(Protocol):
 
     @property
     def encoder(self) -> str | None:
-        """The layer whose output a generated text rests on (`Inputs.seen`); None: there is none."""
+        """The layer whose output is kept from generation (`Inputs.encoder_output`), if any."""
         ...
 
     @property

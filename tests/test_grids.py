@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mmcam.errors import LayerError
-from mmcam.grids import fold, frame_weights, onto_original, resize, weights
+from mmcam.grids import frame_weights, onto_original, resize, to_grid, weights
 from mmcam.types import Placement
 
 
@@ -33,7 +33,7 @@ def test_channels_first_maps_stay_as_they_are(
     shape: tuple[int, ...], space: tuple[int, ...]
 ) -> None:
     tensor = numbered(*shape)
-    assert torch.equal(fold(tensor, space), tensor)
+    assert torch.equal(to_grid(tensor, space), tensor)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_channels_first_maps_stay_as_they_are(
 )
 def test_channels_last_maps_are_turned(shape: tuple[int, ...], space: tuple[int, ...]) -> None:
     tensor = numbered(*shape)
-    folded = fold(tensor, space)
+    folded = to_grid(tensor, space)
     assert folded.shape == (shape[0], shape[-1], *shape[1:-1])
     cell = (0,) * len(space)
     assert torch.equal(folded[(0, slice(None), *cell)], tensor[(0, *cell)])
@@ -52,8 +52,8 @@ def test_channels_last_maps_are_turned(shape: tuple[int, ...], space: tuple[int,
 
 def test_a_family_can_say_where_the_channels_are() -> None:
     tensor = numbered(1, 6, 6, 6)
-    assert torch.equal(fold(tensor, (60, 60)), tensor)
-    assert torch.equal(fold(tensor, (60, 60), channels_last=True), tensor.movedim(-1, 1))
+    assert torch.equal(to_grid(tensor, (60, 60)), tensor)
+    assert torch.equal(to_grid(tensor, (60, 60), channels_last=True), tensor.movedim(-1, 1))
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
@@ -66,7 +66,7 @@ def test_tokens_fold_in_raster_order_behind_their_prefix(
 ) -> None:
     rows, columns = grid
     tokens = numbered(2, prefix + rows * columns, 3)
-    folded = fold(tokens, space)
+    folded = to_grid(tokens, space)
     assert folded.shape == (2, 3, *grid)
     for row, column in [(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)]:
         token = tokens[:, prefix + row * columns + column]
@@ -75,14 +75,14 @@ def test_tokens_fold_in_raster_order_behind_their_prefix(
 
 def test_a_family_can_say_how_many_tokens_lead() -> None:
     tokens = numbered(1, 6, 2)
-    assert fold(tokens, (16, 32), prefix=4).shape == (1, 2, 1, 2)
-    assert torch.equal(fold(tokens, (16, 32), prefix=4)[0, :, 0, 0], tokens[0, 4])
+    assert to_grid(tokens, (16, 32), prefix=4).shape == (1, 2, 1, 2)
+    assert torch.equal(to_grid(tokens, (16, 32), prefix=4)[0, :, 0, 0], tokens[0, 4])
 
 
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_a_clips_tokens_fold_by_time_then_rows_then_columns(prefix: int) -> None:
     tokens = numbered(1, prefix + 2 * 3 * 4, 5)
-    folded = fold(tokens, (4, 48, 64), slices=2, prefix=prefix)
+    folded = to_grid(tokens, (4, 48, 64), slices=2, prefix=prefix)
     assert folded.shape == (1, 5, 2, 3, 4)
     for t, row, column in [(0, 0, 3), (0, 2, 0), (1, 0, 0), (1, 2, 3)]:
         token = tokens[0, prefix + (t * 3 + row) * 4 + column]
@@ -103,13 +103,13 @@ def test_what_has_no_grid_is_refused(
     shape: tuple[int, ...], space: tuple[int, ...], reason: str
 ) -> None:
     with pytest.raises(LayerError, match=reason):
-        fold(torch.zeros(shape), space)
+        to_grid(torch.zeros(shape), space)
 
 
 @pytest.mark.parametrize(("prefix", "slices"), [(0, 1), (2, 1), (1, 5), (25, 1), (26, 1)])
 def test_what_a_family_says_must_fit(prefix: int, slices: int) -> None:
     with pytest.raises(LayerError, match="25 tokens do not form a grid"):
-        fold(torch.zeros(1, 25, 3), (4, 32, 64), prefix=prefix, slices=slices + 1)
+        to_grid(torch.zeros(1, 25, 3), (4, 32, 64), prefix=prefix, slices=slices + 1)
 
 
 @pytest.mark.parametrize("mode", ["linear", "bilinear", "trilinear"])

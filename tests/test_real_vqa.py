@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.media import read_image
 
@@ -30,13 +30,13 @@ REFERENCE = [
 
 
 @pytest.fixture(scope="module")
-def vqa(assets: Path) -> Answerer:
+def vqa(assets: Path) -> AnswerClassifier:
     model = mmcam.load(assets / "image/vqa_flickr8k")
-    assert isinstance(model, Answerer)
+    assert isinstance(model, AnswerClassifier)
     return model
 
 
-def right_answers(model: Answerer, pairs: list[tuple[Path, str, str]]) -> int:
+def right_answers(model: AnswerClassifier, pairs: list[tuple[Path, str, str]]) -> int:
     """How many questions a model answers as it should, a batch for each picture."""
     by_picture: dict[Path, list[tuple[str, str]]] = {}
     for path, question, answer in pairs:
@@ -54,7 +54,7 @@ def right_answers(model: Answerer, pairs: list[tuple[Path, str, str]]) -> int:
 
 @pytest.mark.parametrize(("photo", "question", "answers"), REFERENCE)
 def test_it_answers_as_its_readme_says(
-    vqa: Answerer, assets: Path, photo: str, question: str, answers: dict[str, float]
+    vqa: AnswerClassifier, assets: Path, photo: str, question: str, answers: dict[str, float]
 ) -> None:
     task = mmcam.Answers(question, top=len(answers))
     maps = mmcam.explain(vqa, assets / "image/photos" / photo, task)
@@ -62,7 +62,7 @@ def test_it_answers_as_its_readme_says(
     assert [e.probability for e in maps] == pytest.approx(list(answers.values()), abs=1e-3)
 
 
-def test_accuracy_on_the_test_pairs(vqa: Answerer, assets: Path) -> None:
+def test_accuracy_on_the_test_pairs(vqa: AnswerClassifier, assets: Path) -> None:
     folder = assets / "image/flickr8k_test"
     rows = [json.loads(line) for line in (folder / "vqa.jsonl").read_text().splitlines()]
     pairs = [(folder / "images" / r["image"], r["question"], r["answer"]) for r in rows]
@@ -78,7 +78,7 @@ def test_accuracy_on_the_test_pairs(vqa: Answerer, assets: Path) -> None:
     ],
 )
 def test_forced_answers_have_maps_of_their_own(
-    vqa: Answerer, assets: Path, question: str, answers: list[str]
+    vqa: AnswerClassifier, assets: Path, question: str, answers: list[str]
 ) -> None:
     photo = assets / "image/photos/cat_dog.jpg"
     maps = mmcam.explain(vqa, photo, mmcam.Answers(question, answers), method="gradcam-signed")
@@ -138,14 +138,16 @@ def easy(assets: Path) -> Any:
     return mmcam.wrap(net, recipe, layer="c3", labels=ANSWERS, question=bag, name="easy-VQA")
 
 
-def test_somebody_elses_network_answers_as_its_authors_say(easy: Answerer, assets: Path) -> None:
+def test_somebody_elses_network_answers_as_its_authors_say(
+    easy: AnswerClassifier, assets: Path
+) -> None:
     folder = assets / "image/easy_vqa"
     asked = json.loads((folder / "questions.json").read_text())
     pairs = [(folder / "images" / f"{image}.png", q, a) for q, a, image in asked]
     assert right_answers(easy, pairs) / len(pairs) == pytest.approx(0.993, abs=0.005)
 
 
-def test_its_colour_map_lies_on_the_shape(easy: Answerer, assets: Path) -> None:
+def test_its_colour_map_lies_on_the_shape(easy: AnswerClassifier, assets: Path) -> None:
     """The one shape of each picture is what stands out from the ground."""
     folder = assets / "image/easy_vqa"
     asked = json.loads((folder / "questions.json").read_text())

@@ -35,7 +35,7 @@ class Question(NamedTuple):
     unread: int = 0
 
 
-class Answered(NamedTuple):
+class AnswerOutput(NamedTuple):
     """Logits of all answers, and where the model looked at each of its levels, if it says."""
 
     logits: Float[Tensor, "row answer"]
@@ -43,17 +43,17 @@ class Answered(NamedTuple):
 
 
 @dataclass
-class Answerer(Classifier):
+class AnswerClassifier(Classifier):
     """A model of `(pixels, *question)` that gives the logits of its answers (`labels`).
 
     `read` turns a question into the model's arguments; `words` names the layer that embeds its
-    words, where their part in an answer is to be seen. With `attends` the model gives its
+    words, where their part in an answer is to be seen. With `has_attention` the model gives its
     attention `[row, level, height, width]` behind the logits.
     """
 
     read: Callable[[str], Question] = field(kw_only=True)
     words: str | None = field(default=None, kw_only=True)
-    attends: bool = field(default=False, kw_only=True)
+    has_attention: bool = field(default=False, kw_only=True)
     encoder: str | None = field(default=None, kw_only=True)
     gradient_strategy: str = field(default="loop", kw_only=True)
 
@@ -68,7 +68,7 @@ class Answerer(Classifier):
             raise LabelError(
                 f"{self.name} answers questions and is not asked by {task!r}; give Answers(...)"
             )
-        texts = [task.asked_of(sample.text, sample.id) for sample in samples]
+        texts = [task.question_for(sample.text, sample.id) for sample in samples]
         questions = [self.read(text) for text in texts]
         for text, question in zip(texts, questions, strict=True):
             if question.words and len(question.unknown) == sum(
@@ -98,13 +98,13 @@ class Answerer(Classifier):
         """
         return batch_of(samples, self.preprocess, self.model, self.name)
 
-    def forward(self, inputs: Inputs) -> Answered:
+    def forward(self, inputs: Inputs) -> AnswerOutput:
         """The logits of all answers, with the model's attention if it has one."""
         question = [inputs.rest[key] for key in inputs.rest if key.startswith("question_")]
         output = self.model(self.pack(inputs.pixels), *question)
-        return Answered(self.unpack(output), output[1] if self.attends else None)
+        return AnswerOutput(self.unpack(output), output[1] if self.has_attention else None)
 
-    def logits(self, output: Answered) -> Float[Tensor, "batch classes"]:
+    def logits(self, output: AnswerOutput) -> Float[Tensor, "batch classes"]:
         """The scores of all answers, before any softmax.
 
         Raises:
@@ -117,7 +117,7 @@ class Answerer(Classifier):
             )
         return output.logits
 
-    def targets(self, output: Answered, task: Any) -> list[list[Target]]:
+    def targets(self, output: AnswerOutput, task: Any) -> list[list[Target]]:
         """The forced answers for every sample, or each sample's own top ones, and the contrast.
 
         Raises:
@@ -147,10 +147,10 @@ class Answerer(Classifier):
             score=lambda output: output.logits[:, index],
             log_prob=lambda output: self.log_probs(output)[:, index],
             kind="answer",
-            attention=_looks if self.attends else None,
+            attention=_looks if self.has_attention else None,
         )
 
-    def log_probs(self, output: Answered) -> Float[Tensor, "row answer"]:
+    def log_probs(self, output: AnswerOutput) -> Float[Tensor, "row answer"]:
         """The log-probability of every answer."""
         return output.logits.float().log_softmax(1)
 
@@ -159,10 +159,10 @@ class Answerer(Classifier):
             label=f"{self.label(one)} rather than {self.label(other)}",
             score=lambda output: output.logits[:, one] - output.logits[:, other],
             kind="contrast",
-            attention=_looks if self.attends else None,
+            attention=_looks if self.has_attention else None,
         )
 
-    def text(self, output: Answered, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
+    def text(self, output: AnswerOutput, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
         """The question as it was read, and the model's own first answers."""
         top = self.log_probs(output).exp().topk(min(TOP, output.logits.shape[1]))
         made = []
@@ -182,7 +182,7 @@ class Answerer(Classifier):
         return made
 
 
-def _looks(output: Answered) -> Tensor:
+def _looks(output: AnswerOutput) -> Tensor:
     """The mean attention over the model's levels."""
     assert output.looks is not None
     return output.looks.mean(1)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from mmcam.adapters.base import captions
-from mmcam.adapters.base.captions import Language, Sentence, Spoken
+from mmcam.adapters.base.captions import CaptionOutput, CaptionTokenizer, Sentence
 from mmcam.errors import LabelError, ModelError
 from mmcam.tasks import Caption
 from mmcam.types import Inputs, Sample, Target, Weights, Window
 
 
 @contextmanager
-def replaying(module: nn.Module, output: Any) -> Iterator[None]:
+def replace_output(module: nn.Module, output: Any) -> Iterator[None]:
     """Inside, `module` returns `output` (unless that is None) without running; its hooks run."""
     if output is None:
         yield
@@ -35,22 +35,22 @@ def replaying(module: nn.Module, output: Any) -> Iterator[None]:
 
 
 @dataclass(kw_only=True)
-class Speaker(ABC):
+class CaptionAdapter(ABC):
     """What every captioner's adapter has in common; a family says how its model is run.
 
-    A family gives `pixels` (preprocessing), `generate` (what the model says by itself, and what
-    its encoder made of the pictures) and `tell` (the logits of captions put into its mouth).
+    A family gives `pixels` (preprocessing), `generate` (the model's own captions, and the output of
+    its encoder) and `teacher_force` (the logits of given captions).
     """
 
     name: str
     model: nn.Module
-    language: Language
+    tokenizer: CaptionTokenizer
     layers: Sequence[str] = ()
     encoder: str | None = None
     gradient_strategy: str = "loop"
     batch: int = 8
     weights: Weights | None = None
-    attends: bool = False
+    has_attention: bool = False
     words: str | None = None
 
     window: Window | None = None
@@ -64,7 +64,7 @@ class Speaker(ABC):
         """What the model says of each picture, and the encoder's output, to be used again."""
 
     @abstractmethod
-    def tell(self, inputs: Inputs, sentences: Sequence[Sentence]) -> Spoken:
+    def teacher_force(self, inputs: Inputs, sentences: Sequence[Sentence]) -> CaptionOutput:
         """The logits of these captions, one a picture, each token given those before it."""
 
     @abstractmethod
@@ -88,31 +88,33 @@ class Speaker(ABC):
             )
         inputs = self.pixels(samples, task)
         given = [sample.text or None if task.text is None else task.text for sample in samples]
-        sentences = [None if text is None else self.language.encode(text) for text in given]
-        seen = None
+        sentences = [None if text is None else self.tokenizer.encode(text) for text in given]
+        encoder_output = None
         if None in sentences:
             with torch.no_grad():
-                said, seen = self.generate(inputs, task)
+                said, encoder_output = self.generate(inputs, task)
             sentences = [s or other for s, other in zip(sentences, said, strict=True)]
         ready = [sentence for sentence in sentences if sentence is not None]
-        return replace(inputs, rest={**inputs.rest, "sentences": ready}, seen=seen)
+        return replace(
+            inputs, rest={**inputs.rest, "sentences": ready}, encoder_output=encoder_output
+        )
 
-    def forward(self, inputs: Inputs) -> Spoken:
+    def forward(self, inputs: Inputs) -> CaptionOutput:
         """The captions of `prepare` put into the model's mouth (teacher forcing)."""
         if self.encoder is None:
-            return self.tell(inputs, inputs.rest["sentences"])
-        with replaying(self.model.get_submodule(self.encoder), inputs.seen):
-            return self.tell(inputs, inputs.rest["sentences"])
+            return self.teacher_force(inputs, inputs.rest["sentences"])
+        with replace_output(self.model.get_submodule(self.encoder), inputs.encoder_output):
+            return self.teacher_force(inputs, inputs.rest["sentences"])
 
-    def targets(self, output: Spoken, task: Any) -> list[list[Target]]:
+    def targets(self, output: CaptionOutput, task: Any) -> list[list[Target]]:
         """The sentence and the words asked for, for each picture, in reading order.
 
         Raises:
             LabelError: a word that the caption does not have.
         """
-        return captions.targets_of(output.sentences, task, self.attends)
+        return captions.caption_targets(output.sentences, task, self.has_attention)
 
-    def text(self, output: Spoken, inputs: Inputs) -> list[dict[str, Any]]:
+    def text(self, output: CaptionOutput, inputs: Inputs) -> list[dict[str, Any]]:
         """The caption of each picture, with log-probabilities."""
         return captions.facts(output)
 

@@ -39,7 +39,7 @@ class Sentence:
 
 
 @runtime_checkable
-class Language(Protocol):
+class CaptionTokenizer(Protocol):
     """From text to tokens and back, as one model has them."""
 
     def encode(self, text: str) -> Sentence:
@@ -63,20 +63,20 @@ def padded(sentences: Sequence[Sentence]) -> Tensor:
 
 
 @dataclass(eq=False)
-class Spoken:
+class CaptionOutput:
     """A captioner's output for captions that were put into its mouth.
 
     `states` `[row, step, *]` at step k are what token k of the row's caption is said from, given
     the tokens before it: logits `[row, step, token]`, or, with `out`, what that layer makes logits
     of; only the logits that a score asks for are made then. Rows are those of the sentences, or
-    whole blocks of them (changed inputs of one sentence). `silent` are tokens that the model never
-    says; they have no share in any probability. `attention` `[row, step, *grid]` is where the model
-    looked at each step, if it says.
+    whole blocks of them (changed inputs of one sentence). `suppressed_tokens` are never generated
+    and have no probability. `attention` `[row, step, *grid]` is the model's own attention at each
+    step, if it has any.
     """
 
     states: Float[Tensor, "row step _"]
     sentences: Sequence[Sentence]
-    silent: Sequence[int] = ()
+    suppressed_tokens: Sequence[int] = ()
     attention: Tensor | None = None
     out: nn.Linear | None = None
 
@@ -107,9 +107,9 @@ class Spoken:
         linear = self.out is not None and self.states.requires_grad
         with torch.no_grad() if linear else nullcontext():
             logits = self.logits.to(wide)
-            if self.silent:
-                silent = torch.tensor(self.silent).to(logits.device)
-                logits = logits.index_fill(2, silent, -torch.inf)
+            if self.suppressed_tokens:
+                suppressed_tokens = torch.tensor(self.suppressed_tokens).to(logits.device)
+                logits = logits.index_fill(2, suppressed_tokens, -torch.inf)
             chosen = logits.gather(2, tokens[..., None])[..., 0]
             made = torch.where(inside, chosen - logits.logsumexp(2), 0.0)
         if self.out is None or not linear:
@@ -122,15 +122,17 @@ class Spoken:
         return made + ((states - states.detach()) * slope).sum(2)
 
 
-def targets_of(sentences: Sequence[Sentence], task: Caption, attends: bool) -> list[list[Target]]:
+def caption_targets(
+    sentences: Sequence[Sentence], task: Caption, has_attention: bool
+) -> list[list[Target]]:
     """For each caption the sentence, and the words that are asked for, in reading order.
 
     Raises:
         LabelError: a word that the caption does not have.
     """
-    whole = {s.text: _sentence(s.text, attends) for s in sentences}
+    whole = {s.text: _sentence(s.text, has_attention) for s in sentences}
     return [
-        [whole[s.text], *(_word(s, position, task, attends) for position in asked(s, task))]
+        [whole[s.text], *(_word(s, position, task, has_attention) for position in asked(s, task))]
         for s in sentences
     ]
 
@@ -173,11 +175,11 @@ def _positions(sentence: Sentence, name: str | int) -> list[int]:
     return [int(name)]
 
 
-def _sentence(text: str, attends: bool) -> Target:
-    def log_prob(output: Spoken) -> Tensor:
+def _sentence(text: str, has_attention: bool) -> Target:
+    def log_prob(output: CaptionOutput) -> Tensor:
         return output.log_probs.sum(1)
 
-    def attention(output: Spoken) -> Tensor:
+    def attention(output: CaptionOutput) -> Tensor:
         assert output.attention is not None
         return torch.stack(
             [
@@ -191,21 +193,21 @@ def _sentence(text: str, attends: bool) -> Target:
         score=log_prob,
         kind="sentence",
         log_prob=log_prob,
-        attention=attention if attends else None,
+        attention=attention if has_attention else None,
     )
 
 
-def _word(sentence: Sentence, position: int, task: Caption, attends: bool) -> Target:
+def _word(sentence: Sentence, position: int, task: Caption, has_attention: bool) -> Target:
     word = sentence.words[position]
     tokens = list(sentence.tokens[word.start : word.stop])
 
-    def logit(output: Spoken) -> Tensor:
+    def logit(output: CaptionOutput) -> Tensor:
         return output.logit(word.start, tokens)
 
-    def log_prob(output: Spoken) -> Tensor:
+    def log_prob(output: CaptionOutput) -> Tensor:
         return output.log_probs[:, word.start : word.stop].sum(1)
 
-    def attention(output: Spoken) -> Tensor:
+    def attention(output: CaptionOutput) -> Tensor:
         assert output.attention is not None
         return output.attention[:, word.start : word.stop].mean(1)
 
@@ -215,27 +217,27 @@ def _word(sentence: Sentence, position: int, task: Caption, attends: bool) -> Ta
         kind="word",
         position=position,
         log_prob=log_prob,
-        attention=attention if attends else None,
+        attention=attention if has_attention else None,
     )
 
 
-def answer_targets(sentences: Sequence[Sentence], attends: bool) -> list[list[Target]]:
+def answer_targets(sentences: Sequence[Sentence], has_attention: bool) -> list[list[Target]]:
     """For each row the answer that it says, scored by the log-likelihood of its tokens."""
-    return [[replace(_sentence(s.text, attends), kind="answer")] for s in sentences]
+    return [[replace(_sentence(s.text, has_attention), kind="answer")] for s in sentences]
 
 
 def answer_facts(
-    output: Spoken, questions: Sequence[str], owners: Sequence[int]
+    output: CaptionOutput, questions: Sequence[str], sample_index: Sequence[int]
 ) -> list[dict[str, Any]]:
     """What was asked of each sample and answered: log-likelihoods, also per token.
 
     Args:
         output: a row for each answer.
         questions: one for each sample.
-        owners: the sample that each row belongs to.
+        sample_index: the sample that each row belongs to.
     """
     made: list[dict[str, Any]] = [{"question": text, "answers": []} for text in questions]
-    for one, owner in zip(facts(output), owners, strict=True):
+    for one, owner in zip(facts(output), sample_index, strict=True):
         made[owner]["answers"].append(
             {
                 "answer": one["caption"],
@@ -249,7 +251,7 @@ def answer_facts(
     return made
 
 
-def facts(output: Spoken) -> list[dict[str, Any]]:
+def facts(output: CaptionOutput) -> list[dict[str, Any]]:
     """What was said of each sample: the caption, its words and tokens with log-probabilities."""
     values = output.log_probs.tolist()
     made = []

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.preprocess import Preprocess, Transform, batch_of
 from mmcam.errors import LabelError, LayerError, ModelError, nearest
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 from mmcam.tasks import Classes
 from mmcam.types import Inputs, Sample, Target, Weights, Window
 
-Fold = Callable[[str, Tensor, Sequence[int]], Tensor]
+ToGrid = Callable[[str, Tensor, Sequence[int]], Tensor]
 
 
 def logits_of(output: Any) -> Tensor:
@@ -41,7 +41,7 @@ class Classifier:
     """A model of classes or actions, ready to be explained.
 
     `pack` turns pixels `[batch, 3, *space]` into the model's arguments; `unpack` its output into
-    logits; `folds` a layer's output into a grid, given the layer and the space of the input.
+    logits; `to_grid` a layer's output into a grid, given the layer and the space of the input.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Classifier:
     weights: Weights | None = None
     pack: Callable[[Tensor], Any] = field(default=lambda pixels: pixels)
     unpack: Callable[[Any], Tensor] = logits_of
-    folds: Fold = field(default=lambda layer, tensor, space: fold(tensor, space))
+    to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
 
     encoder: str | None = field(default=None, init=False)
     words: str | None = field(default=None, init=False)
@@ -164,6 +164,6 @@ class Classifier:
             LayerError: it has none.
         """
         try:
-            return self.folds(layer, tensor, inputs.pixels.shape[2:])
+            return self.to_grid(layer, tensor, inputs.pixels.shape[2:])
         except LayerError as error:
             raise LayerError(f"layer '{layer}': {error}") from error

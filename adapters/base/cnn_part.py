@@ -29,9 +29,9 @@ class CnnPart(NamedTuple):
     channels: int
     features: int
 
-    def fold(self, layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    def to_grid(self, layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         """A layer of the model that has the trunk as its `cnn`, as a grid over the input."""
-        return self.classifier.folds(layer.removeprefix("cnn."), tensor, space)
+        return self.classifier.to_grid(layer.removeprefix("cnn."), tensor, space)
 
 
 def cnn_part(recipe: Recipe) -> CnnPart | None:

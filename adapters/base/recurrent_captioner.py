@@ -9,31 +9,31 @@ from typing import Any
 from torch import Tensor
 
 from mmcam.adapters.base import captions
-from mmcam.adapters.base.captioner import Speaker
-from mmcam.adapters.base.captions import Sentence, Spoken
-from mmcam.adapters.base.classifier import Fold
+from mmcam.adapters.base.captioner import CaptionAdapter
+from mmcam.adapters.base.captions import CaptionOutput, Sentence
+from mmcam.adapters.base.classifier import ToGrid
 from mmcam.adapters.base.preprocess import Preprocess, batch_of
 from mmcam.adapters.base.vocabulary import Vocabulary
 from mmcam.adapters.networks.decoding import beam_search
 from mmcam.errors import LabelError, LayerError
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 from mmcam.tasks import Caption
 from mmcam.types import Inputs, Sample
 
 
 @dataclass(kw_only=True)
-class RecurrentCaptioner(Speaker):
+class RecurrentCaptioner(CaptionAdapter):
     """A CNN and an LSTM (`networks.show_and_tell`, `networks.show_attend_tell`).
 
-    The model's `cnn` makes the map that is explained; `tell` gives the states that its `out` makes
-    logits of, for captions that are given, `begin` and `step` say one.
+    The model's `cnn` makes the map that is explained. `teacher_force` gives the states of a given
+    caption, of which `out` makes logits; `initial_state` and `step` generate one.
     """
 
     preprocess: Preprocess
-    language: Vocabulary
+    tokenizer: Vocabulary
     encoder: str | None = "cnn"
     gradient_strategy: str = "batched"
-    folds: Fold = field(default=lambda layer, tensor, space: fold(tensor, space))
+    to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
 
     def pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
         """The pictures, preprocessed.
@@ -52,27 +52,29 @@ class RecurrentCaptioner(Speaker):
         """What the model says of each picture, and the CNN's maps."""
         model: Any = self.model
         maps = model.cnn(inputs.pixels)
-        state = model.begin(maps)
+        state = model.initial_state(maps)
         said = [
             beam_search(
                 model.step,
                 tuple(part[row : row + 1] for part in state),
-                start=self.language.token("start"),
-                end=self.language.token("end"),
-                silent=self.language.silent,
+                start=self.tokenizer.token("start"),
+                end=self.tokenizer.token("end"),
+                suppressed_tokens=self.tokenizer.suppressed_tokens,
                 beam=task.beam,
                 limit=task.limit,
             )
             for row in range(len(maps))
         ]
-        return [self.language.decode(tokens) for tokens in said], maps
+        return [self.tokenizer.decode(tokens) for tokens in said], maps
 
-    def tell(self, inputs: Inputs, sentences: Sequence[Sentence]) -> Spoken:
+    def teacher_force(self, inputs: Inputs, sentences: Sequence[Sentence]) -> CaptionOutput:
         """The logits of these captions; with attention, where the model looked."""
         tokens = captions.padded(sentences).to(inputs.pixels.device)
         model: Any = self.model
-        states, attention = model.tell(model.cnn(inputs.pixels), tokens)
-        return Spoken(states, sentences, self.language.silent, attention, model.out)
+        states, attention = model.teacher_force(model.cnn(inputs.pixels), tokens)
+        return CaptionOutput(
+            states, sentences, self.tokenizer.suppressed_tokens, attention, model.out
+        )
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
         """A layer of the CNN as a grid over the input.
@@ -81,6 +83,6 @@ class RecurrentCaptioner(Speaker):
             LayerError: it has none.
         """
         try:
-            return self.folds(layer, tensor, inputs.pixels.shape[2:])
+            return self.to_grid(layer, tensor, inputs.pixels.shape[2:])
         except LayerError as error:
             raise LayerError(f"layer '{layer}': {error}") from error

@@ -54,7 +54,7 @@ class Vocabulary:
         return known
 
     @property
-    def silent(self) -> tuple[int, ...]:
+    def suppressed_tokens(self) -> tuple[int, ...]:
         """The tokens that are never said."""
         return tuple(self.token(key) for key in ("pad", "start", "unknown"))
 

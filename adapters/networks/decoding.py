@@ -20,22 +20,22 @@ def beam_search(
     *,
     start: int,
     end: int,
-    silent: Sequence[int] = (),
+    suppressed_tokens: Sequence[int] = (),
     beam: int = 1,
     limit: int = 20,
 ) -> list[int]:
     """The likeliest sentence that was found, as tokens, with `end` behind it if it came to one.
 
     Sentences are ranked by the sum of their log-probabilities, as in Vinyals et al. 2015 (section
-    4.3), the tokens in `silent` having none. One that ends gives up its place in the beam. Where
-    none has ended at the limit, the likeliest is cut off there.
+    4.3); `suppressed_tokens` have none. A sentence that ends gives up its place in the beam. If no
+    sentence has ended at the limit, the likeliest one is cut off there.
 
     Args:
         step: one step of the decoder.
         state: its memory for one picture, one row.
         start: the first token, which is given.
         end: the token that ends a sentence.
-        silent: tokens that are never said.
+        suppressed_tokens: tokens that are never said.
         beam: how many sentences are followed.
         limit: the most tokens that are said, the end not counted.
     """
@@ -46,7 +46,7 @@ def beam_search(
     for _ in range(limit + 1):
         logits, state = step(state, last)
         logits = logits.float()
-        logits[:, list(silent)] = -torch.inf
+        logits[:, list(suppressed_tokens)] = -torch.inf
         scores = totals[:, None] + logits.log_softmax(1)
         chosen, places = scores.flatten().topk(min(beam, scores.numel()))
         rows, tokens = places // scores.shape[1], places % scores.shape[1]

@@ -51,11 +51,11 @@ class ShowAndTell(nn.Module):
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> Float[Tensor, "row step token"]:
         """The logits of each caption's tokens, each given the picture and the tokens before it."""
-        states, _ = self.tell(self.cnn(pixels), tokens)
+        states, _ = self.teacher_force(self.cnn(pixels), tokens)
         logits: Tensor = self.out(states)
         return logits
 
-    def tell(
+    def teacher_force(
         self, maps: Float[Tensor, "map channel *grid"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step hidden"], None]:
         """The states that `out` makes the logits of; there is no attention.
@@ -69,7 +69,7 @@ class ShowAndTell(nn.Module):
             states, _ = self.lstm(torch.cat([picture, self.embed(before)], 1))
         return states[:, 1:], None
 
-    def begin(self, maps: Tensor) -> State:
+    def initial_state(self, maps: Tensor) -> State:
         """The LSTM's state once it has seen the pictures, a row each."""
         _, state = self.lstm(self.img_proj(self.pool(maps))[:, None])
         return tuple(part.transpose(0, 1) for part in state)

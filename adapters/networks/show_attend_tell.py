@@ -57,10 +57,10 @@ class ShowAttendTell(nn.Module):
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step token"], Float[Tensor, "row step height width"]]:
         """The logits of each caption's tokens, and where the model looked before each (alpha)."""
-        states, looks = self.tell(self.cnn(pixels), tokens)
+        states, looks = self.teacher_force(self.cnn(pixels), tokens)
         return self.out(states), looks
 
-    def tell(
+    def teacher_force(
         self, maps: Float[Tensor, "row channel height width"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step embedding"], Float[Tensor, "row step height width"]]:
         """The states that `out` makes the logits of, and where the model looked before each.
@@ -69,7 +69,7 @@ class ShowAttendTell(nn.Module):
         """
         tokens = blocks(tokens, len(maps))
         before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
-        memory = self.begin(maps)
+        memory = self.initial_state(maps)
         states, looks = [], []
         for last in before.T:
             one, memory, alpha = self._step(memory, last)
@@ -77,7 +77,7 @@ class ShowAttendTell(nn.Module):
             looks.append(alpha)
         return torch.stack(states, 1), torch.stack(looks, 1).unflatten(2, maps.shape[2:])
 
-    def begin(self, maps: Float[Tensor, "row channel height width"]) -> State:
+    def initial_state(self, maps: Float[Tensor, "row channel height width"]) -> State:
         """The LSTM's state before the first word, and what f_att needs of the maps."""
         cells = maps.flatten(2).transpose(1, 2)
         mean = cells.mean(1)

@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base.captions import Sentence
-from mmcam.adapters.transformers.generation import TransformersSpeaker
-from mmcam.adapters.transformers.prompts import Prompt, Script
-from mmcam.adapters.transformers.questions import Asked
-from mmcam.adapters.transformers.tokens import Tokens
+from mmcam.adapters.transformers.generation import GenerativeAdapter
+from mmcam.adapters.transformers.prompts import Prompt, TextBatch
+from mmcam.adapters.transformers.questions import PromptQuestion
+from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import LabelError
 from mmcam.tasks import Answers
 from mmcam.types import Inputs, Sample
 
 
 @dataclass(kw_only=True)
-class BlipAnswerer(TransformersSpeaker):
+class BlipVqaAdapter(GenerativeAdapter):
     """`BlipForQuestionAnswering`: its question attends to the picture, its answer to those states.
 
     Its attention is the question's: the mean over its words, and over heads and layers.
     """
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """As `TransformersSpeaker.prepare`, for questions alone.
+        """As `GenerativeAdapter.prepare`, for questions alone.
 
         Raises:
             LabelError: another task, or a question or answer that the model cannot take.
@@ -38,9 +38,9 @@ class BlipAnswerer(TransformersSpeaker):
             )
         return super().prepare(samples, task)
 
-    def _behind(self, prompt: str) -> Tokens:
+    def _behind(self, prompt: str) -> TransformersTokenizer:
         """The language of an answer, which begins a text of its own."""
-        return self.language
+        return self.tokenizer
 
     def _prompt(self, sample: Sample, prompt: str) -> Prompt:
         """The token before an answer, and the question as its encoder reads it."""
@@ -52,15 +52,15 @@ class BlipAnswerer(TransformersSpeaker):
         source = prefix.new_tensor([prompt.source for prompt in prompts])
         return {"input_ids": source, "attention_mask": torch.ones_like(source)}
 
-    def _across(
+    def _cross_attention(
         self, inputs: Inputs, sentences: Sequence[Sentence]
-    ) -> tuple[Script, Tensor, Tensor | None]:
+    ) -> tuple[TextBatch, Tensor, Tensor | None]:
         """The question read with the picture, and the answer told from that."""
         model: Any = self.model
-        hidden = self._encoder(**self._given(inputs))[0]
+        hidden = self._encoder(**self._image_arguments(inputs))[0]
         rows = max(len(hidden), len(sentences))
         hidden = hidden.repeat(rows // len(hidden), 1, 1)
-        script = self._script(inputs, sentences, rows)
+        script = self._text_batch(inputs, sentences, rows)
         prompts: list[Prompt] = inputs.rest["asked"]
         lengths = script.ids.new_tensor([len(prompt.source) for prompt in prompts])
         ids, mask = _filled([prompt.source for prompt in prompts], lengths)
@@ -70,12 +70,12 @@ class BlipAnswerer(TransformersSpeaker):
             input_ids=ids,
             attention_mask=mask,
             encoder_hidden_states=hidden,
-            output_attentions=inputs.attend,
+            output_attentions=inputs.output_attentions,
         )
         read = lengths.repeat(times)
         logits = self._decoded(script.ids, question.last_hidden_state, read)
         attention = None
-        if inputs.attend:
+        if inputs.output_attentions:
             looks = torch.stack([layer.detach().mean(1) for layer in question.cross_attentions])
             looked = self._read_from(looks.mean(0), inputs)
             attention = looked[:, None].expand(-1, script.steps, -1, -1)
@@ -100,12 +100,12 @@ class BlipAnswerer(TransformersSpeaker):
 
     def _read_from(self, looks: Tensor, inputs: Inputs) -> Tensor:
         """Where the words of each question looked, `[row h w]`, from `[row token patch]`."""
-        asked: list[Asked] = inputs.rest["questions"]
+        asked: list[PromptQuestion] = inputs.rest["questions"]
         made = []
-        for row, look in enumerate(looks):
+        for row, encode_images in enumerate(looks):
             words = asked[row % len(asked)].words
-            made.append(look[words[0].start : words[-1].stop].mean(0))
-        return self.pictures.placed(torch.stack(made)[..., None], inputs, self.voice.lead)
+            made.append(encode_images[words[0].start : words[-1].stop].mean(0))
+        return self.pictures.placed(torch.stack(made)[..., None], inputs, self.model_type.lead)
 
 
 def _filled(rows: Sequence[Sequence[int]], lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,54 +8,54 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from mmcam.adapters.base.classifier import Classifier, Fold
+from mmcam.adapters.base.classifier import Classifier, ToGrid
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, counted
-from mmcam.adapters.transformers.loading import renamed
+from mmcam.adapters.transformers.loading import convert_state_dict
 from mmcam.errors import ModelError, WeightsError, nearest
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 
 
-class Place(NamedTuple):
+class ClassifierType(NamedTuple):
     """Where a model type is explained: its layer, and how many tokens come before the grid."""
 
     layer: str
     prefix: int | None = None
 
 
-PLACES: dict[str, Place] = {
-    "vit": Place("vit.layers.-1.layernorm_before", 1),
-    "vit_msn": Place("vit.layers.-1.layernorm_before", 1),
-    "deit": Place("deit.layers.-1.layernorm_before", 2),
-    "beit": Place("beit.layers.-1", 1),
-    "data2vec-vision": Place("data2vec_vision.encoder.layer.-1", 1),
-    "dinov2": Place("dinov2.encoder.layer.-1", 1),
-    "dinov2_with_registers": Place("dinov2_with_registers.encoder.layer.-1"),
-    "clip": Place("vision_model.encoder.layers.-1", 1),
-    "siglip": Place("vision_model.encoder.layers.-1", 0),
-    "ijepa": Place("ijepa.layers.-1", 0),
-    "swin": Place("swin.layernorm", 0),
-    "swinv2": Place("swinv2.layernorm", 0),
-    "focalnet": Place("focalnet.layernorm", 0),
-    "pvt": Place("pvt.encoder.block.-1.-1.layer_norm_1", 1),
-    "pvt_v2": Place("pvt_v2.encoder.layers.-1.layer_norm", 0),
-    "levit": Place("levit.encoder.stages.-1", 0),
-    "hiera": Place("hiera.encoder.stages.-1", 0),
-    "convnext": Place("convnext.encoder.stages.-1"),
-    "convnextv2": Place("convnextv2.encoder.stages.-1"),
-    "resnet": Place("resnet.encoder.stages.-1"),
-    "regnet": Place("regnet.encoder.stages.-1"),
-    "segformer": Place("segformer.stages.-1"),
-    "mobilenet_v1": Place("mobilenet_v1.layer.-1"),
-    "mobilenet_v2": Place("mobilenet_v2.conv_1x1"),
-    "efficientnet": Place("efficientnet.encoder.top_activation"),
-    "mobilevit": Place("mobilevit.conv_1x1_exp"),
-    "mobilevitv2": Place("mobilevitv2.encoder.layer.-1"),
-    "bit": Place("bit.norm"),
-    "videomae": Place("videomae.encoder.layer.-1", 0),
-    "timesformer": Place("timesformer.encoder.layer.-2", 1),
-    "vivit": Place("vivit.layers.-1.layernorm_before", 1),
-    "vjepa2": Place("vjepa2.encoder.layer.-1", 0),
+CLASSIFIER_TYPES: dict[str, ClassifierType] = {
+    "vit": ClassifierType("vit.layers.-1.layernorm_before", 1),
+    "vit_msn": ClassifierType("vit.layers.-1.layernorm_before", 1),
+    "deit": ClassifierType("deit.layers.-1.layernorm_before", 2),
+    "beit": ClassifierType("beit.layers.-1", 1),
+    "data2vec-vision": ClassifierType("data2vec_vision.encoder.layer.-1", 1),
+    "dinov2": ClassifierType("dinov2.encoder.layer.-1", 1),
+    "dinov2_with_registers": ClassifierType("dinov2_with_registers.encoder.layer.-1"),
+    "clip": ClassifierType("vision_model.encoder.layers.-1", 1),
+    "siglip": ClassifierType("vision_model.encoder.layers.-1", 0),
+    "ijepa": ClassifierType("ijepa.layers.-1", 0),
+    "swin": ClassifierType("swin.layernorm", 0),
+    "swinv2": ClassifierType("swinv2.layernorm", 0),
+    "focalnet": ClassifierType("focalnet.layernorm", 0),
+    "pvt": ClassifierType("pvt.encoder.block.-1.-1.layer_norm_1", 1),
+    "pvt_v2": ClassifierType("pvt_v2.encoder.layers.-1.layer_norm", 0),
+    "levit": ClassifierType("levit.encoder.stages.-1", 0),
+    "hiera": ClassifierType("hiera.encoder.stages.-1", 0),
+    "convnext": ClassifierType("convnext.encoder.stages.-1"),
+    "convnextv2": ClassifierType("convnextv2.encoder.stages.-1"),
+    "resnet": ClassifierType("resnet.encoder.stages.-1"),
+    "regnet": ClassifierType("regnet.encoder.stages.-1"),
+    "segformer": ClassifierType("segformer.stages.-1"),
+    "mobilenet_v1": ClassifierType("mobilenet_v1.layer.-1"),
+    "mobilenet_v2": ClassifierType("mobilenet_v2.conv_1x1"),
+    "efficientnet": ClassifierType("efficientnet.encoder.top_activation"),
+    "mobilevit": ClassifierType("mobilevit.conv_1x1_exp"),
+    "mobilevitv2": ClassifierType("mobilevitv2.encoder.layer.-1"),
+    "bit": ClassifierType("bit.norm"),
+    "videomae": ClassifierType("videomae.encoder.layer.-1", 0),
+    "timesformer": ClassifierType("timesformer.encoder.layer.-2", 1),
+    "vivit": ClassifierType("vivit.layers.-1.layernorm_before", 1),
+    "vjepa2": ClassifierType("vjepa2.encoder.layer.-1", 0),
 }
 """Model type -> where it is explained. Types that are not here are asked by a probe."""
 
@@ -72,7 +72,7 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
     """
     video = _is_video(config)
     model = _model(recipe, config, video)
-    place = PLACES.get(config.model_type)
+    place = CLASSIFIER_TYPES.get(config.model_type)
     labels = tuple(name for _, name in sorted((config.id2label or {}).items()))
     named = not all(name.startswith("LABEL_") for name in labels)
     return Classifier(
@@ -81,9 +81,9 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
         preprocess=recipe.preprocessing(_preprocess(recipe, config, video)),
         labels=recipe.labels or (labels if named else ()),
         layers=recipe.layers or ((counted(model, place.layer),) if place else ()),
-        weights=recipe.fill(model, partial(renamed, type(model), config)),
+        weights=recipe.fill(model, partial(convert_state_dict, type(model), config)),
         pack=_frames_first if video else _as_it_is,
-        folds=_fold_of(config, place),
+        to_grid=_fold_of(config, place),
     )
 
 
@@ -104,7 +104,7 @@ def _is_video(config: Any) -> bool:
         return False
     raise ModelError(
         f"transformers has no classifier of pictures or clips of type '{config.model_type}'; "
-        f"nearest: {nearest(config.model_type, PLACES)}"
+        f"nearest: {nearest(config.model_type, CLASSIFIER_TYPES)}"
     )
 
 
@@ -218,7 +218,7 @@ def _as_it_is(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def _fold_of(config: Any, place: Place | None) -> Fold:
+def _fold_of(config: Any, place: ClassifierType | None) -> ToGrid:
     """How the layers of this model type fold: prefix, time slices, and the order of tokens."""
     tubelet = getattr(config, "tubelet_size", 1)
     tubelet = tubelet if isinstance(tubelet, int) else tubelet[0]
@@ -230,7 +230,7 @@ def _fold_of(config: Any, place: Place | None) -> Fold:
         if config.model_type == "timesformer" and tensor.ndim == 3:
             return _columns_then_time(tensor, space)
         slices = space[0] // tubelet if len(space) == 3 else 1
-        return fold(tensor, space, prefix=prefix, slices=slices)
+        return to_grid(tensor, space, prefix=prefix, slices=slices)
 
     return folded
 
@@ -238,7 +238,7 @@ def _fold_of(config: Any, place: Place | None) -> Fold:
 def _columns_then_time(tensor: Tensor, space: Sequence[int]) -> Tensor:
     """TimeSformer's tokens: a class token, then rows, columns and, fastest, time."""
     frames, height, width = space
-    swapped = fold(tensor, (frames, height, width), prefix=1, slices=frames)
+    swapped = to_grid(tensor, (frames, height, width), prefix=1, slices=frames)
     rows, columns = swapped.shape[3:]
     grid = tensor[:, 1:].movedim(-1, 1).reshape(len(tensor), -1, rows, columns, frames)
     return grid.movedim(-1, 2)

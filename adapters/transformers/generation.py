@@ -11,13 +11,25 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base import captions
-from mmcam.adapters.base.captions import Sentence, Spoken
-from mmcam.adapters.transformers.hooks import every, joined, left_as_found, noted
+from mmcam.adapters.base.captions import CaptionOutput, Sentence
+from mmcam.adapters.transformers.hooks import (
+    concatenate,
+    every_nth_row,
+    record_outputs,
+    restore_attributes,
+)
 from mmcam.adapters.transformers.images import layout, stacked
-from mmcam.adapters.transformers.prompts import Prompt, among, context_of
-from mmcam.adapters.transformers.questions import Asked, Reply, read, reply, spread, wrapped
-from mmcam.adapters.transformers.teacher_forcing import Teller
-from mmcam.adapters.transformers.tokens import Tokens
+from mmcam.adapters.transformers.prompts import Prompt, among, caption_context
+from mmcam.adapters.transformers.questions import (
+    AnswerSet,
+    PromptQuestion,
+    read,
+    reply,
+    spread,
+    wrapped,
+)
+from mmcam.adapters.transformers.teacher_forcing import TeacherForcing
+from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import InputError, LabelError, ModelError
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample, Target
@@ -27,11 +39,11 @@ LIMIT = 20
 
 
 @dataclass(kw_only=True)
-class TransformersSpeaker(Teller):
+class GenerativeAdapter(TeacherForcing):
     """A model that `generate`s text about a picture: captions, and answers to questions."""
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """As `Speaker.prepare`; a given text is spelled as it follows the prompt.
+        """As `CaptionAdapter.prepare`; a given text is spelled as it follows the prompt.
 
         With answers, each is a row: a picture has as many rows as it has answers.
         """
@@ -39,15 +51,15 @@ class TransformersSpeaker(Teller):
             return self._answering(samples, task)
         if not isinstance(task, Caption) or task.prompt is None:
             return super().prepare(samples, task)
-        after = replace(self, language=self._behind(task.prompt))
-        return super(TransformersSpeaker, after).prepare(samples, task)
+        after = replace(self, tokenizer=self._behind(task.prompt))
+        return super(GenerativeAdapter, after).prepare(samples, task)
 
-    def _behind(self, prompt: str) -> Tokens:
+    def _behind(self, prompt: str) -> TransformersTokenizer:
         """The language of what is said behind a prompt."""
         if self.is_two:
-            return self.language
-        context, gap = context_of(self.processor, self.voice, prompt)
-        return replace(self.language, context=context, gap=gap)
+            return self.tokenizer
+        context, gap = caption_context(self.processor, self.model_type, prompt)
+        return replace(self.tokenizer, context=context, gap=gap)
 
     def _answering(self, samples: Sequence[Sample], task: Answers) -> Inputs:
         """A row for each answer that is given, or that the model says by itself.
@@ -56,8 +68,8 @@ class TransformersSpeaker(Teller):
             LabelError: a model of captions alone, no question, one that the model cannot read, or
                 an answer that it cannot say.
         """
-        texts = [task.asked_of(sample.text, sample.id) for sample in samples]
-        prompts = [wrapped(self.name, self.processor, self.voice, text) for text in texts]
+        texts = [task.question_for(sample.text, sample.id) for sample in samples]
+        prompts = [wrapped(self.name, self.processor, self.model_type, text) for text in texts]
         inputs = self.ask(samples, prompts)
         asked = [
             self._read(text, prompt)
@@ -68,7 +80,7 @@ class TransformersSpeaker(Teller):
         replies = [self._reply(inputs.row(place), task) for place in range(len(samples))]
         return spread(inputs, replies)
 
-    def _read(self, question: str, prompt: Prompt) -> Asked:
+    def _read(self, question: str, prompt: Prompt) -> PromptQuestion:
         """A question as the model reads it.
 
         Raises:
@@ -77,20 +89,28 @@ class TransformersSpeaker(Teller):
         short = f'the question "{textwrap.shorten(question, 60, placeholder=" ...")}"'
         self._check_length(max(len(prompt.prefix) + 1, len(prompt.source)), short)
         return read(
-            self.language, self.processor, self.voice, question, prompt.source or prompt.prefix
+            self.tokenizer,
+            self.processor,
+            self.model_type,
+            question,
+            prompt.source or prompt.prefix,
         )
 
-    def _reply(self, one: Inputs, task: Answers) -> Reply:
+    def _reply(self, one: Inputs, task: Answers) -> AnswerSet:
         """The answers for a batch of one."""
-        after = replace(self, language=self._behind(one.rest["prompts"][0]))
+        after = replace(self, tokenizer=self._behind(one.rest["prompts"][0]))
         if task.answers is not None:
-            return reply((), self.look(one), task, after.language)
-        with left_as_found(self.model), noted(self._encoder) as outputs, torch.no_grad():
+            return reply((), self.encode_images(one), task, after.tokenizer)
+        with (
+            restore_attributes(self.model),
+            record_outputs(self._encoder) as outputs,
+            torch.no_grad(),
+        ):
             own = after._said(one, beam=task.top, limit=LIMIT, count=task.top)
-        times = task.top if self.voice.feed == "before" else 1
+        times = task.top if self.model_type.feed == "prefix" else 1
         first = {sentence.text: sentence for sentence in reversed(own)}
         own = [sentence for sentence in own if first[sentence.text] is sentence]
-        return reply(own, every(times, outputs[0], times), task, after.language)
+        return reply(own, every_nth_row(times, outputs[0], times), task, after.tokenizer)
 
     def pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
         """The pictures, preprocessed, with the prompt for each.
@@ -99,12 +119,12 @@ class TransformersSpeaker(Teller):
             LabelError: a prompt for a model that takes none.
             InputError: a clip, or pictures whose inputs differ in shape.
         """
-        if task.prompt is not None and not self.voice.takes_prompt:
+        if task.prompt is not None and not self.model_type.takes_prompt:
             raise LabelError(
                 f"{self.name} takes no prompt ('{task.prompt}'); leave it out, or choose a model "
                 "that follows instructions (mmcam list models)"
             )
-        prompt = self.voice.prompt if task.prompt is None else task.prompt
+        prompt = self.model_type.prompt if task.prompt is None else task.prompt
         return self.ask(samples, [prompt] * len(samples))
 
     def ask(self, samples: Sequence[Sample], prompts: Sequence[str]) -> Inputs:
@@ -144,11 +164,11 @@ class TransformersSpeaker(Teller):
     def _prompt(self, sample: Sample, prompt: str) -> Prompt:
         """A prompt as tokens, with those of the picture where the model has them among its text."""
         tokenizer = self.processor.tokenizer
-        if self.voice.feed != "among":
+        if self.model_type.feed != "interleaved":
             start = self._start
             words = tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else []
             return Prompt((start, *words))
-        ids = among(self.processor, self._config, self.voice, sample.pixels, prompt)
+        ids = among(self.processor, self._config, self.model_type, sample.pixels, prompt)
         if not self.is_two:
             return Prompt(tuple(ids))
         starts = (self._generation.decoder_start_token_id, self._generation.forced_bos_token_id)
@@ -161,7 +181,7 @@ class TransformersSpeaker(Teller):
         rows = len(prompts)
         groups = [slice(0, rows)] if len(lengths) == 1 else [slice(i, i + 1) for i in range(rows)]
         said: list[Sentence] = []
-        seen: list[Any] = []
+        encoder_output: list[Any] = []
         for some in groups:
             one = replace(
                 inputs,
@@ -169,12 +189,12 @@ class TransformersSpeaker(Teller):
                 placements=inputs.placements[some],
                 rest={key: value[some] for key, value in inputs.rest.items()},
             )
-            with left_as_found(self.model), noted(self._encoder) as outputs:
+            with restore_attributes(self.model), record_outputs(self._encoder) as outputs:
                 said += self._said(one, beam=task.beam, limit=task.limit)
             # Where pictures are no arguments of their own, there is one for each beam.
-            times = task.beam if self.voice.feed == "before" else 1
-            seen.append(every(times, outputs[0], times * len(one.pixels)))
-        return said, joined(seen)
+            times = task.beam if self.model_type.feed == "prefix" else 1
+            encoder_output.append(every_nth_row(times, outputs[0], times * len(one.pixels)))
+        return said, concatenate(encoder_output)
 
     def _said(self, inputs: Inputs, *, beam: int, limit: int, count: int = 1) -> list[Sentence]:
         """The `count` best texts for each of some pictures whose prompts are equally long."""
@@ -187,7 +207,7 @@ class TransformersSpeaker(Teller):
             room = min(room, self.positions - prefix.shape[1])
         model: Any = self.model
         made = model.generate(
-            **self._given(inputs),
+            **self._image_arguments(inputs),
             **self._starting(prompts, prefix),
             num_beams=beam,
             num_return_sequences=count,
@@ -201,23 +221,23 @@ class TransformersSpeaker(Teller):
         first = prefix.shape[1]
         if not torch.equal(made[:, :first], prefix.repeat_interleave(count, 0)):
             first = 0
-        return [self.language.decode(self._ended(row, limit)) for row in made[:, first:].tolist()]
+        return [self.tokenizer.decode(self._ended(row, limit)) for row in made[:, first:].tolist()]
 
     def _starting(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
         """What `generate` is given beside the pictures, for equally long prompts."""
         arguments: dict[str, Any] = {}
-        if self.voice.feed == "among":
+        if self.model_type.feed == "interleaved":
             source = [prompt.source or prompt.prefix for prompt in prompts]
             arguments["input_ids"] = prefix.new_tensor(source)
             arguments["attention_mask"] = torch.ones_like(arguments["input_ids"])
             ids = arguments["input_ids"]
-            arguments |= self._kinds(ids, ids.new_tensor([ids.shape[1]] * len(ids)))
-        elif self.voice.feed == "before":
+            arguments |= self._token_types(ids, ids.new_tensor([ids.shape[1]] * len(ids)))
+        elif self.model_type.feed == "prefix":
             arguments["input_ids"] = prefix
-        elif self.voice.takes_prompt:  # BLIP's drops the last token of its prompt
+        elif self.model_type.takes_prompt:  # BLIP's drops the last token of its prompt
             arguments["input_ids"] = torch.cat([prefix, prefix[:, :1]], 1)
-        if self.voice.feed != "across" or self.is_two:  # BLIP's brings its own
-            arguments["eos_token_id"] = list(self.language.ends)
+        if self.model_type.feed != "cross_attention" or self.is_two:  # BLIP's brings its own
+            arguments["eos_token_id"] = list(self.tokenizer.ends)
             arguments["pad_token_id"] = self._pad
         return arguments
 
@@ -240,31 +260,35 @@ class TransformersSpeaker(Teller):
     @property
     def _pad(self) -> int:
         pad = self._generation.pad_token_id
-        return self.language.ends[0] if pad is None else int(pad)
+        return self.tokenizer.ends[0] if pad is None else int(pad)
 
     def _ended(self, tokens: list[int], limit: int) -> list[int]:
         """The tokens up to the first that ends a caption; cut off at the limit without one."""
         for place, token in enumerate(tokens):
-            if token in self.language.ends:
+            if token in self.tokenizer.ends:
                 return tokens[: place + 1]
         return tokens[:limit]
 
-    def targets(self, output: Spoken, task: Any) -> list[list[Target]]:
+    def targets(self, output: CaptionOutput, task: Any) -> list[list[Target]]:
         """The answer of each row; of a caption the sentence and its words, in reading order.
 
         Raises:
             LabelError: a word that the caption does not have.
         """
         if isinstance(task, Answers):
-            return captions.answer_targets(output.sentences, self.attends)
+            return captions.answer_targets(output.sentences, self.has_attention)
         return super().targets(output, task)
 
-    def text(self, output: Spoken, inputs: Inputs) -> list[dict[str, Any]]:
+    def text(self, output: CaptionOutput, inputs: Inputs) -> list[dict[str, Any]]:
         """The caption of each picture, or its question with the answers, with log-probabilities."""
         if "questions" not in inputs.rest:
             return super().text(output, inputs)
-        asked: dict[int, Asked] = dict(zip(inputs.owners, inputs.rest["questions"], strict=True))
-        facts = captions.answer_facts(output, [one.text for one in asked.values()], inputs.owners)
+        asked: dict[int, PromptQuestion] = dict(
+            zip(inputs.sample_index, inputs.rest["questions"], strict=True)
+        )
+        facts = captions.answer_facts(
+            output, [one.text for one in asked.values()], inputs.sample_index
+        )
         for fact, one in zip(facts, asked.values(), strict=True):
             fact["words"] = [word.text for word in one.words]
             fact["unknown_words"] = list(one.unknown)

@@ -8,18 +8,18 @@ from typing import Any
 from torch import nn
 
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
-from mmcam.adapters.transformers.generation import TransformersSpeaker
-from mmcam.adapters.transformers.hooks import gather
-from mmcam.adapters.transformers.images import PICTURES
-from mmcam.adapters.transformers.loading import made_of, processor_of, renamed
-from mmcam.adapters.transformers.model_types import BLIP_VQA, VOICES, Voice, leading
-from mmcam.adapters.transformers.prompts import context_of, generation_of
-from mmcam.adapters.transformers.tokens import Tokens
+from mmcam.adapters.transformers.blip_vqa import BlipVqaAdapter
+from mmcam.adapters.transformers.generation import GenerativeAdapter
+from mmcam.adapters.transformers.hooks import install_capture_hooks
+from mmcam.adapters.transformers.images import IMAGE_LAYOUTS
+from mmcam.adapters.transformers.loading import build_model, convert_state_dict, load_processor
+from mmcam.adapters.transformers.model_types import BLIP_VQA, MODEL_TYPES, ModelType, prefix_tokens
+from mmcam.adapters.transformers.prompts import caption_context, generation_config_of
+from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import ModelError
 
 
-def load_speaker(recipe: Recipe, config: Any) -> TransformersSpeaker:
+def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
     """A model that says captions or answers, with its own processor.
 
     Args:
@@ -31,42 +31,44 @@ def load_speaker(recipe: Recipe, config: Any) -> TransformersSpeaker:
         WeightsError: the weights do not fit.
     """
     answers = "BlipForQuestionAnswering" in (config.architectures or ())
-    voice = BLIP_VQA if answers else VOICES[config.model_type]
-    processor = processor_of(recipe, config)
+    model_type = BLIP_VQA if answers else MODEL_TYPES[config.model_type]
+    processor = load_processor(recipe, config)
     model = _model(recipe, config)
-    weights = recipe.fill(model, partial(renamed, type(model), config))
-    text: Any = model.get_submodule(voice.text)
+    weights = recipe.fill(model, partial(convert_state_dict, type(model), config))
+    text: Any = model.get_submodule(model_type.text)
     if hasattr(text, "set_attn_implementation"):
         text.set_attn_implementation("eager")  # the other kinds keep no attention
-    gather(model)
+    install_capture_hooks(model)
     if config.model_type == "vision-encoder-decoder":
-        tokens = leading(config.encoder)
-        voice = voice._replace(prefix=tokens, lead=tokens)
-    context, gap = context_of(processor, voice, voice.prompt)
-    body: Any = model.get_submodule(voice.body)
+        tokens = prefix_tokens(config.encoder)
+        model_type = model_type._replace(prefix=tokens, lead=tokens)
+    context, gap = caption_context(processor, model_type, model_type.prompt)
+    body: Any = model.get_submodule(model_type.body)
     is_two = body.config.is_encoder_decoder
-    speaker = BlipAnswerer if answers else TransformersSpeaker
+    speaker = BlipVqaAdapter if answers else GenerativeAdapter
     return speaker(
         name=recipe.title,
         model=model,
-        language=Tokens(
+        tokenizer=TransformersTokenizer(
             tokenizer=processor.tokenizer,
             name=recipe.title,
-            ends=_ends(model, voice, config, processor.tokenizer),
+            ends=_ends(model, model_type, config, processor.tokenizer),
             context="" if is_two else context,
             gap="" if is_two else gap,
         ),
-        layers=recipe.layers or (voice.encoder,),
-        encoder=voice.encoder,
+        layers=recipe.layers or (model_type.encoder,),
+        encoder=model_type.encoder,
         gradient_strategy="batched",
-        batch=8 if voice.pictures == "plain" else 1,
+        batch=8 if model_type.pictures == "plain" else 1,
         weights=weights,
-        attends=voice.attends,
-        words=_words(model, voice),
-        voice=voice,
-        pictures=PICTURES[voice.pictures](processor=processor.image_processor, config=config),
+        has_attention=model_type.has_attention,
+        words=_words(model, model_type),
+        model_type=model_type,
+        pictures=IMAGE_LAYOUTS[model_type.pictures](
+            processor=processor.image_processor, config=config
+        ),
         processor=processor,
-        positions=_positions(model, voice),
+        positions=_positions(model, model_type),
     )
 
 
@@ -82,17 +84,17 @@ def _model(recipe: Recipe, config: Any) -> nn.Module:
             f"'{recipe.name}' is a {named[0]}, which says no captions; choose a checkpoint of "
             f"{kind.__name__}"
         )
-    return made_of(recipe, kind, config)
+    return build_model(recipe, kind, config)
 
 
-def _ends(model: nn.Module, voice: Voice, config: Any, tokenizer: Any) -> tuple[int, ...]:
+def _ends(model: nn.Module, model_type: ModelType, config: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens that end a caption, the one that a given caption ends with first.
 
     Raises:
         ModelError: there are none.
     """
     text = config.get_text_config(decoder=True)
-    named = generation_of(model, voice).eos_token_id
+    named = generation_config_of(model, model_type).eos_token_id
     if config.model_type == "blip":
         named = text.sep_token_id
     for found in (named, getattr(text, "eos_token_id", None), tokenizer.eos_token_id):
@@ -106,21 +108,21 @@ def _ends(model: nn.Module, voice: Voice, config: Any, tokenizer: Any) -> tuple[
     )
 
 
-def _words(model: nn.Module, voice: Voice) -> str | None:
+def _words(model: nn.Module, model_type: ModelType) -> str | None:
     """The layer that embeds the words of a question, where there is one alone."""
-    if voice.question is None or not voice.reads_once:
+    if model_type.question is None or not model_type.reads_once:
         return None
     table: Any = model
     table = table.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is table)
-    body: Any = model.get_submodule(voice.body)
+    body: Any = model.get_submodule(model_type.body)
     # What reads the prompt comes first; what says the answer may use the same table.
     return f"{name}#0" if body.config.is_encoder_decoder else name
 
 
-def _positions(model: nn.Module, voice: Voice) -> int | None:
+def _positions(model: nn.Module, model_type: ModelType) -> int | None:
     """The longest text that a model can read and say; None where there is no limit."""
-    config: Any = model.get_submodule(voice.body).config
+    config: Any = model.get_submodule(model_type.body).config
     text = config.get_text_config(decoder=True)
     for key in ("max_position_embeddings", "n_positions"):
         if isinstance(getattr(text, key, None), int):

@@ -13,31 +13,31 @@ RECORDER = "output_capturing_hook"
 """The name of the hooks with which transformers gathers hidden states and attention."""
 
 
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A model's output with every tensor in it changed; nothing is written into the old one."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):
         made: Any = type(value)
-        return made(**{key: mapped(item, change) for key, item in value.items()})
+        return made(**{key: map_tensors(item, change) for key, item in value.items()})
     if isinstance(value, (tuple, list)):
-        return type(value)(mapped(item, change) for item in value)
+        return type(value)(map_tensors(item, change) for item in value)
     return value
 
 
-def fresh(output: Any) -> Any:
+def shallow_copy(output: Any) -> Any:
     """A copy of a model's output that can be written to; its tensors are the same."""
-    return mapped(output, lambda tensor: tensor)
+    return map_tensors(output, lambda tensor: tensor)
 
 
-def every(step: int, output: Any, rows: int) -> Any:
+def every_nth_row(step: int, output: Any, rows: int) -> Any:
     """Each `step`-th row of an output that has so many rows."""
     if step == 1:
         return output
-    return mapped(output, lambda tensor: tensor[::step] if len(tensor) == rows else tensor)
+    return map_tensors(output, lambda tensor: tensor[::step] if len(tensor) == rows else tensor)
 
 
-def joined(outputs: Sequence[Any]) -> Any:
+def concatenate(outputs: Sequence[Any]) -> Any:
     """Outputs of the same kind for several batches, as that of one batch."""
     first = outputs[0]
     if len(outputs) == 1:
@@ -46,17 +46,17 @@ def joined(outputs: Sequence[Any]) -> Any:
         return torch.cat(list(outputs))
     if isinstance(first, Mapping):
         made: Any = type(first)
-        return made(**{key: joined([output[key] for output in outputs]) for key in first})
+        return made(**{key: concatenate([output[key] for output in outputs]) for key in first})
     if isinstance(first, (tuple, list)):
-        return type(first)(joined(items) for items in zip(*outputs, strict=True))
+        return type(first)(concatenate(items) for items in zip(*outputs, strict=True))
     return first
 
 
 @contextmanager
-def noted(module: nn.Module) -> Iterator[list[Any]]:
+def record_outputs(module: nn.Module) -> Iterator[list[Any]]:
     """Inside, the outputs of a module are gathered in the list."""
     outputs: list[Any] = []
-    hook = module.register_forward_hook(lambda *call: outputs.append(fresh(call[-1])))
+    hook = module.register_forward_hook(lambda *call: outputs.append(shallow_copy(call[-1])))
     try:
         yield outputs
     finally:
@@ -64,7 +64,7 @@ def noted(module: nn.Module) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def fed(module: nn.Module) -> Iterator[list[Tensor]]:
+def record_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """Inside, what a module is given is gathered in the list."""
     inputs: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
@@ -75,7 +75,7 @@ def fed(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def left_as_found(model: nn.Module) -> Iterator[None]:
+def restore_attributes(model: nn.Module) -> Iterator[None]:
     """What the model's code writes on its modules inside is as before afterwards."""
     before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     try:
@@ -92,7 +92,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 module._buffers.update(buffers)
 
 
-def gather(model: nn.Module) -> None:
+def install_capture_hooks(model: nn.Module) -> None:
     """Have transformers put its own hooks on the model now, not when a run needs them."""
     try:
         from transformers.utils.output_capturing import maybe_install_capturing_hooks
@@ -102,7 +102,7 @@ def gather(model: nn.Module) -> None:
 
 
 @contextmanager
-def behind(model: nn.Module) -> Iterator[None]:
+def capture_hooks_last(model: nn.Module) -> Iterator[None]:
     """Inside, transformers gathers what other hooks have made of an output.
 
     A layer that hands on a new leaf must not be passed by through the hidden states.
@@ -126,7 +126,7 @@ def behind(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def lifted(tower: nn.Module) -> Iterator[None]:
+def add_batch_axis(tower: nn.Module) -> Iterator[None]:
     """Inside, other hooks see tokens `[1, token, channel]` where a module gives `[token, channel]`.
 
     Of an output with several parts it is the one that the text is given (`pooler_output`).
@@ -168,7 +168,7 @@ def _pooled(output: Any, change: Callable[[Tensor], Tensor], axes: int) -> Any:
     return None
 
 
-class Given(nn.Module):
+class ConstantModule(nn.Module):
     """Gives what it was given."""
 
     def __init__(self, output: Any) -> None:
@@ -180,25 +180,25 @@ class Given(nn.Module):
 
 
 @contextmanager
-def standing_in(model: nn.Module, name: str, output: Any) -> Iterator[None]:
+def substitute_module(model: nn.Module, name: str, output: Any) -> Iterator[None]:
     """Inside, `output` is all that a module gives; neither it nor its hooks run."""
     parent, _, own = name.rpartition(".")
     modules = model.get_submodule(parent)._modules
     module = modules[own]
-    modules[own] = Given(output)
+    modules[own] = ConstantModule(output)
     try:
         yield
     finally:
         modules[own] = module
 
 
-class Hollow:
+class UnusedOutput:
     """Stands for what a tower gives to an encoder that does not look at it."""
 
     pooler_output: Any = None
 
     @property
-    def hidden_states(self) -> Hollow:
+    def hidden_states(self) -> UnusedOutput:
         """Whatever layer is asked for."""
         return self
 

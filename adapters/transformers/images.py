@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mmcam.adapters.base.preprocess import Transform
 from mmcam.errors import LayerError
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 from mmcam.types import Inputs, Placement, Sample
 
 
-class Taken(NamedTuple):
+class ProcessedImage(NamedTuple):
     """One picture: the model's input, where it lies, and what else the model is told of it."""
 
     pixels: Float[Tensor, "3 *space"]
@@ -27,20 +27,20 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plain:
+class SingleImage:
     """One view of the picture, resized and maybe cropped or padded."""
 
     processor: Any
     config: Any
 
-    def take(self, sample: Sample) -> Taken:
+    def take(self, sample: Sample) -> ProcessedImage:
         """The processor's picture."""
         if any(getattr(self.processor, key, None) for key in ("do_center_crop", "do_pad")):
             pixels, placement = Transform(self._pixels)(sample)
-            return Taken(pixels, placement, {})
+            return ProcessedImage(pixels, placement, {})
         from PIL import Image
 
-        return Taken(self._pixels(Image.fromarray(sample.pixels)), _whole(sample), {})
+        return ProcessedImage(self._pixels(Image.fromarray(sample.pixels)), _whole(sample), {})
 
     def _pixels(self, image: Any) -> Tensor:
         pixels: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -57,17 +57,17 @@ class Plain:
             LayerError: it has none.
         """
         _check_rows(tensor, len(inputs.pixels))
-        return fold(tensor, inputs.pixels.shape[2:], prefix=prefix)
+        return to_grid(tensor, inputs.pixels.shape[2:], prefix=prefix)
 
     def placed(
         self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, lead: int | None
     ) -> Tensor:
         """Shares of the tokens which the text attends to, as a grid `[row h w]`."""
-        return fold(tokens, inputs.pixels.shape[2:], prefix=lead)[:, 0]
+        return to_grid(tokens, inputs.pixels.shape[2:], prefix=lead)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed(Plain):
+class PackedPatches(SingleImage):
     """Qwen's: any size, as a list of flat patches, in groups of those that are merged later.
 
     The patches of a group stand together; in 2.5 so do the groups of a window.
@@ -79,7 +79,7 @@ class Packed(Plain):
         vision = self.config.vision_config
         return vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
 
-    def take(self, sample: Sample) -> Taken:
+    def take(self, sample: Sample) -> ProcessedImage:
         """The processor's patches, put together again."""
         from PIL import Image
 
@@ -91,7 +91,7 @@ class Packed(Plain):
         )
         pixels = patches[..., 0, :, :].permute(4, 0, 2, 5, 1, 3, 6)
         facts = {"image_grid_thw": torch.tensor([1, rows, columns])}
-        return Taken(
+        return ProcessedImage(
             pixels.reshape(3, rows * side, columns * side).contiguous(), _whole(sample), facts
         )
 
@@ -158,7 +158,7 @@ class Packed(Plain):
         return grid
 
 
-class Views(NamedTuple):
+class TileLayout(NamedTuple):
     """How a picture was cut: `rows` x `columns` tiles of a canvas, and the whole picture, smaller.
 
     `canvas` is (height, width) in pixels of the tiles, `inside` the (top, left, height, width) of
@@ -211,7 +211,7 @@ class Views(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tiled(Plain):
+class TiledImage(SingleImage):
     """Several views of a picture, `[3, view, h, w]`, whose layers become one grid.
 
     The tiles lie side by side. The view of the whole picture adds channels of its own, enlarged to
@@ -219,20 +219,22 @@ class Tiled(Plain):
     one of its cells became, so that a map is the sum of those of the tiles and of the whole.
     """
 
-    def take(self, sample: Sample) -> Taken:
+    def take(self, sample: Sample) -> ProcessedImage:
         """The processor's views."""
         from PIL import Image
 
         pixels, views, facts = self._views(Image.fromarray(sample.pixels), sample.pixels.shape[:2])
         placement = Placement(size=views.size, box=views.box(self._patch))
-        return Taken(pixels.transpose(0, 1), placement, {"views": views, **facts})
+        return ProcessedImage(pixels.transpose(0, 1), placement, {"views": views, **facts})
 
     @property
     def _patch(self) -> int:
         side: int = self.config.vision_config.patch_size
         return side
 
-    def _views(self, image: Any, size: tuple[int, ...]) -> tuple[Tensor, Views, dict[str, Any]]:
+    def _views(
+        self, image: Any, size: tuple[int, ...]
+    ) -> tuple[Tensor, TileLayout, dict[str, Any]]:
         """LLaVA-Next's: the whole picture squashed, then tiles of it resized and padded."""
         from transformers.image_processing_utils import select_best_resolution
 
@@ -246,7 +248,7 @@ class Tiled(Plain):
         else:
             wide = min(math.ceil(width * tall / height), wide)
         side = pixels.shape[-1]
-        views = Views(
+        views = TileLayout(
             rows=canvas[0] // side,
             columns=canvas[1] // side,
             whole=0,
@@ -265,7 +267,7 @@ class Tiled(Plain):
         """A layer's views as one grid."""
         batch, _, count, *space = inputs.pixels.shape
         _check_rows(tensor, batch * count)
-        each = fold(tensor, space, prefix=prefix).unflatten(0, (batch, count))
+        each = to_grid(tensor, space, prefix=prefix).unflatten(0, (batch, count))
         tiles, whole = _stitched(each, inputs.rest["views"][0])
         if whole is None:
             return tiles
@@ -275,7 +277,7 @@ class Tiled(Plain):
         self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, lead: int | None
     ) -> Tensor:
         """Shares of the tokens of all views, summed over what lies on the same place."""
-        views: Views = inputs.rest["views"][0]
+        views: TileLayout = inputs.rest["views"][0]
         count = inputs.pixels.shape[2]
         each = self._each(tokens[..., 0], views, count, inputs.pixels.shape[3] // self._patch)
         tiles, whole = _stitched(each[:, :, None], views)
@@ -283,7 +285,7 @@ class Tiled(Plain):
             tiles = tiles + whole / _enlargement(each[:, :, None], tiles)
         return tiles[:, 0]
 
-    def _each(self, tokens: Tensor, views: Views, count: int, side: int) -> Tensor:
+    def _each(self, tokens: Tensor, views: TileLayout, count: int, side: int) -> Tensor:
         """Shares `[row, token]` by view, `[row, view, h, w]`, zero where padding was left out."""
         whole = tokens[:, : side**2].view(-1, 1, side, side)
         canvas = tokens.new_zeros(len(tokens), views.rows * side, views.columns * side)
@@ -297,10 +299,12 @@ class Tiled(Plain):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split(Tiled):
+class SplitImage(TiledImage):
     """Idefics3's and SmolVLM's: tiles of the squashed picture, then the whole of it."""
 
-    def _views(self, image: Any, size: tuple[int, ...]) -> tuple[Tensor, Views, dict[str, Any]]:
+    def _views(
+        self, image: Any, size: tuple[int, ...]
+    ) -> tuple[Tensor, TileLayout, dict[str, Any]]:
         made = self.processor(images=image, return_tensors="pt", return_row_col_info=True)
         pixels = made["pixel_values"][0]
         rows, columns = (int(made[key][0][0]) for key in ("rows", "cols"))
@@ -308,7 +312,7 @@ class Split(Tiled):
         is_cut = rows > 0
         down, across = (rows, columns) if is_cut else (1, 1)
         canvas = (down * pixels.shape[-2], across * pixels.shape[-1])
-        views = Views(
+        views = TileLayout(
             rows=down,
             columns=across,
             whole=rows * columns if is_cut else None,
@@ -318,18 +322,18 @@ class Split(Tiled):
         )
         return pixels, views, {}
 
-    def _each(self, tokens: Tensor, views: Views, count: int, side: int) -> Tensor:
+    def _each(self, tokens: Tensor, views: TileLayout, count: int, side: int) -> Tensor:
         inner = side // self.config.scale_factor
         return tokens.view(len(tokens), count, inner, inner)
 
 
-PICTURES: dict[str, type[Plain]] = {
-    "plain": Plain,
-    "packed": Packed,
-    "anyres": Tiled,
-    "split": Split,
+IMAGE_LAYOUTS: dict[str, type[SingleImage]] = {
+    "plain": SingleImage,
+    "packed": PackedPatches,
+    "anyres": TiledImage,
+    "split": SplitImage,
 }
-"""How pictures become a model's input, by `Voice.pictures`."""
+"""How pictures become a model's input, by `ModelType.pictures`."""
 
 
 def _whole(sample: Sample) -> Placement:
@@ -356,7 +360,7 @@ def _enlargement(each: Tensor, tiles: Tensor) -> float:
 
 
 def _stitched(
-    each: Float[Tensor, "batch view channel h w"], views: Views
+    each: Float[Tensor, "batch view channel h w"], views: TileLayout
 ) -> tuple[Tensor, Tensor | None]:
     """The tiles as one grid `[batch channel h w]`, and the whole picture enlarged to it."""
     numbers = [i for i in range(each.shape[1]) if i != views.whole]

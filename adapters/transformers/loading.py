@@ -38,7 +38,7 @@ def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
         ) from error
 
 
-def renamed(kind: Any, config: Any, state: State) -> State:
+def convert_state_dict(kind: Any, config: Any, state: State) -> State:
     """A checkpoint's weights under the names of today's code, as transformers converts them."""
     made, info = kind.from_pretrained(
         None,
@@ -47,14 +47,14 @@ def renamed(kind: Any, config: Any, state: State) -> State:
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    renamed: State = {
+    converted: State = {
         key: value for key, value in made.state_dict().items() if key not in info["missing_keys"]
     }
-    renamed |= {key: state[key] for key in info["unexpected_keys"] if key in state}
-    return renamed | {key: torch.empty(found) for key, found, _ in info["mismatched_keys"]}
+    converted |= {key: state[key] for key in info["unexpected_keys"] if key in state}
+    return converted | {key: torch.empty(found) for key, found, _ in info["mismatched_keys"]}
 
 
-def made_of(recipe: Recipe, kind: Any, config: Any) -> nn.Module:
+def build_model(recipe: Recipe, kind: Any, config: Any) -> nn.Module:
     """A model of a class of transformers, with its own weights if those are wanted.
 
     Raises:
@@ -75,7 +75,7 @@ def made_of(recipe: Recipe, kind: Any, config: Any) -> nn.Module:
     return trained
 
 
-class Pair:
+class ProcessorPair:
     """An image processor and a tokenizer that were saved side by side, without a processor."""
 
     chat_template: str | None = None
@@ -85,7 +85,7 @@ class Pair:
         self.tokenizer = tokenizer
 
 
-def processor_of(recipe: Recipe, config: Any) -> Any:
+def load_processor(recipe: Recipe, config: Any) -> Any:
     """The model's own processor.
 
     Raises:
@@ -110,7 +110,9 @@ def processor_of(recipe: Recipe, config: Any) -> Any:
     except (OSError, ValueError):
         pass
     try:
-        return Pair(AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place))
+        return ProcessorPair(
+            AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(

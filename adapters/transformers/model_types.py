@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-ASK = "Describe this image in one sentence."
+DEFAULT_PROMPT = "Describe this image in one sentence."
 """What models that follow instructions are asked unless the user says otherwise."""
 
 
-class Voice(NamedTuple):
-    """Where one model type sees, and how what it sees comes to its text.
+class ModelType(NamedTuple):
+    """The modules of one model type, and how its image features reach the language model.
 
-    `feed` is "across" (a decoder attends to the picture), "before" (the picture's tokens stand
-    before the text) or "among" (they stand where the prompt has its image tokens). `prefix` tokens
-    come before the grid in the layers of `image`, and `lead` before that of the tokens which the
-    text attends to; None: what fits the proportions of the picture.
+    `feed` is "cross_attention" (a decoder attends to the image features), "prefix" (they stand
+    before the text) or "interleaved" (they replace the image tokens of the prompt). `prefix` is the
+    number of tokens before the grid in the layers of `image`, and `lead` the number before the grid
+    of the tokens which the text attends to; None: whatever fits the proportions of the picture.
     """
 
     feed: str
@@ -31,7 +31,7 @@ class Voice(NamedTuple):
     body: str = ""
     """The part that is given the embedded prompt; the whole model when empty."""
     pictures: str = "plain"
-    """How pictures are packed: a key of `images.PICTURES`."""
+    """How pictures are packed: a key of `images.IMAGE_LAYOUTS`."""
     prompt: str = ""
     """The usual prompt for a caption."""
     chat: str = ""
@@ -40,78 +40,78 @@ class Voice(NamedTuple):
     """What stands between those surroundings and what the model says; None: its tokens are those
     of a text by itself."""
     takes_prompt: bool = True
-    attends: bool = True
+    has_attention: bool = True
     question: str | None = None
     """A question as the model is asked it, with {} for its text; None: it takes none."""
     reads_once: bool = True
     """Whether the words of a prompt come in by one embedding alone."""
 
 
-LLAVA = Voice(
-    feed="among",
+LLAVA = ModelType(
+    feed="interleaved",
     encoder="model.multi_modal_projector",
     image=("model.vision_tower", "model.multi_modal_projector"),
     text="model.language_model",
     prefix=None,
     lead=None,
     tower="model.vision_tower",
-    prompt=ASK,
+    prompt=DEFAULT_PROMPT,
     chat="USER: {image}\n{prompt} ASSISTANT:",
     gap=" ",
     question="{}",
 )
-QWEN = Voice(
-    feed="among",
+QWEN = ModelType(
+    feed="interleaved",
     encoder="model.visual",
     image=("model.visual",),
     text="model.language_model",
     pictures="packed",
-    prompt=ASK,
+    prompt=DEFAULT_PROMPT,
     chat="<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{prompt}<|im_end|>\n"
     "<|im_start|>assistant\n",
     question="{}",
 )
-IDEFICS = Voice(
-    feed="among",
+IDEFICS = ModelType(
+    feed="interleaved",
     encoder="model.vision_model",
     image=("model.vision_model", "model.connector"),
     text="model.text_model",
     pictures="split",
-    prompt=ASK,
+    prompt=DEFAULT_PROMPT,
     chat="<|im_start|>User:{image}{prompt}<end_of_utterance>\nAssistant:",
     gap=" ",
     question="{}",
 )
-QUERIES = Voice(
-    feed="among",
+QUERIES = ModelType(
+    feed="interleaved",
     encoder="vision_model",
     image=("vision_model",),
     text="language_model",
     prefix=1,
     body="language_model",
-    attends=False,  # its text attends to queries, which have no place in the picture
+    has_attention=False,  # its text attends to queries, which have no place in the picture
     question="Question: {} Answer:",
 )
 
-VOICES: dict[str, Voice] = {
-    "blip": Voice(
-        feed="across",
+MODEL_TYPES: dict[str, ModelType] = {
+    "blip": ModelType(
+        feed="cross_attention",
         encoder="vision_model",
         image=("vision_model",),
         text="text_decoder",
         prefix=1,
         lead=1,
     ),
-    "vision-encoder-decoder": Voice(
-        feed="across",
+    "vision-encoder-decoder": ModelType(
+        feed="cross_attention",
         encoder="encoder",
         image=("encoder",),
         text="decoder",
         prefix=None,
         takes_prompt=False,
     ),
-    "git": Voice(
-        feed="before",
+    "git": ModelType(
+        feed="prefix",
         encoder="git.image_encoder",
         image=("git.image_encoder", "git.visual_projection"),
         text="git.encoder",
@@ -129,8 +129,8 @@ VOICES: dict[str, Voice] = {
     "llava_next": LLAVA._replace(pictures="anyres"),
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
-    "paligemma": Voice(
-        feed="among",
+    "paligemma": ModelType(
+        feed="interleaved",
         encoder="model.vision_tower",
         image=("model.vision_tower", "model.multi_modal_projector"),
         text="model.language_model",
@@ -141,8 +141,8 @@ VOICES: dict[str, Voice] = {
     ),
     "idefics3": IDEFICS,
     "smolvlm": IDEFICS,
-    "florence2": Voice(
-        feed="among",
+    "florence2": ModelType(
+        feed="interleaved",
         encoder="model.vision_tower",
         image=("model.vision_tower", "model.multi_modal_projector"),
         text="model.language_model",
@@ -154,10 +154,10 @@ VOICES: dict[str, Voice] = {
 }
 """Model type -> how it speaks."""
 
-BLIP_VQA = VOICES["blip"]._replace(question="{}")
+BLIP_VQA = MODEL_TYPES["blip"]._replace(question="{}")
 """BLIP's answers: its decoder attends to the question, which has attended to the picture."""
 
-LEADING = {
+PREFIX_TOKENS = {
     "vit": 1,
     "vit_msn": 1,
     "deit": 2,
@@ -172,6 +172,6 @@ LEADING = {
 """Type of a vision encoder -> its class and distillation tokens; others by proportions."""
 
 
-def leading(config: Any) -> int | None:
+def prefix_tokens(config: Any) -> int | None:
     """How many tokens come before the grid in a vision encoder with this configuration."""
-    return LEADING.get(config.model_type)
+    return PREFIX_TOKENS.get(config.model_type)

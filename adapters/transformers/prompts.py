@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmcam.adapters.transformers.model_types import Voice
+from mmcam.adapters.transformers.model_types import ModelType
 from mmcam.types import Pixels
 
 
@@ -22,7 +22,7 @@ class Prompt(NamedTuple):
     source: tuple[int, ...] = ()
 
 
-class Script(NamedTuple):
+class TextBatch(NamedTuple):
     """Prompts and captions as a batch: `ids` `[row, length]`, filled up on the right.
 
     `starts` are the places from which each row's first token is said.
@@ -48,23 +48,29 @@ class Script(NamedTuple):
         return values[torch.arange(len(values), device=values.device)[:, None], places]
 
 
-def generation_of(model: nn.Module, voice: Voice) -> Any:
+def generation_config_of(model: nn.Module, model_type: ModelType) -> Any:
     """The settings under which a model generates text."""
-    part = "text_decoder" if voice.feed == "across" and voice.takes_prompt else voice.body
+    part = (
+        "text_decoder"
+        if model_type.feed == "cross_attention" and model_type.takes_prompt
+        else model_type.body
+    )
     return model.get_submodule(part).generation_config
 
 
-def surrounded(processor: Any, voice: Voice, prompt: str, answer: str | None = None) -> str:
+def chat_prompt(
+    processor: Any, model_type: ModelType, prompt: str, answer: str | None = None
+) -> str:
     """The text of a prompt, with a mark for the picture, as the model's processor wants it.
 
     With `answer`, what the model says to it stands behind.
     """
-    image = mark_of(processor)
-    if not voice.chat or image in prompt:
+    image = image_token_of(processor)
+    if not model_type.chat or image in prompt:
         return prompt
     if getattr(processor, "chat_template", None) is None:
-        before = voice.chat.format(image=image, prompt=prompt)
-        return before if answer is None else before + (voice.gap or "") + answer
+        before = model_type.chat.format(image=image, prompt=prompt)
+        return before if answer is None else before + (model_type.gap or "") + answer
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     talk: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:
@@ -73,34 +79,36 @@ def surrounded(processor: Any, voice: Voice, prompt: str, answer: str | None = N
     return said
 
 
-def context_of(processor: Any, voice: Voice, prompt: str) -> tuple[str, str]:
+def caption_context(processor: Any, model_type: ModelType, prompt: str) -> tuple[str, str]:
     """What a caption follows in the text that the model goes on with, and what stands between."""
-    if not voice.chat or mark_of(processor) in prompt:
+    if not model_type.chat or image_token_of(processor) in prompt:
         return prompt, "" if not prompt or prompt[-1].isspace() else " "
-    if voice.gap is None:
+    if model_type.gap is None:
         return "", ""
     answer = "Answer"
-    before = surrounded(processor, voice, prompt)
-    whole = surrounded(processor, voice, prompt, answer)
+    before = chat_prompt(processor, model_type, prompt)
+    whole = chat_prompt(processor, model_type, prompt, answer)
     if not whole.startswith(before):
         return "", ""
     return before, whole[len(before) :].partition(answer)[0]
 
 
-def mark_of(processor: Any) -> str:
+def image_token_of(processor: Any) -> str:
     """What stands for the picture in a prompt."""
     mark = getattr(processor, "image_token", "<image>")
     return str(getattr(mark, "content", mark))
 
 
-def among(processor: Any, config: Any, voice: Voice, pixels: Pixels, prompt: str) -> list[int]:
+def among(
+    processor: Any, config: Any, model_type: ModelType, pixels: Pixels, prompt: str
+) -> list[int]:
     """The tokens of a prompt and of the picture in it, from the processor itself."""
     from PIL import Image
 
     start = getattr(getattr(config, "text_config", None), "bos_token_id", None)
-    if not prompt and voice.body and start is not None:
+    if not prompt and model_type.body and start is not None:
         return [config.image_token_id] * config.num_query_tokens + [start]
-    text = surrounded(processor, voice, prompt)
+    text = chat_prompt(processor, model_type, prompt)
     bos = processor.tokenizer.bos_token
     options = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
     made = processor(images=[Image.fromarray(pixels)], text=[text], return_tensors="pt", **options)

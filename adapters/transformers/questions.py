@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base.captions import Sentence
-from mmcam.adapters.transformers.hooks import joined
-from mmcam.adapters.transformers.model_types import Voice
-from mmcam.adapters.transformers.prompts import mark_of, surrounded
-from mmcam.adapters.transformers.tokens import Offsets, Tokens
+from mmcam.adapters.transformers.hooks import concatenate
+from mmcam.adapters.transformers.model_types import ModelType
+from mmcam.adapters.transformers.prompts import chat_prompt, image_token_of
+from mmcam.adapters.transformers.tokens import Offsets, TransformersTokenizer
 from mmcam.errors import LabelError
 from mmcam.tasks import Answers
 from mmcam.tasks.words import Word, align
 from mmcam.types import Inputs
 
-HERE = "\ue000"
+QUESTION_MARKER = "\ue000"
 """Stands for a question where its place in a prompt is looked up; no text has it."""
 
 
-class Asked(NamedTuple):
+class PromptQuestion(NamedTuple):
     """A question, its words with their places among the prompt's tokens, and those unknown."""
 
     text: str
@@ -31,59 +31,63 @@ class Asked(NamedTuple):
     unknown: tuple[str, ...]
 
 
-class Reply(NamedTuple):
+class AnswerSet(NamedTuple):
     """The answers to one question, which two of them are a contrast, and what the encoder saw."""
 
     answers: list[Sentence]
     pair: tuple[int, int] | None
-    seen: Any
+    encoder_output: Any
 
 
-def wrapped(name: str, processor: Any, voice: Voice, question: str) -> str:
+def wrapped(name: str, processor: Any, model_type: ModelType, question: str) -> str:
     """A question as a prompt.
 
     Raises:
         LabelError: a model of captions alone, or a question with the mark of a picture in it.
     """
-    if voice.question is None:
+    if model_type.question is None:
         raise LabelError(
             f"{name} says captions and takes no question; choose a model that answers questions "
             "(mmcam list models)"
         )
-    mark = mark_of(processor)
-    if voice.feed == "among" and mark in question:
+    mark = image_token_of(processor)
+    if model_type.feed == "interleaved" and mark in question:
         raise LabelError(
             f"the question '{question}' holds '{mark}', which stands for the picture in the "
             f"prompts of {name}; leave it out"
         )
-    return voice.question.format(question)
+    return model_type.question.format(question)
 
 
 def read(
-    language: Tokens, processor: Any, voice: Voice, question: str, tokens: Sequence[int]
-) -> Asked:
+    tokenizer: TransformersTokenizer,
+    processor: Any,
+    model_type: ModelType,
+    question: str,
+    tokens: Sequence[int],
+) -> PromptQuestion:
     """The words of a question, found among the tokens of its prompt.
 
     Raises:
         LabelError: the tokenizer knows no word of it.
     """
-    template = voice.question or ""
-    text, before = template.format(question), template.format(HERE)
-    if voice.feed == "among":
-        text, before = (surrounded(processor, voice, prompt) for prompt in (text, before))
-    spelled, offsets = language.tokenized(text)
-    begin = before.find(HERE)
+    template = model_type.question or ""
+    text, before = template.format(question), template.format(QUESTION_MARKER)
+    if model_type.feed == "interleaved":
+        text, before = (chat_prompt(processor, model_type, prompt) for prompt in (text, before))
+    spelled, offsets = tokenizer.tokenized(text)
+    begin = before.find(QUESTION_MARKER)
     stands = text[begin : begin + len(question)] == question
     words = _placed(question, begin, spelled, offsets, tokens) if stands else ()
-    lost = language.tokenizer.unk_token_id
+    lost = tokenizer.tokenizer.unk_token_id
     unknown = [w.text for w in words if lost in tokens[w.start : w.stop]]
     known = [w for w in words if not w.is_mark and lost not in tokens[w.start : w.stop]]
     if words and not known:
         raise LabelError(
-            f"{language.name} knows no word of the question '{question}'; ask in the words and the "
-            "language that it was trained on"
+            f"{tokenizer.name} knows no word of the question '{question}'; ask in the words and "
+            "the language that it was trained on"
         )
-    return Asked(question, words, tuple(unknown))
+    return PromptQuestion(question, words, tuple(unknown))
 
 
 def _placed(
@@ -109,51 +113,53 @@ def _placed(
     )
 
 
-def reply(own: Sequence[Sentence], seen: Any, task: Answers, language: Tokens) -> Reply:
+def reply(
+    own: Sequence[Sentence], encoder_output: Any, task: Answers, tokenizer: TransformersTokenizer
+) -> AnswerSet:
     """The model's own or the given answers, each once, with those of the contrast.
 
     Raises:
         LabelError: the model cannot say one of them, or the two of the contrast are the same to it.
     """
     texts = dict.fromkeys((*(task.answers or ()), *(task.contrast or ())))
-    given = {text: language.encode(text) for text in texts}
+    given = {text: tokenizer.encode(text) for text in texts}
     rows: dict[tuple[int, ...], Sentence] = {}
     for sentence in (*own, *given.values()):
         rows.setdefault(sentence.tokens, sentence)
     numbers = {tokens: number for number, tokens in enumerate(rows)}
     if task.contrast is None:
-        return Reply(list(rows.values()), None, seen)
+        return AnswerSet(list(rows.values()), None, encoder_output)
     one, other = (numbers[given[text].tokens] for text in task.contrast)
     if one == other:
         raise LabelError(
-            f"contrast={task.contrast!r} is no contrast: to {language.name} both are the same "
+            f"contrast={task.contrast!r} is no contrast: to {tokenizer.name} both are the same "
             "tokens; give two different answers"
         )
-    return Reply(list(rows.values()), (one, other), seen)
+    return AnswerSet(list(rows.values()), (one, other), encoder_output)
 
 
-def spread(inputs: Inputs, replies: Sequence[Reply]) -> Inputs:
+def spread(inputs: Inputs, replies: Sequence[AnswerSet]) -> Inputs:
     """A row for each answer: pictures and all that goes with them, once for each of theirs."""
-    owners = tuple(place for place, made in enumerate(replies) for _ in made.answers)
-    rows = torch.tensor(owners, device=inputs.pixels.device)
+    sample_index = tuple(place for place, made in enumerate(replies) for _ in made.answers)
+    rows = torch.tensor(sample_index, device=inputs.pixels.device)
     rest: dict[str, Any] = {
         key: value[rows.to(value.device)]
         if isinstance(value, Tensor)
-        else [value[owner] for owner in owners]
+        else [value[owner] for owner in sample_index]
         for key, value in inputs.rest.items()
     }
     rest["sentences"] = [sentence for made in replies for sentence in made.answers]
     contrasts = tuple(
-        (owners.index(place) + made.pair[0], owners.index(place) + made.pair[1])
+        (sample_index.index(place) + made.pair[0], sample_index.index(place) + made.pair[1])
         for place, made in enumerate(replies)
         if made.pair is not None
     )
     return replace(
         inputs,
         pixels=inputs.pixels[rows],
-        placements=tuple(inputs.placements[owner] for owner in owners),
+        placements=tuple(inputs.placements[owner] for owner in sample_index),
         rest=rest,
-        seen=joined([replies[owner].seen for owner in owners]),
-        owners=owners,
+        encoder_output=concatenate([replies[owner].encoder_output for owner in sample_index]),
+        sample_index=sample_index,
         contrasts=contrasts,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmcam.adapters.base.captions import Sentence
 from mmcam.errors import LabelError, nearest
-from mmcam.tasks.words import align, spans_of_words
+from mmcam.tasks.words import align, word_spans
 
 Offsets = list[tuple[int, int]]
 """Where each token begins and ends in a text."""
@@ -18,7 +18,7 @@ MARKERS = "\u2581\u0120"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class TransformersTokenizer:
     """A tokenizer, the tokens that end a caption, and what a caption follows.
 
     A given caption is spelled as it is behind `context` and `gap`, the end of the prompt and what
@@ -112,7 +112,7 @@ class Tokens:
         gone = [place for token, place in zip(tokens, offsets, strict=True) if token == lost]
         unknown = [
             text[begin:end]
-            for begin, end in spans_of_words(text)
+            for begin, end in word_spans(text)
             if any(a < end and b > begin for a, b in gone)
             or not any(a < end and b > begin for a, b in said)
         ]

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmcam.adapters.base.answerer import Answered, Answerer, Question
+from mmcam.adapters.base.answerer import AnswerClassifier, AnswerOutput, Question
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe, counted
-from mmcam.adapters.transformers.loading import made_of, processor_of, renamed
-from mmcam.adapters.transformers.tokens import Tokens
+from mmcam.adapters.transformers.loading import build_model, convert_state_dict, load_processor
+from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import LayerError, ModelError
 from mmcam.tasks.words import Word, align
 from mmcam.types import Inputs, Sample
@@ -27,7 +27,7 @@ LAYER = "vilt.encoder.layer.-1.layernorm_before"
 WORDS = "vilt.embeddings.text_embeddings.word_embeddings"
 
 
-def load_vilt(recipe: Recipe, config: Any) -> ViltAnswerer:
+def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
     """A ViLT that answers questions, with its own processor.
 
     Raises:
@@ -42,12 +42,12 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAnswerer:
             f"'{recipe.name}' is a {named[0]}, which answers no questions; choose a checkpoint of "
             f"{KIND}"
         )
-    processor = processor_of(recipe, config)
-    model = made_of(recipe, ViltForQuestionAnswering, config)
+    processor = load_processor(recipe, config)
+    model = build_model(recipe, ViltForQuestionAnswering, config)
     labels = tuple(name for _, name in sorted((config.id2label or {}).items()))
     named_labels = not all(name.startswith("LABEL_") for name in labels)
-    tokens = Tokens(tokenizer=processor.tokenizer, name=recipe.title, ends=())
-    return ViltAnswerer(
+    tokens = TransformersTokenizer(tokenizer=processor.tokenizer, name=recipe.title, ends=())
+    return ViltAdapter(
         name=recipe.title,
         model=model,
         preprocess=Whole(partial(_pixels, processor.image_processor))
@@ -55,7 +55,7 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAnswerer:
         else Preprocess.of(recipe.preprocess),
         labels=recipe.labels or (labels if named_labels else ()),
         layers=recipe.layers or (counted(model, LAYER),),
-        weights=recipe.fill(model, partial(renamed, type(model), config)),
+        weights=recipe.fill(model, partial(convert_state_dict, type(model), config)),
         read=partial(_read, tokens, config.max_position_embeddings),
         words=WORDS,
         gradient_strategy="batched",
@@ -74,7 +74,7 @@ def _pixels(processor: Any, image: Any) -> Tensor:
     return pixels
 
 
-def _read(tokens: Tokens, limit: int, text: str) -> Question:
+def _read(tokens: TransformersTokenizer, limit: int, text: str) -> Question:
     """A question between its two special tokens, as far as the model has positions for it."""
     spelled, offsets = tokens.tokenized(text)
     kept = spelled[: limit - 2]
@@ -112,7 +112,7 @@ def _spread(have: int, count: int) -> Tensor:
 
 
 @dataclass
-class ViltAnswerer(Answerer):
+class ViltAdapter(AnswerClassifier):
     """`ViltForQuestionAnswering`. Its answers are no rivals: each has a probability of its own."""
 
     @property
@@ -130,7 +130,7 @@ class ViltAnswerer(Answerer):
         mask = inputs.pixels.new_ones(inputs.pixels[:, 0].shape, dtype=torch.long)
         return replace(inputs, rest={"pixel_mask": mask})
 
-    def forward(self, inputs: Inputs) -> Answered:
+    def forward(self, inputs: Inputs) -> AnswerOutput:
         """The logits of all answers, the patches in order."""
         model: Any = self.model
         with InOrder():
@@ -140,9 +140,9 @@ class ViltAnswerer(Answerer):
                 pixel_values=inputs.pixels,
                 pixel_mask=inputs.rest["pixel_mask"],
             )
-        return Answered(output.logits, None)
+        return AnswerOutput(output.logits, None)
 
-    def log_probs(self, output: Answered) -> Float[Tensor, "row answer"]:
+    def log_probs(self, output: AnswerOutput) -> Float[Tensor, "row answer"]:
         """The log-probability of every answer by itself."""
         return nn.functional.logsigmoid(output.logits.float())
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import ScoreError
 
-Fold = Callable[[Tensor], Tensor]
+ToGrid = Callable[[Tensor], Tensor]
 """What a layer gives `[row, *layout]` -> as a grid `[row, channel, *grid]`, a view of it."""
 
 VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "CloneBackward0")
@@ -76,10 +76,10 @@ class Reader:
 
 
 @dataclass
-class Pooled:
+class PooledGradients:
     """Layers whose gradient is asked for as its mean over the grid, and what reads their maps."""
 
-    folds: Mapping[str, Fold]
+    to_grid: Mapping[str, ToGrid]
     readers: list[Reader] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     between: list[Any] = field(default_factory=list)
@@ -92,8 +92,8 @@ class Pooled:
         """
         if not tensor.is_leaf:
             self.between.append(tensor.grad_fn)
-        elif layer in self.folds:
-            grid = self.folds[layer](tensor.detach())
+        elif layer in self.to_grid:
+            grid = self.to_grid[layer](tensor.detach())
             first = grid.shape == tensor.shape and grid.stride() == tensor.stride()
             self.starts.append(Start(layer, tensor, grid.shape[1], first))
 
@@ -151,9 +151,9 @@ class Pooled:
         Raises:
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
-        fold = self.folds[layer]
+        to_grid = self.to_grid[layer]
         in_cells = [] if own is None else [own]
-        means = [] if own is None else [_mean(fold, own)]
+        means = [] if own is None else [_mean(to_grid, own)]
         for reader, gradient in zip(self.readers, read, strict=True):
             if reader.start.layer != layer or gradient is None:
                 continue
@@ -161,24 +161,24 @@ class Pooled:
                 means.append(gradient.to(reader.summed.dtype) @ reader.summed)
             else:
                 in_cells.append(gradient)
-                means.append(_mean(fold, gradient) @ reader.summed)
+                means.append(_mean(to_grid, gradient) @ reader.summed)
         if not means:
             return None
         mean = torch.stack(means).sum(0)
         for slot in (~mean.flatten(1).any(1)).nonzero().flatten().tolist():
             lost = [one[slot] for one in in_cells if one[slot].any()]
-            if lost and not any(fold(one).any() for one in lost):
-                raise off_grid(layer)
+            if lost and not any(to_grid(one).any() for one in lost):
+                raise off_grid_error(layer)
         return mean
 
 
-def _mean(fold: Fold, gradients: Tensor) -> Tensor:
+def _mean(to_grid: ToGrid, gradients: Tensor) -> Tensor:
     """The means over the grid `[slot, row, channel]` of gradients `[slot, row, *layout]`."""
     wide = torch.promote_types(gradients.dtype, torch.float32)
-    return torch.stack([fold(one).flatten(2).mean(2, dtype=wide) for one in gradients])
+    return torch.stack([to_grid(one).flatten(2).mean(2, dtype=wide) for one in gradients])
 
 
-def off_grid(layer: str) -> ScoreError:
+def off_grid_error(layer: str) -> ScoreError:
     """What is said where the score reaches a layer, but no cell of its grid."""
     return ScoreError(
         f"the score reaches layer '{layer}' through its class token alone, so its grid has no "

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mmcam.capture.layers import kind_of, tapped
 from mmcam.capture.model_state import untouched
-from mmcam.capture.pooled_gradient import Fold, Pooled
-from mmcam.capture.relu_rules import Rectifiers
+from mmcam.capture.pooled_gradient import PooledGradients, ToGrid
+from mmcam.capture.relu_rules import ReluRule
 from mmcam.errors import ScoreError
 from mmcam.types import Target
 
@@ -37,8 +37,8 @@ class Recording:
     """What one forward left behind: a map for each layer, and the graph above the earliest."""
 
     maps: dict[str, Tensor] = field(default_factory=dict)
-    pooled: Pooled = field(default_factory=lambda: Pooled({}))
-    rectifiers: dict[str, Rectifiers] = field(default_factory=dict)
+    pooled: PooledGradients = field(default_factory=lambda: PooledGradients({}))
+    rectifiers: dict[str, ReluRule] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Keep a layer's map, make it the start of the graph if there is none yet."""
@@ -110,7 +110,7 @@ class Recording:
                 "from one to the other); explain a layer before it, or check the target"
             )
         if rule != "relu":
-            self.rectifiers[rule] = Rectifiers(scores, rule)
+            self.rectifiers[rule] = ReluRule(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
         steps = _backward(scores.sum(1), starts, strategy, chunk, last)
         while True:
@@ -121,7 +121,7 @@ class Recording:
                 return
             found = {}
             for name, whole in zip(names, block, strict=False):
-                if name in self.pooled.folds:
+                if name in self.pooled.to_grid:
                     whole = self.pooled.mean(name, whole, block[len(names) :])
                 if whole is None:
                     raise ScoreError(
@@ -179,7 +179,7 @@ def capture(
     layers: Sequence[str],
     *,
     pixels: Tensor | None = None,
-    folds: Mapping[str, Fold] | None = None,
+    to_grid: Mapping[str, ToGrid] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
     """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
 
@@ -188,14 +188,14 @@ def capture(
         layers: names as `resolve` gives them.
         pixels: the input, where gradients are wanted at the pixels themselves; it becomes the
             start of the graph, recorded as the layer "pixels".
-        folds: for layers of which the gradient's mean over the grid is enough, how to make a grid
+        to_grid: for layers of which the gradient's mean over the grid is enough, how to make a grid
             of what they give.
 
     Yields:
         The recording, and the check to call once the forward is done.
     """
-    recording = Recording(pooled=Pooled(folds or {}))
-    watching = recording.pooled.watched(model) if folds else nullcontext()
+    recording = Recording(pooled=PooledGradients(to_grid or {}))
+    watching = recording.pooled.watched(model) if to_grid else nullcontext()
     with untouched(model), tapped(model, layers, recording.tap) as check, watching:
         if pixels is not None:
             recording.maps["pixels"] = pixels.requires_grad_(True)

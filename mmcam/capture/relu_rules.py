@@ -45,7 +45,7 @@ OTHERS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh
 """Activations that have no such rule: the names of their nodes, less "Backward"."""
 
 
-class Rectifiers:
+class ReluRule:
     """The ReLUs between some scores and the starts of their graph, to backpropagate by a rule.
 
     `found` says whether there are any; where some may hide, only after a backward pass. `others`
@@ -88,7 +88,7 @@ class Rectifiers:
 class _Hidden(TorchDispatchMode):
     """Inside, rectifiers are known by the operators that run in their backward pass."""
 
-    def __init__(self, rectifiers: Rectifiers) -> None:
+    def __init__(self, rectifiers: ReluRule) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rectifiers = rectifiers
 
@@ -114,6 +114,6 @@ def _nodes(end: Any) -> Iterator[Any]:
                 ahead.append(before)
 
 
-def has_rectifiers(model: nn.Module) -> bool:
+def has_relus(model: nn.Module) -> bool:
     """Whether any module of the model is a ReLU; functions that it calls cannot be seen."""
     return any(isinstance(module, (nn.ReLU, nn.ReLU6)) for module in model.modules())

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcam.capture.pooled_gradient import off_grid
+from mmcam.capture.pooled_gradient import off_grid_error
 from mmcam.capture.recording import Recording
-from mmcam.capture.relu_rules import has_rectifiers
+from mmcam.capture.relu_rules import has_relus
 from mmcam.engine.rescoring import Rescorer
 from mmcam.errors import LayerError, MethodError
 from mmcam.grids import resize
@@ -26,7 +26,7 @@ Made = tuple[str, str, Tensor]
 """A method's name, a layer, and the maps of all samples there."""
 
 
-def contrasted(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int = 0) -> Tensor:
+def with_contrasts(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int = 0) -> Tensor:
     """Rows with their contrasts behind them: for each pair, the first row minus the second."""
     if not pairs:
         return tensor
@@ -61,11 +61,11 @@ class Batch:
         attentions = self._attentions(output) if self.plan.needs("attention") else []
         for slot in range(len(scores)):
             gradients = {rule: next(stream) for rule, stream in streams.items()}
-            self._check_rectifiers()
+            self._check_relus()
             if self.words:
                 embedded = self.recording.activation(self.words)
                 part = (gradients["relu"][self.words] * embedded).detach().sum(-1)
-                self.parts.append(contrasted(part, self.inputs.contrasts))
+                self.parts.append(with_contrasts(part, self.inputs.contrasts))
             made: dict[tuple[str, str], Tensor] = {}
             for name in self.plan.names:
                 base, factor = split(name)
@@ -78,7 +78,7 @@ class Batch:
                         )
                     if factor:
                         rule = METHODS[factor].rule
-                        pixels = contrasted(gradients[rule]["pixels"], self.inputs.contrasts)
+                        pixels = with_contrasts(gradients[rule]["pixels"], self.inputs.contrasts)
                         made[name, layer] = self._product(pixels, made[base, layer])
             wanted = set(self.plan.names)
             yield [(name, layer, cam) for (name, layer), cam in made.items() if name in wanted]
@@ -119,7 +119,7 @@ class Batch:
                     )
             maps = [t.attention(output)[i] for i, t in enumerate(asked) if t.attention is not None]
             looks = torch.stack(maps).detach().float()
-            made.append(contrasted(looks, self.inputs.contrasts))
+            made.append(with_contrasts(looks, self.inputs.contrasts))
         return made
 
     def _gradients(self, scores: Tensor, rule: str, last: bool) -> Iterator[Mapping[str, Tensor]]:
@@ -133,7 +133,7 @@ class Batch:
             return itertools.repeat({})
         return self.recording.gradients(scores, names, strategy=self.strategy, rule=rule, last=last)
 
-    def _check_rectifiers(self) -> None:
+    def _check_relus(self) -> None:
         """That rules for ReLUs found some.
 
         At a layer with none behind it they change nothing, as long as the model has any.
@@ -145,7 +145,7 @@ class Batch:
         for rule, rectifiers in self.recording.rectifiers.items():
             if rectifiers.found:
                 continue
-            if at_pixels or (rectifiers.others and not has_rectifiers(self.adapter.model)):
+            if at_pixels or (rectifiers.others and not has_relus(self.adapter.model)):
                 raise MethodError(
                     f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} "
                     "ran none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
@@ -161,7 +161,7 @@ class Batch:
     ) -> Tensor:
         method = METHODS[name]
         if method.needs == "pixels":
-            return contrasted(gradients[method.rule]["pixels"].detach(), self.inputs.contrasts)
+            return with_contrasts(gradients[method.rule]["pixels"].detach(), self.inputs.contrasts)
         if method.needs == "rescore":
             return self._rescored(method, layer, slot)
         trace = self._trace(layer, gradients[method.rule][layer])
@@ -182,17 +182,17 @@ class Batch:
             ScoreError: the score reaches the layer, but no cell of its grid.
         """
         activation = self._activation(layer)
-        pooled = layer in self.recording.pooled.folds
+        pooled = layer in self.recording.pooled.to_grid
         if pooled:
             folded = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
         else:
             folded = self._fold(layer, gradient)
         self._finite(layer, "gradients", folded)
         if not pooled and not folded.any() and gradient.any():
-            raise off_grid(layer)
+            raise off_grid_error(layer)
         if pairs := self.inputs.contrasts:  # both rows of one have one activation up to rounding
             activation = torch.cat([activation, *(activation[a : a + 1] for a, _ in pairs)])
-        return Trace(activation=activation, gradient=contrasted(folded, pairs))
+        return Trace(activation=activation, gradient=with_contrasts(folded, pairs))
 
     def _activation(self, layer: str) -> Tensor:
         """The layer's map as a grid, the same for all targets."""
@@ -233,7 +233,7 @@ class Batch:
             rescorer = Rescorer(adapter=self.adapter, inputs=self.inputs.row(row))
             rescoring = rescorer.rescoring(target, layer, len(activation))
             cams.append(method.compute(activation, rescoring))
-        return contrasted(torch.stack(cams), self.inputs.contrasts)
+        return with_contrasts(torch.stack(cams), self.inputs.contrasts)
 
     def _moments(self, output: Any) -> dict[str, Moments]:
         """Moments of all classes' gradients under their probabilities, class by class."""

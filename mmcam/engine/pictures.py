@@ -19,7 +19,7 @@ from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer
 from mmcam.capture.recording import capture
-from mmcam.engine.maps import Batch, Made, contrasted
+from mmcam.engine.maps import Batch, Made, with_contrasts
 from mmcam.errors import LabelError, MethodError, ModelError, ScoreError
 from mmcam.methods import METHODS
 from mmcam.methods.plan import Plan, split
@@ -145,8 +145,8 @@ def _explain_batch(
     _check_tiles(adapter, plan, inputs)
     pixels = inputs.pixels if plan.needs("pixels") else None
     if pixels is not None or any(layer != adapter.encoder for layer in named):
-        inputs = replace(inputs, seen=None)  # the graph begins below the encoder's output
-    inputs = replace(inputs, attend=plan.needs("attention"))
+        inputs = replace(inputs, encoder_output=None)  # the graph begins below the encoder's output
+    inputs = replace(inputs, output_attentions=plan.needs("attention"))
     at_pixels = plan.needs("pixels")
     strategy = "loop" if at_pixels else adapter.gradient_strategy
     words = adapter.words if "words" in inputs.rest else None
@@ -154,7 +154,7 @@ def _explain_batch(
         adapter.model,
         [*named, words] if words else named,
         pixels=pixels,
-        folds={
+        to_grid={
             layer: partial(adapter.grid, layer, inputs=inputs) for layer in named if plan.pooled
         },
     ) as (recording, check):
@@ -171,7 +171,9 @@ def _explain_batch(
         )
         slots = list(batch.maps(scores, output))
         read = batch.read() if words else None
-        scores = contrasted(scores.detach(), inputs.contrasts, 1) * (-1 if counterfactual else 1)
+        scores = with_contrasts(scores.detach(), inputs.contrasts, 1) * (
+            -1 if counterfactual else 1
+        )
     _check_finite(adapter, scores, slots)
     probabilities = _probabilities(output, targets)
     with torch.no_grad():
@@ -180,7 +182,7 @@ def _explain_batch(
     made: list[list[Explanation]] = [[] for _ in samples]
     for row, asked_of_one in enumerate(targets):
         like = row if row < rows else inputs.contrasts[row - rows][0]
-        made[inputs.owners[like] if inputs.owners else like] += [
+        made[inputs.sample_index[like] if inputs.sample_index else like] += [
             Explanation(
                 target=target,
                 cam=cams[row],
@@ -198,7 +200,10 @@ def _explain_batch(
     classes = _class_count(adapter, output)
     return [
         SampleResult(
-            explanations, text, inputs.row(inputs.owners.index(i) if inputs.owners else i), classes
+            explanations,
+            text,
+            inputs.row(inputs.sample_index.index(i) if inputs.sample_index else i),
+            classes,
         )
         for i, (explanations, text) in enumerate(zip(made, texts, strict=True))
     ]

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmcam.errors import MethodError
 
 Grid = Float[Tensor, "batch channel *grid"]
-Pooled = Float[Tensor, "batch channel *#grid"]
+PooledGradients = Float[Tensor, "batch channel *#grid"]
 """A gradient, or its mean over the grid as the one cell of another."""
 Cam = Float[Tensor, "batch *grid"]
 
@@ -40,12 +40,12 @@ def weighted_sum(activation: Grid, weights: Float[Tensor, "batch channel"]) -> C
     return torch.einsum("bc,bc...->b...", weights, activation)
 
 
-def grad_cam(activation: Grid, gradient: Pooled) -> Cam:
+def grad_cam(activation: Grid, gradient: PooledGradients) -> Cam:
     """ReLU of the channels weighted by their mean gradient (IJCV eq. 1-2)."""
     return grad_cam_signed(activation, gradient).relu()
 
 
-def grad_cam_signed(activation: Grid, gradient: Pooled) -> Cam:
+def grad_cam_signed(activation: Grid, gradient: PooledGradients) -> Cam:
     """Grad-CAM without its ReLU (IJCV Appendix B.2.1)."""
     return weighted_sum(activation, gradient.flatten(2).mean(2))
 
@@ -139,12 +139,12 @@ def xgrad_cam(activation: Grid, gradient: Grid) -> Cam:
     return weighted_sum(activation, torch.where(total != 0, weights, 0)).relu()
 
 
-def summed_activation(activation: Grid, gradient: Pooled) -> Cam:
+def summed_activation(activation: Grid, gradient: PooledGradients) -> Cam:
     """The sum over the channels, whatever is asked: what any map has to be better than."""
     return activation.sum(1).relu()
 
 
-def eigen_cam(activation: Grid, gradient: Pooled) -> Cam:
+def eigen_cam(activation: Grid, gradient: PooledGradients) -> Cam:
     """The activations on their first right singular vector; the score plays no part.
 
     A singular vector's sign is free; the one is taken that makes the map's sum positive.

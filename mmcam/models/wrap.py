@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmcam.adapters.base.answerer import Answerer, Question
+from mmcam.adapters.base.answerer import AnswerClassifier, Question
 from mmcam.adapters.base.classifier import Classifier, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.errors import MmcamError, ModelError, reason_of
-from mmcam.grids import fold
+from mmcam.grids import to_grid
 from mmcam.models.families import FAMILIES
 from mmcam.types import Adapter
 
@@ -104,11 +104,11 @@ def wrap(
         "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
-        "folds": grid or (lambda _, tensor, space: fold(tensor, space)),
+        "to_grid": grid or (lambda _, tensor, space: to_grid(tensor, space)),
     }
     if question is None:
         return Classifier(**common)
-    return Answerer(**common, read=partial(_read, question))
+    return AnswerClassifier(**common, read=partial(_read, question))
 
 
 def _read(question: Callable[[str], Any], text: str) -> Question:

@@ -3,16 +3,16 @@
 from mmcam.page.galleries import PAGE, gallery, read_folder
 from mmcam.page.html import gallery_page, notebook, page, write_page
 from mmcam.page.record import record
-from mmcam.page.seen import clip_seen, picture_seen
+from mmcam.page.seen import clip_preview, image_preview
 
 __all__ = [
     "PAGE",
-    "clip_seen",
+    "clip_preview",
     "gallery",
     "gallery_page",
+    "image_preview",
     "notebook",
     "page",
-    "picture_seen",
     "read_folder",
     "record",
     "write_page",

@@ -40,7 +40,7 @@ def record(
     Args:
         facts: the content of `explanation.json`.
         items: the maps, in the order of its targets.
-        seen: the picture or the frames (`picture_seen`, `clip_seen`).
+        seen: the picture or the frames (`image_preview`, `clip_preview`).
         folder: where the result's clips are, as seen from the page: "" or with a slash at the end.
     """
     entry = facts["input"]

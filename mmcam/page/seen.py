@@ -27,12 +27,12 @@ FRAMES = 12
 FRAME_SIDE = 480
 
 
-def picture_seen(pixels: Pixels) -> dict[str, Any]:
+def image_preview(pixels: Pixels) -> dict[str, Any]:
     """A picture as a page holds it."""
     return {"picture": as_jpeg(pixels, SIDE, BYTES), "frames": [], "player": None}
 
 
-def clip_seen(clip: Clip, names: Sequence[str]) -> dict[str, Any]:
+def clip_preview(clip: Clip, names: Sequence[str]) -> dict[str, Any]:
     """A clip as a page holds it: frames spread evenly, and where a written clip shows it.
 
     `names` are the panes of the written clip, as `draw.write_clip` takes them.

@@ -44,7 +44,7 @@ class Answers:
                 f"contrast={self.contrast!r} is no contrast; give two different answers"
             )
 
-    def asked_of(self, text: str, name: str) -> str:
+    def question_for(self, text: str, name: str) -> str:
         """The question for a sample whose own text is `text`, in one line.
 
         Raises:

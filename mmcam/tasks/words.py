@@ -35,7 +35,7 @@ class Word:
         return not any(character.isalnum() for character in self.text)
 
 
-def spans_of_words(text: str) -> list[tuple[int, int]]:
+def word_spans(text: str) -> list[tuple[int, int]]:
     """Where each word of a text begins and ends, in characters."""
     return [match.span() for match in WORD.finditer(text)]
 
@@ -47,7 +47,7 @@ def align(text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
     one. A token that holds no word (a space) belongs to the word behind it, or to the last one.
     """
     groups: list[tuple[int, int, int]] = []  # where it begins and ends in the text, its last token
-    for begin, end in spans_of_words(text):
+    for begin, end in word_spans(text):
         tokens = [i for i, (first, last) in enumerate(offsets) if first < end and last > begin]
         if groups and tokens and tokens[0] <= groups[-1][2]:
             groups[-1] = (groups[-1][0], end, tokens[-1])

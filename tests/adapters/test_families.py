@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base.classifier import Classifier
-from mmcam.adapters.transformers.classifiers import PLACES
+from mmcam.adapters.transformers.classifiers import CLASSIFIER_TYPES
 from mmcam.capture.layers import resolve
 from mmcam.capture.recording import capture
 from mmcam.types import Inputs
@@ -63,4 +63,4 @@ def test_a_lit_patch_lights_its_own_cell(case: Tiny) -> None:
 
 
 def test_every_known_type_of_transformers_is_probed() -> None:
-    assert set(PLACES) <= {case.name for case in tiny_models.EVERY if case.family == "hf"}
+    assert set(CLASSIFIER_TYPES) <= {case.name for case in tiny_models.EVERY if case.family == "hf"}

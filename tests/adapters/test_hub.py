@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import mmcam
-from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.classifier import Classifier
-from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.generation import GenerativeAdapter
 from mmcam.models.registry import load
 
 pytestmark = pytest.mark.hub
@@ -53,7 +53,7 @@ def test_published_captioners_speak_of_a_cat_and_a_dog(name: str, assets: Path) 
     """Of the Grad-CAM authors' own picture, and end their caption by themselves."""
     picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
     adapter = load(name)
-    assert isinstance(adapter, TransformersSpeaker)
+    assert isinstance(adapter, GenerativeAdapter)
     said = mmcam.explain(adapter, picture, mmcam.Caption(limit=60))
     words = {found.label.lower() for found in said}
     assert words & {"cat", "kitten", "dog", "puppy"}
@@ -76,7 +76,7 @@ def test_published_models_of_answers_see_a_cat_and_a_dog(name: str, assets: Path
     """On the Grad-CAM authors' own picture; the cat's box was measured on it."""
     picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
     adapter = load(name)
-    assert isinstance(adapter, (Answerer, TransformersSpeaker))
+    assert isinstance(adapter, (AnswerClassifier, GenerativeAdapter))
     question = "What animals are in the picture?"
     own = mmcam.explain(adapter, picture, mmcam.Answers(question))
     assert own[0].label

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import mmcam
-from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models.registry import load
 
@@ -48,7 +48,7 @@ def written(folder: Path, **change: Any) -> Path:
 @pytest.mark.parametrize("family", ["lstm_vqa", "co_attention"])
 def test_a_folder_is_all_that_is_needed(family: str, tmp_path: Path) -> None:
     model = load(written(tmp_path / family, family=family))
-    assert isinstance(model, Answerer)
+    assert isinstance(model, AnswerClassifier)
     assert model.labels == ("red", "blue")
     assert model.encoder == "cnn"
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.vocabulary import QuestionWords
 from mmcam.adapters.networks.co_attention import CoAttention
@@ -18,7 +18,7 @@ WORDS = ("<pad>", "<unk>", "?", "what", "color", "is", "the", "dog", "how", "man
 ANSWERS = ("red", "yellow", "two", "yellow and red", "no")
 
 
-def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
+def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> AnswerClassifier:
     """A model of 8 x 10 pictures with a 4 x 5 map and five answers."""
     torch.manual_seed(seed)
     cnn = CountedCnn()
@@ -30,7 +30,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
     )
     for parameter in model.parameters():  # far enough from flat for answers to differ
         parameter.data.mul_(3)
-    return Answerer(
+    return AnswerClassifier(
         **{
             "name": kind,
             "model": model,
@@ -39,7 +39,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> Answerer:
             "layers": ("cnn",),
             "read": QuestionWords(WORDS, limit=8),
             "words": "embed",
-            "attends": kind == "co_attention",
+            "has_attention": kind == "co_attention",
             "encoder": "cnn",
             "gradient_strategy": "batched",
             **change,

@@ -55,9 +55,9 @@ def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> Recu
             "name": kind,
             "model": model,
             "preprocess": Preprocess(resize=(8, 10), mean=(0, 0, 0), std=(1, 1, 1)),
-            "language": Vocabulary(WORDS),
+            "tokenizer": Vocabulary(WORDS),
             "layers": ("cnn",),
-            "attends": kind == "show_attend_tell",
+            "has_attention": kind == "show_attend_tell",
             **change,
         }
     )

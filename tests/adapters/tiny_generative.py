@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmcam.adapters.transformers.generation import TransformersSpeaker
-from mmcam.adapters.transformers.model_types import ASK
+from mmcam.adapters.transformers.generation import GenerativeAdapter
+from mmcam.adapters.transformers.model_types import DEFAULT_PROMPT
 from mmcam.models.registry import load
 from mmcam.types import Inputs, Sample
 from tests.adapters.tiny_generative_chat import (
@@ -56,7 +56,7 @@ class Tiny(NamedTuple):
     """A layer near the pixels, to be probed beside the default one."""
     size: tuple[int, int] = (48, 40)
     """Of the pictures, height and width."""
-    attends: bool = True
+    has_attention: bool = True
     """Whether its encoder's output can be repeated."""
     one_by_one: bool = False
     """Whether its inputs have a shape of their own for each picture."""
@@ -93,13 +93,13 @@ SPEAKERS = [
     Tiny("vit-gpt2", vit_gpt2, "encoder.embeddings.patch_embeddings.projection"),
     Tiny("swin-gpt2", swin_gpt2, "encoder.embeddings"),
     Tiny("git", git, "git.image_encoder.vision_model.embeddings.patch_embedding"),
-    Tiny("blip-2 opt", blip2_opt, "vision_model.embeddings.patch_embedding", attends=False),
-    Tiny("blip-2 t5", blip2_t5, "vision_model.embeddings.patch_embedding", attends=False),
+    Tiny("blip-2 opt", blip2_opt, "vision_model.embeddings.patch_embedding", has_attention=False),
+    Tiny("blip-2 t5", blip2_t5, "vision_model.embeddings.patch_embedding", has_attention=False),
     Tiny(
         "instructblip",
         instructblip,
         "vision_model.embeddings.patch_embedding",
-        attends=False,
+        has_attention=False,
     ),
     Tiny("llava", llava, "model.vision_tower.encoder.layers.0"),
     Tiny(
@@ -146,10 +146,10 @@ def folder(case: Tiny) -> Path:
 
 
 @cache
-def speaker(case: Tiny) -> TransformersSpeaker:
+def speaker(case: Tiny) -> GenerativeAdapter:
     """The adapter of a tiny captioner; the same for all tests."""
     adapter = load(f"hf:{folder(case)}")
-    assert isinstance(adapter, TransformersSpeaker)
+    assert isinstance(adapter, GenerativeAdapter)
     adapter.model.eval()
     return adapter
 
@@ -165,14 +165,14 @@ def picture(size: tuple[int, int], seed: int = 0) -> Sample:
     return Sample(pixels=noise, id=f"noise {seed}")
 
 
-def ready(adapter: TransformersSpeaker, sample: Sample, task: Any) -> Inputs:
+def ready(adapter: GenerativeAdapter, sample: Sample, task: Any) -> Inputs:
     """What the model eats for one picture."""
     with torch.no_grad():
         return adapter.prepare([sample], task)
 
 
 def usual(
-    adapter: TransformersSpeaker, sample: Sample, question: str | None = None
+    adapter: GenerativeAdapter, sample: Sample, question: str | None = None
 ) -> dict[str, Any]:
     """What the model's own documentation gives to `generate`, by the processor alone."""
     processor, kind = adapter.processor, adapter.model.config.model_type
@@ -180,7 +180,10 @@ def usual(
     if kind == "vision-encoder-decoder":
         return dict(processor.image_processor(image, return_tensors="pt"))
     if getattr(processor, "chat_template", None):
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question or ASK}]
+        content = [
+            {"type": "image", "image": image},
+            {"type": "text", "text": question or DEFAULT_PROMPT},
+        ]
         return dict(
             processor.apply_chat_template(
                 [{"role": "user", "content": content}],
@@ -196,8 +199,8 @@ def usual(
         ids = [processor.tokenizer.cls_token_id, *words]
         return {"pixel_values": made["pixel_values"], "input_ids": torch.tensor([ids])}
     captions = {
-        "llava": f"USER: <image>\n{ASK} ASSISTANT:",
-        "llava_next": f"USER: <image>\n{ASK} ASSISTANT:",
+        "llava": f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:",
+        "llava_next": f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:",
         "instructblip": "A short image description.",
         "paligemma": "<image>caption en",
         "florence2": "<CAPTION>",
@@ -233,6 +236,6 @@ class Wide(TorchFunctionMode):
         return function(*map(wide, args), **kwargs)
 
 
-def doubled(adapter: TransformersSpeaker) -> TransformersSpeaker:
+def doubled(adapter: GenerativeAdapter) -> GenerativeAdapter:
     """The adapter with a model in double precision, to be run inside `Wide`."""
     return replace(adapter, model=copy.deepcopy(adapter.model).double())

@@ -116,8 +116,8 @@ def as_it_is(maps: Tensor) -> Tensor:
     return maps
 
 
-def gradients(net: Reading, x: Tensor, strategy: str, folds: Any) -> tuple[list[Tensor], int]:
-    with capture(net, ["encoder"], folds=folds) as (recording, check):
+def gradients(net: Reading, x: Tensor, strategy: str, to_grid: Any) -> tuple[list[Tensor], int]:
+    with capture(net, ["encoder"], to_grid=to_grid) as (recording, check):
         output = net(x)
         check()
         scores = recording.scores(output, [[Target.logit(k) for k in range(CLASSES)]] * ROWS)
@@ -209,12 +209,12 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def looked(
-    use: Callable[[Tensor], Tensor], axes: int, layers: Sequence[str], folds: Any, strategy: str
+    use: Callable[[Tensor], Tensor], axes: int, layers: Sequence[str], to_grid: Any, strategy: str
 ) -> tuple[list[dict[str, Tensor]], int]:
     torch.manual_seed(7)
     net, x = Looking(use, axes).double(), torch.randn(ROWS, 3, *(9, 9, 9)[:axes]).double()
     net(x)
-    with capture(net, layers, folds=folds) as (recording, check):
+    with capture(net, layers, to_grid=to_grid) as (recording, check):
         output = net(x)
         check()
         found = list(recording.gradients(output.sum(0)[:, None], strategy=strategy))
@@ -261,7 +261,7 @@ def test_gradient_whose_mean_is_nothing_is_no_error(linear: bool) -> None:
     with torch.no_grad():
         read.weight.copy_(signs)
     net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), read if linear else Times(signs))
-    with capture(net, ["0"], folds={"0": as_it_is}) as (recording, check):
+    with capture(net, ["0"], to_grid={"0": as_it_is}) as (recording, check):
         output = net(torch.randn(ROWS, 3, 2, 2))
         check()
         (step,) = recording.gradients(output[:, 0][None])
@@ -274,7 +274,7 @@ def test_narrow_weights_are_summed_in_single_precision() -> None:
     net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), nn.Linear(4096 * CHANNELS, 1))
     with torch.no_grad():
         net[2].weight.fill_(1.0)
-    with capture(net.bfloat16(), ["0"], folds={"0": as_it_is}) as (recording, check):
+    with capture(net.bfloat16(), ["0"], to_grid={"0": as_it_is}) as (recording, check):
         output = net(torch.randn(1, 3, 64, 64).bfloat16())
         check()
         (step,) = recording.gradients(output[:, 0][None])
@@ -294,8 +294,8 @@ def test_hooks_are_gone_and_those_of_others_see_the_start_of_the_graph() -> None
 def test_a_layer_that_reads_can_be_explained_with_the_map_it_reads() -> None:
     net, x = made(keys_and_values)
     found = []
-    for folds in ({}, {"encoder": patches, "values": patches}):
-        with capture(net, ["encoder", "values"], folds=folds) as (recording, check):
+    for to_grid in ({}, {"encoder": patches, "values": patches}):
+        with capture(net, ["encoder", "values"], to_grid=to_grid) as (recording, check):
             output = net(x)
             check()
             (step,) = recording.gradients(output[:, 1][None])
@@ -317,8 +317,8 @@ def test_a_layer_that_a_score_does_not_move_is_no_fault_of_its_neighbour() -> No
 
     torch.manual_seed(7)
     net, x = Two().double(), torch.randn(ROWS, 3, TOKENS).double()
-    folds = dict.fromkeys(("one", "other"), lambda tensor: tensor.movedim(-1, 1))
-    with capture(net, ["one", "other"], folds=folds) as (recording, check):
+    to_grid = dict.fromkeys(("one", "other"), lambda tensor: tensor.movedim(-1, 1))
+    with capture(net, ["one", "other"], to_grid=to_grid) as (recording, check):
         output = net(x)
         check()
         (step,) = recording.gradients(output[:, 0][None])
@@ -335,9 +335,9 @@ def test_score_that_depends_on_the_class_token_alone() -> None:
 def test_no_product_in_every_cell() -> None:
     net, x = made(keys_and_values)
     counts = []
-    for folds in (None, {"encoder": patches}):
+    for to_grid in (None, {"encoder": patches}):
         with Operators() as operators:
-            gradients(net, x, "loop", folds)
+            gradients(net, x, "loop", to_grid)
         counts.append(operators.ran.count(("mm", ROWS * TOKENS)))
     assert counts[0] - counts[1] == 2 * CLASSES
 
@@ -346,7 +346,7 @@ def test_a_vectors_weights_are_read_once_for_all_scores() -> None:
     features = 11
     read = nn.Linear(36 * CHANNELS, features)
     net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), read, nn.Linear(features, CLASSES))
-    with capture(net, ["0"], folds={"0": as_it_is}) as (recording, check):
+    with capture(net, ["0"], to_grid={"0": as_it_is}) as (recording, check):
         output = net(torch.randn(ROWS, 3, 6, 6))
         check()
         with Operators() as operators:

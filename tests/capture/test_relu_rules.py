@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import mmcam
-from mmcam.capture.relu_rules import Rectifiers
+from mmcam.capture.relu_rules import ReluRule
 from mmcam.errors import MethodError
 from tests.operators import Operators
 
@@ -218,7 +218,7 @@ def test_rule_holds_inside_its_context_alone() -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     above = torch.tensor([-1.0, 1.0])
     y = F.relu(x)
-    rectifiers = Rectifiers(y, "guided")
+    rectifiers = ReluRule(y, "guided")
     for _ in range(2):
         with rectifiers.ruled():
             (inside,) = torch.autograd.grad(y, x, above, retain_graph=True)
@@ -242,7 +242,7 @@ class Stops(torch.autograd.Function):
 def test_relu_that_no_gradient_reaches() -> None:
     x = torch.ones(3, requires_grad=True)
     scores = (Stops.apply(F.relu(x)) + F.relu(-3 * x + 4)).sum()
-    with Rectifiers(scores, "guided").ruled():
+    with ReluRule(scores, "guided").ruled():
         assert_close(torch.autograd.grad(scores, x)[0], torch.full((3,), -3.0))
 
 
@@ -263,7 +263,7 @@ def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> N
         part.copy_(Ruled.apply(part.clone(), rule))
 
     scores = run(Tensor.relu_, F.relu).sum(0)
-    rectifiers = Rectifiers(scores, rule)
+    rectifiers = ReluRule(scores, rule)
     units = torch.eye(3)
     with rectifiers.ruled():
         found = (

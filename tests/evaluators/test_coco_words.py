@@ -10,7 +10,7 @@ import pytest
 
 from mmcam.errors import InputError
 from mmcam.evaluators.coco_words import VisualWord, WordTable, rule_singulars, wordnet
-from mmcam.tasks.words import spans_of_words
+from mmcam.tasks.words import word_spans
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_the_longest_phrase_wins(
 
 def test_positions_are_those_of_the_caption_with_its_marks(table: WordTable) -> None:
     caption = 'A "teddy-bear", two traffic lights.'
-    said = [caption[start:stop] for start, stop in spans_of_words(caption)]
+    said = [caption[start:stop] for start, stop in word_spans(caption)]
     places = {w.category: w for w in table.find(said)}
     assert said[places["traffic light"].position] == "lights"
     assert said[places["traffic light"].first] == "traffic"

@@ -21,10 +21,10 @@ from PIL import Image
 
 from mmcam.explanations import Explanations
 from mmcam.media import open_clip
-from mmcam.page import notebook, page, picture_seen, record
+from mmcam.page import image_preview, notebook, page, record
 from mmcam.page.html import SCRIPTS, as_json, digest, read_json
 from mmcam.page.record import evidence, number, quantised
-from mmcam.page.seen import clip_seen, original_box, shrunk_uri
+from mmcam.page.seen import clip_preview, original_box, shrunk_uri
 from mmcam.render.inline import as_jpeg
 from mmcam.results import drawing as draw
 from mmcam.types import Placement
@@ -221,7 +221,7 @@ def test_twelve_words_of_a_megapixel_are_under_a_megabyte(noise: bool) -> None:
 
 def test_a_large_picture_is_scaled_down_and_a_small_one_is_not() -> None:
     def size(height: int, width: int) -> tuple[int, int]:
-        uri = picture_seen(np.zeros((height, width, 3), np.uint8))["picture"]
+        uri = image_preview(np.zeros((height, width, 3), np.uint8))["picture"]
         return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size
 
     assert size(2000, 4000) == (1600, 800)
@@ -309,7 +309,7 @@ def test_the_original_is_found_in_a_written_clip(panes: list[str], size: tuple[i
 
 def test_a_clip_without_its_original_has_no_such_place() -> None:
     with open_clip(np.zeros((3, 20, 30, 3), np.uint8)) as opened:
-        assert clip_seen(opened, ["overlay"])["player"] == {"box": None}
+        assert clip_preview(opened, ["overlay"])["player"] == {"box": None}
 
 
 def test_a_clip_is_stood_for_by_frames_spread_over_it(results: Path) -> None:
@@ -398,7 +398,7 @@ def test_the_title_is_what_was_said_or_asked_or_the_file() -> None:
 
 
 def test_a_page_is_escaped_where_it_is_a_value(tmp_path: Path) -> None:
-    facts = record(_facts(tmp_path), by_hand(["dog"], pixels()), picture_seen(pixels()))
+    facts = record(_facts(tmp_path), by_hand(["dog"], pixels()), image_preview(pixels()))
     facts["title"] = '"><script>alert(1)</script>'
     assert [tag for tag, _ in Elements(notebook(facts)).found] == ["iframe"]
     assert Elements(page(facts)).text_of("title") == facts["title"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcam.tasks.words import Word, align, spans_of_words, visual
+from mmcam.tasks.words import Word, align, visual, word_spans
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from mmcam.tasks.words import Word, align, spans_of_words, visual
     ],
 )
 def test_words_are_found_in_any_script(text: str, words: list[str]) -> None:
-    assert [text[begin:end] for begin, end in spans_of_words(text)] == words
+    assert [text[begin:end] for begin, end in word_spans(text)] == words
 
 
 @pytest.mark.parametrize(

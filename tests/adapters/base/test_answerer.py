@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import mmcam
-from mmcam.adapters.base.answerer import Answerer
+from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.vocabulary import QuestionWords
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import LabelError, ModelError
@@ -29,7 +29,7 @@ def picture(seed: int = 0, text: str = "") -> mmcam.Sample:
     return mmcam.Sample(pixels=pixels, text=text)
 
 
-def logits_of(model: Answerer, sample: mmcam.Sample, question: str) -> Tensor:
+def logits_of(model: AnswerClassifier, sample: mmcam.Sample, question: str) -> Tensor:
     """The model's own forward, nothing of ours around it."""
     tokens = torch.tensor([[WORDS.index(word) for word in question.split()]])
     pixels = model.prepare([sample], mmcam.Answers(question)).pixels

@@ -32,7 +32,7 @@ def picture(seed: int = 0, text: str = "") -> mmcam.Sample:
 
 def by_hand(model: Any, pixels: Tensor, tokens: list[int]) -> list[Tensor]:
     """The logits of each token, one step after the other, as a captioner speaks."""
-    state, last, found = model.begin(model.cnn(pixels)), torch.tensor([1]), []
+    state, last, found = model.initial_state(model.cnn(pixels)), torch.tensor([1]), []
     for token in tokens:
         logits, state = model.step(state, last)
         found.append(logits[0])
@@ -364,7 +364,7 @@ def test_attention_has_its_published_form() -> None:
     torch.manual_seed(0)
     net = ShowAttendTell(nn.Identity(), 3, 5, embedding=4, hidden=6, attention=7)
     maps = torch.randn(1, 3, 2, 2)
-    hidden, cell, *_ = net.begin(maps)
+    hidden, cell, *_ = net.initial_state(maps)
     cells = [maps[0, :, i, j] for i in range(2) for j in range(2)]
     mean = sum(cells) / 4  # type: ignore[arg-type]
     torch.testing.assert_close(hidden[0], torch.tanh(net.init_h(mean)))

@@ -65,7 +65,7 @@ def test_special_words_may_have_names_of_their_own() -> None:
         pad="[PAD]", start="[BOS]", end="[EOS]", unknown="[UNK]"
     ))  # fmt: skip
     assert named.token("start") == 1
-    assert named.silent == (0, 1, 3)
+    assert named.suppressed_tokens == (0, 1, 3)
     with pytest.raises(ModelError, match=r"no '<start>' \(start\).*\"special\""):
         Vocabulary(("[PAD]", "[BOS]"), {"pad": "[PAD]"})
 

@@ -45,7 +45,7 @@ def said(logits: Tensor, beam: int, limit: int) -> list[int]:
         (torch.zeros(1),),
         start=START,
         end=END,
-        silent=[START],
+        suppressed_tokens=[START],
         beam=beam,
         limit=limit,
     )
@@ -102,5 +102,7 @@ def test_memory_follows_its_sentence() -> None:
         logits[history[:, 0] == 4, END] = 9.0  # only 2 + 2 ends
         return logits, (history,)
 
-    tokens = beam_search(step, (torch.zeros(1, 1),), start=0, end=END, silent=[0], beam=4, limit=4)
+    tokens = beam_search(
+        step, (torch.zeros(1, 1),), start=0, end=END, suppressed_tokens=[0], beam=4, limit=4
+    )
     assert tokens == [2, 2, END]

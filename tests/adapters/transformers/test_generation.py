@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 import mmcam
-from mmcam.adapters.transformers.generation import TransformersSpeaker
-from mmcam.adapters.transformers.model_types import VOICES
-from mmcam.adapters.transformers.prompts import generation_of
+from mmcam.adapters.transformers.generation import GenerativeAdapter
+from mmcam.adapters.transformers.model_types import MODEL_TYPES
+from mmcam.adapters.transformers.prompts import generation_config_of
 from mmcam.capture.layers import tapped
 from mmcam.capture.recording import capture
 from mmcam.engine.pictures import explain_samples
@@ -59,16 +59,16 @@ def explained(
 
 
 @contextmanager
-def ending_at(adapter: TransformersSpeaker, token: int) -> Iterator[TransformersSpeaker]:
+def ending_at(adapter: GenerativeAdapter, token: int) -> Iterator[GenerativeAdapter]:
     """The adapter, and inside its model too, with another token that ends captions."""
-    generation = generation_of(adapter.model, adapter.voice)
+    generation = generation_config_of(adapter.model, adapter.model_type)
     config: Any = adapter.model.config
     is_blip = config.model_type == "blip"
     own = config.text_config.sep_token_id if is_blip else generation.eos_token_id
     place, key = (config.text_config, "sep_token_id") if is_blip else (generation, "eos_token_id")
     setattr(place, key, token)
     try:
-        yield replace(adapter, language=replace(adapter.language, ends=(token,)))
+        yield replace(adapter, tokenizer=replace(adapter.tokenizer, ends=(token,)))
     finally:
         setattr(place, key, own)
 
@@ -180,7 +180,9 @@ def test_attention_is_the_models_own(name: str) -> None:
     case = case_of(name)
     adapter = speaker(case)
     inputs = ready(adapter, picture(case.size), Caption(GIVEN))
-    spoken = adapter.tell(replace(inputs, attend=True), inputs.rest["sentences"])
+    spoken = adapter.teacher_force(
+        replace(inputs, output_attentions=True), inputs.rest["sentences"]
+    )
     assert spoken.attention is not None
     tokens = inputs.rest["sentences"][0].tokens
     prefix = inputs.rest["asked"][0].prefix
@@ -234,11 +236,11 @@ def test_captions_may_be_blocks_of_the_pictures(case: Tiny) -> None:
     """Two captions of one picture, in one forward, each with the scores that it has alone."""
     adapter = speaker(case)
     inputs = ready(adapter, picture(case.size), Caption(GIVEN))
-    one, two = (adapter.language.encode(text) for text in (GIVEN, "the snow"))
+    one, two = (adapter.tokenizer.encode(text) for text in (GIVEN, "the snow"))
     with torch.no_grad():
-        together = adapter.tell(inputs, [one, two]).log_probs
+        together = adapter.teacher_force(inputs, [one, two]).log_probs
         for row, sentence in enumerate((one, two)):
-            (alone,) = adapter.tell(inputs, [sentence]).log_probs
+            (alone,) = adapter.teacher_force(inputs, [sentence]).log_probs
             torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
             assert not together[row, len(alone) :].any()
 
@@ -246,23 +248,30 @@ def test_captions_may_be_blocks_of_the_pictures(case: Tiny) -> None:
 @plain
 def test_prompts_of_different_length_are_one_batch(case: Tiny) -> None:
     adapter = speaker(case)
-    if not adapter.voice.takes_prompt:
+    if not adapter.model_type.takes_prompt:
         with pytest.raises(LabelError, match=r"takes no prompt \('a dog'\)"):
             adapter.prepare([picture(case.size)], Caption(GIVEN, prompt="a dog"))
         return
     samples, prompts = [picture(case.size, 0), picture(case.size, 1)], ["the snow in the", "a"]
-    sentences = [adapter.language.encode(text) for text in ("dog", "a red ball")]
+    sentences = [adapter.tokenizer.encode(text) for text in ("dog", "a red ball")]
     adapter.model.eval()
     with torch.no_grad():
         inputs = adapter.ask(samples, prompts)
-        together = adapter.tell(inputs, sentences).log_probs
-        said, seen = adapter.generate(inputs, TASK)
+        together = adapter.teacher_force(inputs, sentences).log_probs
+        said, encoder_output = adapter.generate(inputs, TASK)
         for row in range(2):
             single = adapter.ask([samples[row]], [prompts[row]])
-            (alone,) = adapter.tell(single, [sentences[row]]).log_probs
+            (alone,) = adapter.teacher_force(single, [sentences[row]]).log_probs
             torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
             assert adapter.generate(single, TASK)[0] == [said[row]]
-    assert len(next(iter(seen.values())) if not isinstance(seen, Tensor) else seen) == 2
+    assert (
+        len(
+            next(iter(encoder_output.values()))
+            if not isinstance(encoder_output, Tensor)
+            else encoder_output
+        )
+        == 2
+    )
 
 
 @every
@@ -282,14 +291,14 @@ def test_the_model_is_left_as_found(case: Tiny) -> None:
     hook = adapter.model.get_submodule(case.layer).register_forward_hook(lambda *call: None)
     before = snapshot(adapter.model)
     try:
-        methods = ["gradcam", "attention"] if adapter.attends else ["gradcam"]
+        methods = ["gradcam", "attention"] if adapter.has_attention else ["gradcam"]
         for method in methods:
             explained(adapter, [sample], TASK, method)
             assert_as_found(adapter.model, before)
         explained(adapter, [sample], Caption(GIVEN), layers=[case.layer])
         assert_as_found(adapter.model, before)
         with pytest.raises(LayerError):
-            explained(adapter, [sample], Caption(GIVEN), layers=[adapter.voice.text])
+            explained(adapter, [sample], Caption(GIVEN), layers=[adapter.model_type.text])
         assert_as_found(adapter.model, before)
     finally:
         hook.remove()
@@ -301,7 +310,7 @@ def test_all_sorts_of_captions(case: Tiny) -> None:
     """Forced, of one word, empty, said with a beam, and cut off."""
     adapter, sample = speaker(case), picture(case.size)
     inputs = ready(adapter, sample, Caption(""))
-    assert inputs.rest["sentences"][0].tokens == adapter.language.ends[:1]
+    assert inputs.rest["sentences"][0].tokens == adapter.tokenizer.ends[:1]
     (found,) = explained(adapter, [sample], Caption(""))
     assert [e.label for e in found] == ["(no words)"]
     assert found[0].cam.any()
@@ -345,7 +354,9 @@ def test_the_mark_of_a_picture_in_a_caption_is_a_word_like_others(name: str) -> 
     mark = adapter.model.config.image_token_id
     marked = replace(given, tokens=(given.tokens[0], mark, *given.tokens[2:]))
     with torch.no_grad():
-        plain, other = (adapter.tell(inputs, [one]).log_probs[0] for one in (given, marked))
+        plain, other = (
+            adapter.teacher_force(inputs, [one]).log_probs[0] for one in (given, marked)
+        )
     torch.testing.assert_close(other[0], plain[0])
     assert not torch.allclose(other[2:], plain[2:])
 
@@ -360,7 +371,7 @@ def test_every_voice_is_tried() -> None:
     tried = {
         case.name.split()[0].replace("vit-gpt2", "vision-encoder-decoder") for case in SPEAKERS
     }
-    assert set(VOICES) <= tried
+    assert set(MODEL_TYPES) <= tried
 
 
 def test_public_explain_takes_them() -> None:

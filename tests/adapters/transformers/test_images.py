@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.generation import GenerativeAdapter
 from mmcam.capture.recording import capture
 from mmcam.tasks import Caption
 from mmcam.types import Sample
@@ -30,10 +30,10 @@ from tests.adapters.tiny_generative import (
 every = pytest.mark.parametrize("case", SPEAKERS, ids=str)
 
 
-def quiet(adapter: TransformersSpeaker) -> TransformersSpeaker:
+def quiet(adapter: GenerativeAdapter) -> GenerativeAdapter:
     """The same with hardly any exchange between the places of the picture."""
     model = copy.deepcopy(adapter.model)
-    for part in adapter.voice.image:
+    for part in adapter.model_type.image:
         for name, parameter in model.get_submodule(part).named_parameters():
             if any(word in name for word in ("attn", "attention", "conv1", "conv2")):
                 parameter.data *= 0.03
@@ -65,14 +65,14 @@ def test_a_lit_patch_lights_its_own_cell(case: Tiny, turned: bool) -> None:
     sample = dim((width, height) if turned else (height, width))
     for layer in (case.layer, adapter.layers[0]):
 
-        def seen(one: Sample, layer: str = layer) -> tuple[Tensor, Any]:
+        def encoder_output(one: Sample, layer: str = layer) -> tuple[Tensor, Any]:
             inputs = ready(adapter, one, Caption(GIVEN))
             with capture(adapter.model, [layer]) as (recording, check):
                 adapter.forward(inputs)
                 check()
             return adapter.grid(layer, recording.activation(layer), inputs)[0], inputs
 
-        dark, inputs = seen(sample)
+        dark, inputs = encoder_output(sample)
         grid = tuple(dark.shape[1:])
         assert min(grid) > 1
         places = [(0, 0), (grid[0] - 1, 1), (1, grid[1] - 1), (grid[0] // 2, grid[1] // 2 - 1)]
@@ -81,7 +81,7 @@ def test_a_lit_patch_lights_its_own_cell(case: Tiny, turned: bool) -> None:
         for cell in places:
             if views is not None and _is_padding(cell, grid, inputs.placements[0]):
                 continue
-            bright, _ = seen(lit(sample, cell, grid, inputs.placements[0].box))
+            bright, _ = encoder_output(lit(sample, cell, grid, inputs.placements[0].box))
             for part in (bright - dark).chunk(parts):
                 change = part.abs().sum(0)
                 assert _near(change, cell, case.slack) >= 0.99 * change.max(), (layer, cell, change)
@@ -101,7 +101,7 @@ def _is_padding(cell: tuple[int, int], grid: Sequence[int], placement: Any) -> b
     return not (0 < y < placement.size[0] and 0 < x < placement.size[1])
 
 
-@pytest.mark.parametrize("case", [case for case in SPEAKERS if case.attends], ids=str)
+@pytest.mark.parametrize("case", [case for case in SPEAKERS if case.has_attention], ids=str)
 def test_what_the_text_attends_to_lies_on_its_place(case: Tiny) -> None:
     """Each token that the text is given changes most where its patch was lit."""
     adapter = quiet(speaker(case))
@@ -111,7 +111,7 @@ def test_what_the_text_attends_to_lies_on_its_place(case: Tiny) -> None:
         inputs = ready(adapter, one, Caption(GIVEN))
         model: Any = adapter.model
         with torch.no_grad():
-            if adapter.voice.feed == "among":
+            if adapter.model_type.feed == "interleaved":
                 made = model.get_image_features(**adapter.pictures.given(inputs))
                 return next(iter(made.pooler_output)), inputs
             return adapter._encoder(**adapter.pictures.given(inputs))[0][0], inputs
@@ -119,7 +119,9 @@ def test_what_the_text_attends_to_lies_on_its_place(case: Tiny) -> None:
     dark, inputs = given(sample)
 
     def placed(tokens: Tensor) -> Tensor:
-        grid: Tensor = adapter.pictures.placed(tokens[None, :, None], inputs, adapter.voice.lead)
+        grid: Tensor = adapter.pictures.placed(
+            tokens[None, :, None], inputs, adapter.model_type.lead
+        )
         return grid[0]
 
     shares = torch.softmax(torch.randn(len(dark)), 0)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
-from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.blip_vqa import BlipVqaAdapter
+from mmcam.adapters.transformers.generation import GenerativeAdapter
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models.registry import build, load
 from tests.adapters.tiny_generative import BLIP_VQA, case_of, folder
@@ -24,7 +24,7 @@ def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
     saved = folder(case_of("blip"))
     parts = {**_blip(), "processor": str(saved)}
     adapter = build(Recipe(family="hf", name="blip", args=parts, pretrained=False))
-    assert isinstance(adapter, TransformersSpeaker)
+    assert isinstance(adapter, GenerativeAdapter)
     assert adapter.weights is None
     assert adapter.model.config.text_config.vocab_size == 60  # type: ignore[union-attr]
     again = load(f"hf:{saved}", weights="random")
@@ -77,9 +77,9 @@ def test_the_architecture_says_whether_a_blip_answers(tmp_path: Path) -> None:
     captioner = build(Recipe(family="hf", name="blip", args=args, pretrained=False))
     args["architectures"] = ["BlipForQuestionAnswering"]
     answerer = build(Recipe(family="hf", name="blip", args=args, pretrained=False))
-    assert isinstance(answerer, BlipAnswerer)
-    assert not isinstance(captioner, BlipAnswerer)
-    assert isinstance(load(f"hf:{folder(BLIP_VQA)}"), BlipAnswerer)
+    assert isinstance(answerer, BlipVqaAdapter)
+    assert not isinstance(captioner, BlipVqaAdapter)
+    assert isinstance(load(f"hf:{folder(BLIP_VQA)}"), BlipVqaAdapter)
     for file in folder(BLIP_VQA).iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())

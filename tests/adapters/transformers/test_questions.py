@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 import mmcam
-from mmcam.adapters.transformers.blip_vqa import BlipAnswerer
-from mmcam.adapters.transformers.generation import TransformersSpeaker
+from mmcam.adapters.transformers.blip_vqa import BlipVqaAdapter
+from mmcam.adapters.transformers.generation import GenerativeAdapter
 from mmcam.capture.layers import tapped
 from mmcam.capture.recording import capture
-from mmcam.engine.maps import contrasted
+from mmcam.engine.maps import with_contrasts
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import LabelError
 from mmcam.methods.plan import Plan
@@ -63,7 +63,7 @@ def explained(
 
 
 @torch.no_grad()
-def told(adapter: TransformersSpeaker, sample: Sample, tokens: tuple[int, ...]) -> Tensor:
+def told(adapter: GenerativeAdapter, sample: Sample, tokens: tuple[int, ...]) -> Tensor:
     """Log-probabilities of an answer's tokens by the model's own forward, nothing of ours."""
     model: Any = adapter.model
     given = usual(adapter, sample, QUESTION)
@@ -71,15 +71,15 @@ def told(adapter: TransformersSpeaker, sample: Sample, tokens: tuple[int, ...]) 
     kind = model.config.model_type
     if kind == "blip":
         start = torch.tensor([[model.decoder_start_token_id]])
-        seen = model.vision_model(given["pixel_values"]).last_hidden_state
+        encoder_output = model.vision_model(given["pixel_values"]).last_hidden_state
         question = model.text_encoder(
-            given["input_ids"], given["attention_mask"], encoder_hidden_states=seen
+            given["input_ids"], given["attention_mask"], encoder_hidden_states=encoder_output
         ).last_hidden_state
         logits = model.text_decoder(
             torch.cat([start, answer[:, :-1]], 1), encoder_hidden_states=question
         ).logits
     elif adapter.is_two:
-        body = model.get_submodule(adapter.voice.body)
+        body = model.get_submodule(adapter.model_type.body)
         settings = body.generation_config
         starts = [settings.decoder_start_token_id, settings.forced_bos_token_id]
         first = torch.tensor([[token for token in starts if token is not None]])
@@ -102,12 +102,12 @@ def test_forced_answers_have_the_models_own_log_likelihood(case: Tiny) -> None:
     """Also one that is the beginning of another; its end is a token too."""
     adapter, sample = speaker(case), picture(case.size)
     inputs = ready(adapter, sample, Answers(QUESTION, ANSWERS))
-    assert inputs.owners == (0, 0, 0)
+    assert inputs.sample_index == (0, 0, 0)
     with torch.no_grad():
         spoken = adapter.forward(inputs)
     for row, (text, sentence) in enumerate(zip(ANSWERS, spoken.sentences, strict=True)):
-        assert adapter.language.tokenizer.decode(sentence.tokens[:-1]).strip() == text
-        assert sentence.tokens[-1] == adapter.language.ends[0]
+        assert adapter.tokenizer.tokenizer.decode(sentence.tokens[:-1]).strip() == text
+        assert sentence.tokens[-1] == adapter.tokenizer.ends[0]
         steps = len(sentence.tokens)
         expected = told(adapter, sample, sentence.tokens)
         torch.testing.assert_close(spoken.log_probs[row, :steps], expected, rtol=1e-4, atol=1e-4)
@@ -141,7 +141,7 @@ def test_the_models_own_answers_are_those_of_generate(case: Tiny) -> None:
         prefix = list(inputs.rest["asked"][0].prefix)
         rows = [row.tolist() for row in made]
         rows = [row[len(prefix) :] if row[: len(prefix)] == prefix else row for row in rows]
-        tokenizer = adapter.language.tokenizer
+        tokenizer = adapter.tokenizer.tokenizer
         texts = [tokenizer.decode(row[:20], skip_special_tokens=True).strip() for row in rows]
         sentences = inputs.rest["sentences"]
         assert [sentence.text for sentence in sentences] == list(dict.fromkeys(texts))
@@ -168,14 +168,14 @@ def test_gradients_are_those_of_finite_differences(case: Tiny) -> None:
         check()
         scores = recording.scores(output, adapter.targets(output, task))
         (gradient,) = (step[layer] for step in recording.gradients(scores))
-    slopes = contrasted(gradient.flatten(0, 1).reshape(rows, -1), inputs.contrasts)
+    slopes = with_contrasts(gradient.flatten(0, 1).reshape(rows, -1), inputs.contrasts)
     direction = torch.randn(slopes.shape[1], dtype=torch.float64)
     everywhere = direction.repeat(rows).view_as(gradient)
 
     def scored(step: float) -> Tensor:
         with pushed(adapter, layer, lambda x: x + step * everywhere):
             spoken = adapter.forward(inputs)
-        return contrasted(spoken.log_probs.sum(1), inputs.contrasts)
+        return with_contrasts(spoken.log_probs.sum(1), inputs.contrasts)
 
     expected = (scored(1e-6) - scored(-1e-6)) / 2e-6
     assert expected.abs().min() > 1e-6
@@ -201,7 +201,7 @@ def test_the_words_of_a_question_have_their_part(case: Tiny) -> None:
     (words,), (prompt,) = inputs.rest["words"], inputs.rest["asked"]
     tokens = prompt.source or prompt.prefix
     for word, (text, part) in zip(words, explanation.words, strict=True):
-        spelled = adapter.language.tokenizer.decode(tokens[word.start : word.stop])
+        spelled = adapter.tokenizer.tokenizer.decode(tokens[word.start : word.stop])
         assert spelled.strip() in (text, "[UNK]")
 
         def longer(x: Tensor, step: float, place: slice = slice(word.start, word.stop)) -> Tensor:
@@ -280,7 +280,7 @@ def test_the_model_is_left_as_found(case: Tiny) -> None:
     try:
         tasks = (Answers(QUESTION, ["red", "dog"], contrast=("red", "dog")), Answers(QUESTION))
         for task in tasks:
-            for method in ("gradcam", "attention") if adapter.attends else ("gradcam",):
+            for method in ("gradcam", "attention") if adapter.has_attention else ("gradcam",):
                 explained(adapter, [sample], task, method)
                 assert_as_found(adapter.model, before)
         with pytest.raises(LabelError):
@@ -328,7 +328,7 @@ def test_questions_that_cannot_be_asked(case: Tiny) -> None:
     adapter, sample = speaker(case), picture(case.size)
     with pytest.raises(LabelError, match=r"question for 'noise 0' is empty; ask something"):
         mmcam.explain(adapter, sample, Answers("  "))
-    if adapter.voice.feed == "among":
+    if adapter.model_type.feed == "interleaved":
         mark = adapter.processor.image_token
         mark = getattr(mark, "content", mark)
         with pytest.raises(LabelError, match="stands for the picture"):
@@ -367,8 +367,8 @@ def test_a_question_in_another_script(case: Tiny) -> None:
     """It is read letter by letter where the tokenizer can, and refused where it knows none."""
     adapter, sample = speaker(case), picture(case.size)
     question = "\u043a\u0430\u043a\u043e\u0433\u043e \u0446\u0432\u0435\u0442\u0430 ?"
-    known = adapter.language.tokenizer.unk_token_id
-    spelled = adapter.language.tokenizer(question, add_special_tokens=False)["input_ids"]
+    known = adapter.tokenizer.tokenizer.unk_token_id
+    spelled = adapter.tokenizer.tokenizer(question, add_special_tokens=False)["input_ids"]
     if known in spelled:
         with pytest.raises(LabelError, match="knows no word of the question"):
             mmcam.explain(adapter, sample, Answers(question, ["red"]))
@@ -405,11 +405,11 @@ def test_a_word_that_the_chat_template_has_too_is_found_in_the_question() -> Non
         (words,) = ready(adapter, picture(case.size), Answers(question, ["red"])).rest["words"]
         (prompt,) = ready(adapter, picture(case.size), Answers(question, ["red"])).rest["asked"]
         assert [word.text for word in words] == question.split()
-        tokenizer = adapter.language.tokenizer
+        tokenizer = adapter.tokenizer.tokenizer
         before = tokenizer.decode(prompt.prefix[: words[0].start])
         assert before.endswith("<|vision_end|>")
-        behind = tokenizer.decode(prompt.prefix[words[-1].stop :])
-        assert behind.startswith("<|im_end|>")
+        capture_hooks_last = tokenizer.decode(prompt.prefix[words[-1].stop :])
+        assert capture_hooks_last.startswith("<|im_end|>")
 
 
 def test_blips_attention_is_that_of_its_question() -> None:
@@ -418,9 +418,9 @@ def test_blips_attention_is_that_of_its_question() -> None:
     given = usual(adapter, sample, QUESTION)
     model: Any = adapter.model
     with torch.no_grad():
-        seen = model.vision_model(given["pixel_values"]).last_hidden_state
+        encoder_output = model.vision_model(given["pixel_values"]).last_hidden_state
         looks = model.text_encoder(
-            given["input_ids"], encoder_hidden_states=seen, output_attentions=True
+            given["input_ids"], encoder_hidden_states=encoder_output, output_attentions=True
         ).cross_attentions
     mean = torch.stack(list(looks)).mean((0, 2))[0, 1:-1, 1:].mean(0)
     for explanation in maps:
@@ -429,7 +429,7 @@ def test_blips_attention_is_that_of_its_question() -> None:
 
 def test_blips_model_of_answers_says_no_captions() -> None:
     adapter = speaker(BLIP_VQA)
-    assert isinstance(adapter, BlipAnswerer)
+    assert isinstance(adapter, BlipVqaAdapter)
     with pytest.raises(LabelError, match="answers questions and is not asked by Caption"):
         mmcam.explain(adapter, picture(BLIP_VQA.size), Caption())
     assert adapter.name.endswith(str(folder(BLIP_VQA)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmcam.adapters.transformers.tokens import Tokens
+from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import LabelError
 from mmcam.tasks import Caption
 from tests.adapters import tiny_tokenizers
@@ -23,10 +23,10 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def language_of(kind: str) -> Tokens:
+def language_of(kind: str) -> TransformersTokenizer:
     tokenizer = TOKENIZERS[kind]()
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    return Tokens(tokenizer=tokenizer, name=kind, ends=(end,))
+    return TransformersTokenizer(tokenizer=tokenizer, name=kind, ends=(end,))
 
 
 def spelled(sentence: Any, tokenizer: Any) -> list[tuple[str, str]]:
@@ -40,12 +40,12 @@ def spelled(sentence: Any, tokenizer: Any) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("text", ["a man and two dogs running .", "dog", "the snow, a red ball"])
 def test_words_are_what_their_tokens_say(kind: str, text: str) -> None:
-    language = language_of(kind)
-    given = language.encode(text)
+    tokenizer = language_of(kind)
+    given = tokenizer.encode(text)
     assert given.text == text
-    said = language.decode(given.tokens)
+    said = tokenizer.decode(given.tokens)
     for sentence in (given, said):
-        pairs = spelled(sentence, language.tokenizer)
+        pairs = spelled(sentence, tokenizer.tokenizer)
         assert [word for word, _ in pairs] == text.replace(",", " ,").split()
         assert all(word == tokens.replace("##", "") for word, tokens in pairs)
         assert sentence.words[0].start == 0
@@ -57,23 +57,23 @@ def test_words_are_what_their_tokens_say(kind: str, text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["byte pairs", "sentence pieces", "gemma"])
 def test_a_letter_of_several_tokens_is_one_word_with_all_of_them(kind: str) -> None:
-    language = language_of(kind)
+    tokenizer = language_of(kind)
     text = "a \u72d7\u72ac dog \U0001f436 runs"
-    for sentence in (language.encode(text), language.decode(language.encode(text).tokens)):
+    for sentence in (tokenizer.encode(text), tokenizer.decode(tokenizer.encode(text).tokens)):
         assert sentence.text == text
         words = [word.text for word in sentence.words]
         assert words == ["a", "\u72d7", "\u72ac", "dog", "\U0001f436", "runs"]
         assert sentence.words[1].stop - sentence.words[1].start >= 3
-        for word, tokens in spelled(sentence, language.tokenizer):
+        for word, tokens in spelled(sentence, tokenizer.tokenizer):
             assert word == tokens
 
 
 def test_tokens_that_a_model_said_are_kept_though_they_spell_otherwise() -> None:
     """A word letter by letter, which the tokenizer would never do by itself."""
-    language = language_of("byte pairs")
-    vocabulary = language.tokenizer.get_vocab()
+    tokenizer = language_of("byte pairs")
+    vocabulary = tokenizer.tokenizer.get_vocab()
     tokens = [vocabulary[letter] for letter in ["a", "\u0120", "d", "o", "g", "s", "\u0120", "."]]
-    said = language.decode(tokens)
+    said = tokenizer.decode(tokens)
     assert said.tokens == tuple(tokens)
     assert said.text == "a dogs ."
     assert [(w.text, w.start, w.stop) for w in said.words] == [
@@ -91,8 +91,8 @@ def test_a_tokenizer_without_offsets_is_read_token_by_token(tmp_path: Path) -> N
     (tmp_path / "vocabulary.txt").write_text("\n".join(words), encoding="utf-8")
     slow = BertTokenizerLegacy(str(tmp_path / "vocabulary.txt"))
     assert not slow.is_fast
-    quick = Tokens(tokenizer=fast, name="fast", ends=(3,))
-    other = Tokens(tokenizer=slow, name="slow", ends=(3,))
+    quick = TransformersTokenizer(tokenizer=fast, name="fast", ends=(3,))
+    other = TransformersTokenizer(tokenizer=slow, name="slow", ends=(3,))
     for text in ("a man and two dogs running .", "The Snow, a red ball", "dog"):
         assert other.encode(text) == quick.encode(text)
         assert other.decode(quick.encode(text).tokens).words == quick.encode(text).words
@@ -125,13 +125,13 @@ def test_case_is_the_tokenizers() -> None:
 
 def test_a_caption_is_spelled_as_it_follows_its_prompt() -> None:
     """With a space before it where the model says one, so that its first word is the same."""
-    language = speaker(case_of("idefics3")).language
-    assert language.gap == " "
-    spaced = language.tokenizer(f" {GIVEN}", add_special_tokens=False)["input_ids"]
-    assert list(language.encode(GIVEN).tokens[:-1]) == spaced
+    tokenizer = speaker(case_of("idefics3")).tokenizer
+    assert tokenizer.gap == " "
+    spaced = tokenizer.tokenizer(f" {GIVEN}", add_special_tokens=False)["input_ids"]
+    assert list(tokenizer.encode(GIVEN).tokens[:-1]) == spaced
     case = case_of("blip-2 opt")
     adapter = speaker(case)
     for prompt, expected in ((None, GIVEN), ("the snow", f" {GIVEN}"), ("the snow ", GIVEN)):
         inputs = ready(adapter, picture(case.size), Caption(GIVEN, prompt=prompt))
-        tokens = adapter.language.tokenizer(expected, add_special_tokens=False)["input_ids"]
+        tokens = adapter.tokenizer.tokenizer(expected, add_special_tokens=False)["input_ids"]
         assert list(inputs.rest["sentences"][0].tokens[:-1]) == tokens

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import mmcam
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.transformers.vilt import ViltAnswerer
+from mmcam.adapters.transformers.vilt import ViltAdapter
 from mmcam.capture.layers import tapped
 from mmcam.capture.recording import capture
 from mmcam.engine.pictures import explain_samples
@@ -37,9 +37,9 @@ WIDE = (40, 60)
 
 
 @cache
-def vilt() -> ViltAnswerer:
+def vilt() -> ViltAdapter:
     adapter = load(f"hf:{folder(VILT)}")
-    assert isinstance(adapter, ViltAnswerer)
+    assert isinstance(adapter, ViltAdapter)
     adapter.model.eval()
     return adapter
 
@@ -64,7 +64,7 @@ def logits_of(model: Any, *samples: Sample) -> Tensor:
     return logits
 
 
-def prepared(adapter: ViltAnswerer, *samples: Sample, **task: Any) -> Inputs:
+def prepared(adapter: ViltAdapter, *samples: Sample, **task: Any) -> Inputs:
     return adapter.prepare(samples, Answers(**{"question": QUESTION, **task}))
 
 
@@ -100,7 +100,7 @@ def test_a_lit_patch_lights_its_own_cell(size: tuple[int, int]) -> None:
     height, width = (4 * side for side in size)
     dark = picture((height, width)).pixels // 4
 
-    def seen(pixels: Any) -> tuple[list[Tensor], Inputs]:
+    def encoder_output(pixels: Any) -> tuple[list[Tensor], Inputs]:
         inputs = prepared(adapter, Sample(pixels=pixels))
         with capture(adapter.model, layers) as (recording, check):
             adapter.forward(inputs)
@@ -109,7 +109,7 @@ def test_a_lit_patch_lights_its_own_cell(size: tuple[int, int]) -> None:
             adapter.grid(layer, recording.activation(layer), inputs)[0] for layer in layers
         ], inputs
 
-    before, inputs = seen(dark)
+    before, inputs = encoder_output(dark)
     assert inputs.placements[0].box == (0, 0, width, height)
     rows, columns = before[0].shape[1:]
     assert (rows, columns) == tuple(side // 8 for side in inputs.pixels.shape[2:])
@@ -121,7 +121,7 @@ def test_a_lit_patch_lights_its_own_cell(size: tuple[int, int]) -> None:
         pixels[round(y * tall) : round((y + 1) * tall), round(x * wide) : round((x + 1) * wide)] = (
             255
         )
-        after, _ = seen(pixels)
+        after, _ = encoder_output(pixels)
         for layer, one, two in zip(layers, before, after, strict=True):
             change = (two - one).abs().sum(0)
             assert change.argmax() == y * columns + x, layer
@@ -298,7 +298,7 @@ def test_other_models_of_the_type_are_refused(tmp_path: Path) -> None:
 def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
     args = {"processor": str(folder(VILT)), **EYES, "max_position_embeddings": 24}
     made = build(Recipe(family="hf", name="vilt", args=args, pretrained=False))
-    assert isinstance(made, ViltAnswerer)
+    assert isinstance(made, ViltAdapter)
     assert made.weights is None
     assert made.labels == ()
     assert mmcam.explain(made, picture(WIDE), Answers(QUESTION, ["1"]))[0].label == "1"
