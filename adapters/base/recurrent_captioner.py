@@ -60,8 +60,8 @@ class RecurrentCaptioner(CaptionAdapter):
                 start=self.tokenizer.token("start"),
                 end=self.tokenizer.token("end"),
                 suppressed_tokens=self.tokenizer.suppressed_tokens,
-                beam=task.beam,
-                limit=task.limit,
+                num_beams=task.num_beams,
+                max_new_tokens=task.max_new_tokens,
             )
             for row in range(len(maps))
         ]

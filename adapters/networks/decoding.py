@@ -21,8 +21,8 @@ def beam_search(
     start: int,
     end: int,
     suppressed_tokens: Sequence[int] = (),
-    beam: int = 1,
-    limit: int = 20,
+    num_beams: int = 1,
+    max_new_tokens: int = 20,
 ) -> list[int]:
     """The likeliest sentence that was found, as tokens, with `end` behind it if it came to one.
 
@@ -36,19 +36,19 @@ def beam_search(
         start: the first token, which is given.
         end: the token that ends a sentence.
         suppressed_tokens: tokens that are never said.
-        beam: how many sentences are followed.
-        limit: the most tokens that are said, the end not counted.
+        num_beams: how many sentences are kept at each step.
+        max_new_tokens: the most tokens, the end not counted.
     """
     last = torch.full((1,), start, device=state[0].device)
     totals = torch.zeros(1, device=state[0].device)
     said: list[list[int]] = [[]]
     best: tuple[float, list[int]] | None = None
-    for _ in range(limit + 1):
+    for _ in range(max_new_tokens + 1):
         logits, state = step(state, last)
         logits = logits.float()
         logits[:, list(suppressed_tokens)] = -torch.inf
         scores = totals[:, None] + logits.log_softmax(1)
-        chosen, places = scores.flatten().topk(min(beam, scores.numel()))
+        chosen, places = scores.flatten().topk(min(num_beams, scores.numel()))
         rows, tokens = places // scores.shape[1], places % scores.shape[1]
         ended = tokens == end
         for score, row in zip(chosen[ended].tolist(), rows[ended].tolist(), strict=True):
@@ -62,4 +62,4 @@ def beam_search(
             [*said[row], token] for row, token in zip(rows.tolist(), last.tolist(), strict=True)
         ]
         state = tuple(part[rows] for part in state)
-    return best[1] if best else said[0][:limit]
+    return best[1] if best else said[0][:max_new_tokens]

@@ -106,7 +106,7 @@ class GenerativeAdapter(TeacherForcing):
             record_outputs(self._encoder) as outputs,
             torch.no_grad(),
         ):
-            own = after._said(one, beam=task.top, limit=LIMIT, count=task.top)
+            own = after._said(one, num_beams=task.top, max_new_tokens=LIMIT, count=task.top)
         times = task.top if self.model_type.feed == "prefix" else 1
         first = {sentence.text: sentence for sentence in reversed(own)}
         own = [sentence for sentence in own if first[sentence.text] is sentence]
@@ -190,18 +190,22 @@ class GenerativeAdapter(TeacherForcing):
                 rest={key: value[some] for key, value in inputs.rest.items()},
             )
             with restore_attributes(self.model), record_outputs(self._encoder) as outputs:
-                said += self._said(one, beam=task.beam, limit=task.limit)
+                said += self._said(
+                    one, num_beams=task.num_beams, max_new_tokens=task.max_new_tokens
+                )
             # Where pictures are no arguments of their own, there is one for each beam.
-            times = task.beam if self.model_type.feed == "prefix" else 1
+            times = task.num_beams if self.model_type.feed == "prefix" else 1
             encoder_output.append(every_nth_row(times, outputs[0], times * len(one.pixels)))
         return said, concatenate(encoder_output)
 
-    def _said(self, inputs: Inputs, *, beam: int, limit: int, count: int = 1) -> list[Sentence]:
+    def _said(
+        self, inputs: Inputs, *, num_beams: int, max_new_tokens: int, count: int = 1
+    ) -> list[Sentence]:
         """The `count` best texts for each of some pictures whose prompts are equally long."""
         prompts: list[Prompt] = inputs.rest["asked"]
         device = inputs.pixels.device
         prefix = torch.tensor([prompt.prefix for prompt in prompts], device=device)
-        room = limit + 1
+        room = max_new_tokens + 1
         if self.positions is not None:
             self._check_length(prefix.shape[1] + 1, "its prompt")
             room = min(room, self.positions - prefix.shape[1])
@@ -209,7 +213,7 @@ class GenerativeAdapter(TeacherForcing):
         made = model.generate(
             **self._image_arguments(inputs),
             **self._starting(prompts, prefix),
-            num_beams=beam,
+            num_beams=num_beams,
             num_return_sequences=count,
             max_new_tokens=room,
             max_length=None,
@@ -221,7 +225,10 @@ class GenerativeAdapter(TeacherForcing):
         first = prefix.shape[1]
         if not torch.equal(made[:, :first], prefix.repeat_interleave(count, 0)):
             first = 0
-        return [self.tokenizer.decode(self._ended(row, limit)) for row in made[:, first:].tolist()]
+        return [
+            self.tokenizer.decode(self._ended(row, max_new_tokens))
+            for row in made[:, first:].tolist()
+        ]
 
     def _starting(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
         """What `generate` is given beside the pictures, for equally long prompts."""
@@ -262,12 +269,12 @@ class GenerativeAdapter(TeacherForcing):
         pad = self._generation.pad_token_id
         return self.tokenizer.ends[0] if pad is None else int(pad)
 
-    def _ended(self, tokens: list[int], limit: int) -> list[int]:
+    def _ended(self, tokens: list[int], max_new_tokens: int) -> list[int]:
         """The tokens up to the first that ends a caption; cut off at the limit without one."""
         for place, token in enumerate(tokens):
             if token in self.tokenizer.ends:
                 return tokens[: place + 1]
-        return tokens[:limit]
+        return tokens[:max_new_tokens]
 
     def targets(self, output: CaptionOutput, task: Any) -> list[list[Target]]:
         """The answer of each row; of a caption the sentence and its words, in reading order.

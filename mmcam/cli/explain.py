@@ -130,8 +130,10 @@ def caption(
     score: Annotated[
         str, typer.Option(metavar="logit|log-prob", help="what the score of a word is")
     ] = "logit",
-    beam: Annotated[int, typer.Option(help="sentences followed while the model speaks")] = 1,
-    limit: Annotated[int, typer.Option(help="the most tokens that the model says")] = 20,
+    num_beams: Annotated[int, typer.Option(help="beams of the search; 1 is greedy")] = 1,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="the most tokens that the model generates")
+    ] = 20,
     prompt: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="what a model that follows instructions is asked"),
@@ -153,7 +155,14 @@ def caption(
 
     check_look(colormap)
     asked = word or ([] if words == "none" else words)
-    task = Caption(text, asked, score=score, beam=beam, limit=limit, prompt=prompt)
+    task = Caption(
+        text,
+        asked,
+        score=score,
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+        prompt=prompt,
+    )
     adapter = load(model, weights=weights, device=device)
     options = Options(method, layer or None, guided, counterfactual)
     explain_pictures(adapter, images, task, options, colormap, out)

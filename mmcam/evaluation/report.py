@@ -25,7 +25,7 @@ def summarize(folder: str | Path, *, plots: bool = False) -> dict[str, Any]:
     Raises:
         InputError: the folder holds no shard, or a broken one.
         OutputError: something cannot be written.
-        MissingExtra: pyarrow, torchmetrics or, for plots, matplotlib is not installed.
+        MissingExtra: pyarrow or, for plots, matplotlib is not installed.
     """
     if plots:
         check_plots()

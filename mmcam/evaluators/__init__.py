@@ -2,7 +2,7 @@
 
 A map is `[h w]`, or `[t h w]` for a clip, on the pixels of the original, with NaN where the model
 did not see: what `Explanation.heatmap` gives, or any raw map placed there, with its signs. Every
-function takes one sample and gives its number; `accumulate` makes a dataset's from them.
+function takes one sample and gives its number; `mmcam.evaluation` makes a data set's from them.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ class Caption:
         score: what a word's score is: the "logit" of the word at its step (IJCV section 8.1), or
             its "log-prob". For a word of several tokens, their sum. The sentence's is the sum of
             the log-probabilities of all its tokens.
-        beam: how many sentences are followed while the model speaks; 1 is greedy.
-        limit: how many tokens the model may say.
+        num_beams: beams of the search when the model generates the caption; 1 is greedy.
+        max_new_tokens: the most tokens that the model generates.
         prompt: what a model that follows instructions is asked, or the words its caption begins
             with; the model's usual prompt when None.
 
@@ -37,8 +37,8 @@ class Caption:
     text: str | None = None
     words: str | Sequence[str | int] | None = None
     score: str = "logit"
-    beam: int = 1
-    limit: int = 20
+    num_beams: int = 1
+    max_new_tokens: int = 20
     prompt: str | None = None
 
     name: ClassVar[str] = "caption"
@@ -50,8 +50,8 @@ class Caption:
             object.__setattr__(self, "words", (self.words,))
         if self.score not in SCORES:
             raise LabelError(f"score='{self.score}' is unknown; choose one of {', '.join(SCORES)}")
-        if self.beam < 1 or self.limit < 1:
+        if self.num_beams < 1 or self.max_new_tokens < 1:
             raise InputError(
-                f"beam={self.beam}, limit={self.limit}: both must be 1 or more for the model to "
-                "say anything"
+                f"num_beams={self.num_beams}, max_new_tokens={self.max_new_tokens}: both must be 1 "
+                "or more for the model to generate anything"
             )

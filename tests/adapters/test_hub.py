@@ -54,7 +54,7 @@ def test_published_captioners_speak_of_a_cat_and_a_dog(name: str, assets: Path) 
     picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
     adapter = load(name)
     assert isinstance(adapter, GenerativeAdapter)
-    said = mmcam.explain(adapter, picture, mmcam.Caption(limit=60))
+    said = mmcam.explain(adapter, picture, mmcam.Caption(max_new_tokens=60))
     words = {found.label.lower() for found in said}
     assert words & {"cat", "kitten", "dog", "puppy"}
     forced = mmcam.explain(adapter, picture, mmcam.Caption("a dog and a cat", words=["dog", "cat"]))

@@ -47,7 +47,7 @@ def test_a_caption_is_said_and_explained(here: Path, tmp_path: Path) -> None:
         here / "photo.png",
         "--model",
         here / "captioner",
-        "--limit",
+        "--max-new-tokens",
         3,
         "--out",
         tmp_path,

@@ -20,8 +20,8 @@ def test_all_words_unless_told_otherwise() -> None:
     ("wrong", "said"),
     [
         ({"score": "loss"}, "score='loss' is unknown; choose one of logit, log-prob"),
-        ({"beam": 0}, "beam=0"),
-        ({"limit": 0}, "limit=0"),
+        ({"num_beams": 0}, "num_beams=0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
     ],
 )
 def test_nonsense_is_refused(wrong: Any, said: str) -> None:

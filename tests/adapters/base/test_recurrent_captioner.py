@@ -72,10 +72,10 @@ def test_scores_are_those_of_speaking_step_by_step(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("beam", [1, 3])
-def test_what_is_said_is_found_with_its_own_probability(kind: str, beam: int) -> None:
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_what_is_said_is_found_with_its_own_probability(kind: str, num_beams: int) -> None:
     model = captioner(kind, seed=3)
-    maps = mmcam.explain(model, picture(), mmcam.Caption(beam=beam, limit=5))
+    maps = mmcam.explain(model, picture(), mmcam.Caption(num_beams=num_beams, max_new_tokens=5))
     assert maps.text is not None
     assert maps.text["generated"]
     forced = mmcam.explain(model, picture(), mmcam.Caption(maps.text["caption"]))
@@ -91,7 +91,7 @@ def test_what_is_said_is_found_with_its_own_probability(kind: str, beam: int) ->
 
 def test_greedy_takes_the_likeliest_word_at_each_step() -> None:
     model = captioner(seed=1)
-    maps = mmcam.explain(model, picture(), mmcam.Caption(limit=6))
+    maps = mmcam.explain(model, picture(), mmcam.Caption(max_new_tokens=6))
     assert maps.text is not None
     tokens = maps.text["tokens"]
     with torch.no_grad():
@@ -191,9 +191,9 @@ def test_what_lies_below_the_words_runs_once_for_all_of_them() -> None:
 def test_a_batch_of_captions_of_different_lengths_equals_one_by_one(kind: str) -> None:
     model = captioner(kind)
     samples = [picture(0, "two dogs run"), picture(1, "a dog"), picture(2)]
-    together = mmcam.explain(model, samples, mmcam.Caption(limit=4))
+    together = mmcam.explain(model, samples, mmcam.Caption(max_new_tokens=4))
     for sample, batched in zip(samples, together, strict=True):
-        alone = mmcam.explain(model, sample, mmcam.Caption(limit=4))
+        alone = mmcam.explain(model, sample, mmcam.Caption(max_new_tokens=4))
         assert [e.label for e in alone] == [e.label for e in batched]
         for a, b in zip(alone, batched, strict=True):
             assert a.score == pytest.approx(b.score, abs=1e-5)
@@ -309,7 +309,7 @@ def test_pixel_maps_products_and_rescoring_explain_words_too() -> None:
 def test_generated_text_is_not_confused_by_changed_pixels() -> None:
     """What generation saw may only be used again for the very same pixels."""
     model = captioner()
-    task = mmcam.Caption(words=[0], limit=3)
+    task = mmcam.Caption(words=[0], max_new_tokens=3)
     spoken = mmcam.explain(model, picture(), task, method=["gradcam", "occlusion"])
     assert spoken.text is not None
     forced = mmcam.explain(
@@ -397,7 +397,9 @@ def test_a_captioner_in_training_mode_speaks_and_is_left_in_it() -> None:
     assert isinstance(model.model, ShowAndTell)
     model.model.lstm.dropout = 0.5
     model.model.train()
-    once, twice = (mmcam.explain(model, picture(), mmcam.Caption(limit=4)) for _ in range(2))
+    once, twice = (
+        mmcam.explain(model, picture(), mmcam.Caption(max_new_tokens=4)) for _ in range(2)
+    )
     assert once.text == twice.text
     assert model.model.training
     assert model.model.cnn.training

@@ -39,28 +39,28 @@ def total(logits: Tensor, tokens: list[int]) -> float:
     return sum_
 
 
-def said(logits: Tensor, beam: int, limit: int) -> list[int]:
+def said(logits: Tensor, num_beams: int, max_new_tokens: int) -> list[int]:
     return beam_search(
         step_of(logits),
         (torch.zeros(1),),
         start=START,
         end=END,
         suppressed_tokens=[START],
-        beam=beam,
-        limit=limit,
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
     )
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_beam_of_all_finds_the_likeliest_sentence(seed: int) -> None:
-    logits, limit = table(seed), 3
+    logits, max_new_tokens = table(seed), 3
     ended = [
         [*words, END]
-        for length in range(limit + 1)
+        for length in range(max_new_tokens + 1)
         for words in itertools.product(range(2, TOKENS), repeat=length)
     ]
     best = max(ended, key=lambda tokens: total(logits, tokens))
-    assert said(logits, beam=TOKENS**4, limit=limit) == best
+    assert said(logits, num_beams=TOKENS**4, max_new_tokens=max_new_tokens) == best
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -74,13 +74,13 @@ def test_a_beam_of_one_is_greedy(seed: int) -> None:
             greedy.append(last)
         if last == END:
             break
-    assert said(logits, beam=1, limit=4) == greedy
+    assert said(logits, num_beams=1, max_new_tokens=4) == greedy
 
 
 def test_a_sentence_that_never_ends_is_cut_off_without_an_end() -> None:
     logits = table(0)
     logits[:, :, END] = -50
-    tokens = said(logits, beam=2, limit=3)
+    tokens = said(logits, num_beams=2, max_new_tokens=3)
     assert len(tokens) == 3
     assert END not in tokens
 
@@ -88,7 +88,7 @@ def test_a_sentence_that_never_ends_is_cut_off_without_an_end() -> None:
 def test_silent_tokens_are_never_said() -> None:
     logits = table(1)
     logits[:, :, START] = 50
-    assert START not in said(logits, beam=3, limit=4)
+    assert START not in said(logits, num_beams=3, max_new_tokens=4)
 
 
 def test_memory_follows_its_sentence() -> None:
@@ -103,6 +103,12 @@ def test_memory_follows_its_sentence() -> None:
         return logits, (history,)
 
     tokens = beam_search(
-        step, (torch.zeros(1, 1),), start=0, end=END, suppressed_tokens=[0], beam=4, limit=4
+        step,
+        (torch.zeros(1, 1),),
+        start=0,
+        end=END,
+        suppressed_tokens=[0],
+        num_beams=4,
+        max_new_tokens=4,
     )
     assert tokens == [2, 2, END]

@@ -40,7 +40,7 @@ from tests.adapters.tiny_generative import (
 )
 from tests.snapshots import assert_as_found, snapshot
 
-TASK = Caption(limit=5)
+TASK = Caption(max_new_tokens=5)
 every = pytest.mark.parametrize("case", SPEAKERS, ids=str)
 plain = pytest.mark.parametrize("case", [case for case in SPEAKERS if not case.one_by_one], ids=str)
 
@@ -162,7 +162,7 @@ def test_the_encoder_runs_once(case: Tiny) -> None:
 
     hook = adapter.model.get_submodule(case.layer).register_forward_hook(count)
     try:
-        for task in (TASK, Caption(limit=3, beam=2)):
+        for task in (TASK, Caption(max_new_tokens=3, num_beams=2)):
             runs[0] = 0
             (again,) = explained(adapter, [picture(case.size)], task)
             assert runs[0] == 1
@@ -316,7 +316,7 @@ def test_all_sorts_of_captions(case: Tiny) -> None:
     assert found[0].cam.any()
     (found,) = explained(adapter, [sample], Caption("dog"))
     assert [e.label for e in found] == ["dog", "dog"]
-    inputs = ready(adapter, sample, Caption(limit=3, beam=3))
+    inputs = ready(adapter, sample, Caption(max_new_tokens=3, num_beams=3))
     best = adapter.forward(inputs)
     assert len(inputs.rest["sentences"][0].tokens) == 3
     assert not adapter.text(best, inputs)[0]["ended"]
