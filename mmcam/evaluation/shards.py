@@ -7,12 +7,13 @@ known from the shards alone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from mmcam.errors import InputError, MissingExtra, OutputError
 from mmcam.evaluation.study import Column
@@ -123,23 +124,23 @@ class Folder:
         Raises:
             OutputError: it cannot be written, or another run is writing to it.
         """
-        path = self.path / LOCK
+        lock = FileLock(self.path / LOCK, blocking=False)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = path.open("w")
-        except OSError as error:
-            raise unwritable(path, error) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise OutputError(
-                    f"{self.path} is being written by another run; wait for it, or choose another "
-                    "folder"
-                ) from error
+            lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{self.path} is being written by another run; wait for it, or choose another "
+                "folder"
+            ) from error
+        except (OSError, NotImplementedError) as error:  # some file systems have no locks
+            raise unwritable(self.path / LOCK, error) from error
+        try:
             for left in self.path.glob(".*.part"):  # of a run that was killed
                 left.unlink(missing_ok=True)
             yield
+        finally:
+            lock.release()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all.
