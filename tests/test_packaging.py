@@ -35,11 +35,15 @@ def folder_of(package: str) -> Path:
 
 
 def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return [
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
 
 
 def test_every_package_is_installed() -> None:
-    folders = {path.parent for top in ("mmcam", "adapters", "data") for path in files_in(ROOT / top)}
+    folders = {
+        path.parent for top in ("mmcam", "adapters", "data") for path in files_in(ROOT / top)
+    }
     with_code = {folder for folder in folders if (folder / "__init__.py").is_file()}
     own = {folder for folder in with_code if not LINKS & set(folder.relative_to(ROOT).parts[1:])}
     assert {folder_of(package) for package in SETUPTOOLS["packages"]} == own

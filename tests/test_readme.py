@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import re
+import shlex
+import shutil
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
+import mmcam
 from mmcam import METHODS
+from mmcam.adapters.networks.c3d import C3D
 from mmcam.cli import app
+from mmcam.media import ClipWriter
 from mmcam.models import FAMILIES
+from tests.adapters.tiny_generative import BLIP_VQA, case_of, folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,19 +50,117 @@ def test_its_pictures_and_files_are_there() -> None:
         assert (ROOT / path).is_file(), path
 
 
-def test_its_python_is_python() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 3
-    for block in blocks:
-        ast.parse(block)
+BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("mmcam ")]
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PRETRAINED = {
+    "hf:Salesforce/blip-image-captioning-base": "blip",
+    "hf:Salesforce/blip-vqa-base": "blip-vqa",
+    "my_captioner/": "blip",
+}
+"""Models that the README names and nobody has here: tiny ones of the same type stand for them."""
 
 
-def test_its_options_exist() -> None:
-    commands = [c for c in re.findall(r"^mmcam (.+)$", README, re.MULTILINE) if "|" not in c]
-    assert len(commands) >= 5
-    for command in commands:
-        name = command.split()[0]
-        words = command.split()[:2] if name == "list" else [name]
-        known = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
-        for option in re.findall(r"--[a-z-]+", command):
-            assert option in known, (command, option)
+class OwnNetwork(nn.Module):
+    """The network of a reader: four stages, 1,000 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 4, 6, 8, 10)
+        for number, (before, after) in enumerate(pairwise(widths), 1):
+            stage = nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.ReLU())
+            self.add_module(f"layer{number}", stage)
+        self.classes = nn.Linear(10, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+        return self.classes(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def tiny_folders() -> dict[str, str]:
+    """Hub names and folders of the README -> small models of the same type."""
+    folders = {"blip": folder(case_of("blip")), "blip-vqa": folder(BLIP_VQA)}
+    return {name: f"hf:{folders[tiny]}" for name, tiny in PRETRAINED.items()}
+
+
+@pytest.fixture
+def reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folders: dict[str, str]
+) -> dict[str, Any]:
+    """A reader's working folder and names; pretrained models are untrained ones of the family."""
+    monkeypatch.chdir(tmp_path)
+    load = mmcam.load
+
+    def load_untrained(model: str, *, weights: Any = None, **options: Any) -> Any:
+        name = tiny_folders.get(str(model), str(model))
+        is_pretrained = weights is None and name.partition(":")[0] in FAMILIES
+        weights = "random" if is_pretrained and not name.startswith("hf:") else weights
+        model: Any = load(name, weights=weights, **options)
+        if name.startswith("torchvision:"):
+            model.labels = torchvision.models.ResNet50_Weights.DEFAULT.meta["categories"]
+        return model
+
+    monkeypatch.setattr(mmcam, "load", load_untrained)
+    monkeypatch.setattr("mmcam.models.registry.load", load_untrained)
+    noise = np.random.default_rng(0).integers(0, 256, (6, 160, 200, 3), dtype=np.uint8)
+    pictures = ("photo.jpg", "a.jpg", "b.jpg", "val/tabby/one.jpg", "val/boxer/two.jpg")
+    photo = "COCO/val2017/000000000001.jpg"
+    for name, pixels in zip((*pictures, photo), noise, strict=True):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(name)
+    with ClipWriter(Path("clip.mp4"), 30, 80, 96) as writer:
+        for shade in range(20):
+            writer.write(np.full((80, 96, 3), 10 * shade, np.uint8))
+    Path("clips").mkdir()
+    shutil.copy("clip.mp4", "clips/clip.mp4")
+    Path("val.csv").write_text("clip.mp4,3\n")
+    for name in ("data/captioner", "data/vqa", "data/action"):
+        shutil.copytree(ROOT / name, name)
+    shutil.copytree(ROOT / "data/vqa", "my_vqa")
+    Path("kinetics400.txt").write_text("".join(f"action {i}\n" for i in range(399)) + "high jump")
+    Path("sports1m.txt").write_text("".join(f"sport {i}\n" for i in range(487)))
+    annotations = {
+        "images": [{"id": 1, "file_name": "000000000001.jpg", "height": 160, "width": 200}],
+        "categories": [{"id": 1, "name": "dog"}],
+    }
+    box = {"bbox": [10, 10, 90, 80], "segmentation": [[10, 10, 100, 10, 100, 90, 10, 90]]}
+    instances = [{"image_id": 1, "category_id": 1, "iscrowd": 0, **box}]
+    captions = [{"image_id": 1, "caption": "a brown dog runs"}]
+    Path("COCO/annotations").mkdir()
+    for kind, rows in (("instances", instances), ("captions", captions)):
+        path = Path(f"COCO/annotations/{kind}_val2017.json")
+        path.write_text(json.dumps({**annotations, "annotations": rows}))
+    transform = torchvision.transforms.Compose(
+        [torchvision.transforms.Resize((64, 64)), torchvision.transforms.ToTensor()]
+    )
+    return {"my_network": OwnNetwork(), "my_transform": transform}
+
+
+def test_it_has_commands_and_snippets() -> None:
+    assert len(COMMANDS) >= 15
+    assert len(SNIPPETS) >= 5
+
+
+def test_its_commands_run(reader: dict[str, Any]) -> None:
+    """All of them, one after the other, as they stand; only pretrained weights are left out."""
+    for command in COMMANDS:
+        words = shlex.split(command)[1:]
+        if "c3d.pth" in words:
+            torch.save(C3D(487).state_dict(), "c3d.pth")
+        if words[0] == "page":
+            for number in (1, 2):
+                shutil.copytree("mmcam-out", f"run-{number}", dirs_exist_ok=True)
+        ended = CliRunner().invoke(app, words)
+        assert ended.exit_code == 0, (command, ended.output, ended.exception)
+        for path in (words[at + 1] for at, word in enumerate(words) if word == "--out"):
+            assert Path(path).exists(), command
+
+
+def test_its_snippets_run(reader: dict[str, Any]) -> None:
+    """All of them in one program, from the top down."""
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "README.md", "exec"), reader)
+    assert Path("out/explanation.json").is_file()
+    assert reader["summary"]["failed"] == 0

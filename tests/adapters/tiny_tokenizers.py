@@ -23,7 +23,19 @@ def word_pieces() -> Any:
         {w for text in CAPTIONS for w in text.replace("'", " ").replace(",", "").split()}
     )
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-    vocabulary = [*special, *words, "##s", "##ing", "##ball", "'", ",", "s", "snow", "\u72d7"]
+    vocabulary = [
+        *special,
+        *words,
+        "##s",
+        "##ing",
+        "##ball",
+        "'",
+        ",",
+        "s",
+        "snow",
+        "\u72d7",
+        "yellow",
+    ]
     return BertTokenizer(vocab={word: i for i, word in enumerate(dict.fromkeys(vocabulary))})
 
 
