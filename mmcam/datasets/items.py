@@ -108,7 +108,7 @@ class Item:
     span: tuple[float, float] | None = None
     group: str = ""
 
-    def people(self) -> list[HumanMap]:
+    def read_human_maps(self) -> list[HumanMap]:
         """The maps of where people looked.
 
         Raises:

@@ -279,7 +279,7 @@ def test_vqa_hat_has_the_questions_with_maps(tmp_path: Path) -> None:
         photo(tmp_path / "maps" / name)
     (item,) = open_data(f"vqa-hat:{tmp_path}/maps")
     assert item.id == "1234"
-    assert [person.shape for person in item.people()] == [(16, 20), (16, 20)]
+    assert [person.shape for person in item.read_human_maps()] == [(16, 20), (16, 20)]
     (tmp_path / "v2_questions.json").write_text('{"questions": [{}]}')
     with pytest.raises(InputError, match="no file of VQA"):
         open_data(f"vqa-hat:{tmp_path}/maps")
