@@ -17,8 +17,8 @@ def read_image_folder(folder: Path, *, names: str | None = None, boxes: str | No
 
     Args:
         folder: the folder; a picture in it with another file name has no label.
-        names: a file with `folder name` on each line; `LOC_synset_mapping.txt` in the folder if
-            None. The name up to the first comma is the label.
+        names: a file with `folder name` on each line; if None, ImageNet's
+            `LOC_synset_mapping.txt` in the folder, if any. The label is the name up to a comma.
         boxes: a folder of ILSVRC's or VOC's XML files, named like the pictures.
 
     Raises:

@@ -11,9 +11,9 @@ import numpy as np
 
 @cache
 def student_t(probability: float, degrees_of_freedom: int) -> float:
-    """The quantile of Student's t for a `probability` of 0.5 or more; infinite below 1 degree.
+    """The quantile of Student's t for a `probability` of 0.5 or more.
 
-    Computed by bisection; with n degrees of freedom and t = sqrt(n) tan(angle) the distribution
+    Infinite below one degree of freedom. Computed by bisection; with n degrees of freedom and t = sqrt(n) tan(angle) the distribution
     function is the integral of cos(angle)^(n - 1), which is smooth.
     """
     if degrees_of_freedom < 1:
