@@ -13,8 +13,9 @@ import numpy as np
 def student_t(probability: float, degrees_of_freedom: int) -> float:
     """The quantile of Student's t for a `probability` of 0.5 or more.
 
-    Infinite below one degree of freedom. Computed by bisection; with n degrees of freedom and t = sqrt(n) tan(angle) the distribution
-    function is the integral of cos(angle)^(n - 1), which is smooth.
+    Infinite below one degree of freedom. Computed by bisection; with n degrees of freedom and
+    t = sqrt(n) tan(angle) the distribution function is the integral of cos(angle)^(n - 1), which is
+    smooth.
     """
     if degrees_of_freedom < 1:
         return math.inf

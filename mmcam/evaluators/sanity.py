@@ -197,7 +197,7 @@ def _randomizable_modules(modules: Mapping[str, nn.Module], name: str) -> list[n
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Restore all parameters and buffers, tensors and values, on exit and when the yielded function is called."""
+    """Restore all parameters and buffers on exit, and on each call of the yielded function."""
     tables = [
         (table, dict(table))
         for module in model.modules()
