@@ -1,4 +1,4 @@
-"""Datasets by one line of text (`open_data`): items with what is known to be true of them."""
+"""Datasets by a specification string (`open_data`): items with their ground truth."""
 
 from mmcam.datasets.items import WHOLE, Dataset, Item, Region, Rows
 from mmcam.datasets.registry import DATASETS, open_data

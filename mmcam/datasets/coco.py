@@ -1,4 +1,4 @@
-"""COCO's own files: captions, and instances as one mask a category (cocodataset.org, data format).
+"""COCO's files: captions, and instances as one mask per category (cocodataset.org, data format).
 
 A category's mask is the union of its instances, crowds included unless left out.
 """
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from mmcam.datasets.items import Item, Region, Rows
-from mmcam.datasets.segments import Segment, segment
+from mmcam.datasets.segments import Segment, decode_segment
 from mmcam.errors import InputError, nearest
 from mmcam.evaluators.maps import Box
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One annotated object, or a crowd of them, as the file has it."""
+    """One annotated object, or a crowd of objects, as in the file."""
 
     category: str
     box: Box
@@ -41,30 +41,30 @@ class Photo:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """What is in the picture, each once, in the file's order."""
+        """The categories in the picture without duplicates, in the file's order."""
         return tuple(dict.fromkeys(instance.category for instance in self.instances))
 
     def boxes(self, category: str) -> list[Box]:
-        """The boxes of a category's objects, without crowds, whose boxes hold much else."""
+        """The boxes of a category's objects, without crowds, whose boxes cover other things."""
         return [i.box for i in self.instances if i.category == category and not i.crowd]
 
     def mask(self, category: str, crowds: bool = True) -> Segment:
-        """The union of a category's segments; empty where only crowds were left out.
+        """The union of a category's segments; empty if all are crowds and `crowds` is false.
 
         Raises:
             InputError: the picture has no such category, or a segment is not in COCO's format.
             MissingExtra: pycocotools is not installed.
         """
-        found = [i for i in self.instances if i.category == category]
-        if not found:
+        instances = [i for i in self.instances if i.category == category]
+        if not instances:
             raise InputError(
                 f"picture {self.id} has no instance of '{category}'; nearest: "
                 f"{nearest(category, self.categories)}"
             )
         union = np.zeros((self.height, self.width), dtype=bool)
-        for instance in found:
+        for instance in instances:
             if crowds or not instance.crowd:
-                union |= segment(instance.segmentation, self.height, self.width)
+                union |= decode_segment(instance.segmentation, self.height, self.width)
         return union
 
     def masks(self, crowds: bool = True) -> dict[str, Segment]:
@@ -78,12 +78,12 @@ class Photo:
 
 
 def read_instances(path: str | Path) -> dict[int, Photo]:
-    """The pictures of an instances file by their numbers, those without objects too.
+    """The pictures of an instances file by id, including those without objects.
 
     Raises:
         InputError: the file cannot be read or is not in COCO's format.
     """
-    content = _json(path)
+    content = _load_json(path)
     try:
         names = {row["id"]: row["name"] for row in content["categories"]}
         objects: dict[int, list[Instance]] = {row["id"]: [] for row in content["images"]}
@@ -108,26 +108,26 @@ def read_instances(path: str | Path) -> dict[int, Photo]:
             for row in content["images"]
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise _misfit(path, "instances", error) from error
+        raise _format_error(path, "instances", error) from error
 
 
 def read_captions(path: str | Path) -> dict[int, list[str]]:
-    """The captions of a captions file by the numbers of their pictures, in the file's order.
+    """The captions of a captions file by picture id, in the file's order.
 
     Raises:
         InputError: the file cannot be read or is not in COCO's format.
     """
-    content = _json(path)
+    content = _load_json(path)
     try:
         captions: dict[int, list[str]] = {row["id"]: [] for row in content["images"]}
         for row in content["annotations"]:
             captions[row["image_id"]].append(str(row["caption"]).strip())
     except (KeyError, TypeError) as error:
-        raise _misfit(path, "captions", error) from error
+        raise _format_error(path, "captions", error) from error
     return captions
 
 
-def _json(path: str | Path) -> Any:
+def _load_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -136,9 +136,9 @@ def _json(path: str | Path) -> Any:
         ) from error
 
 
-def _misfit(path: str | Path, kind: str, error: Exception) -> InputError:
+def _format_error(path: str | Path, kind: str, error: Exception) -> InputError:
     return InputError(
-        f"{path} is no {kind} file of COCO ({type(error).__name__}: {error}); it needs images, "
+        f"{path} is not a COCO {kind} file ({type(error).__name__}: {error}); it needs images, "
         "annotations and, for instances, categories"
     )
 
@@ -146,17 +146,17 @@ def _misfit(path: str | Path, kind: str, error: Exception) -> InputError:
 def read_coco(
     folder: Path, *, task: str = "", split: str | None = None, images: str | None = None
 ) -> Rows:
-    """COCO's photos with the segments and boxes of their categories; an item a caption, if asked.
+    """COCO's photos with the segments and boxes of their categories.
 
     Args:
-        folder: the one with `annotations/instances_SPLIT.json`, `captions_SPLIT.json` or both.
-        task: "caption" makes an item of every caption; else an item is a photo, and its labels
-            are its categories.
-        split: such as `val2017`; the only one there when None.
-        images: the folder of photos; the split's own in `folder` when None.
+        folder: contains `annotations/instances_SPLIT.json`, `captions_SPLIT.json` or both.
+        task: "caption" gives one item per caption; otherwise an item is a photo, and its labels are
+            its categories.
+        split: such as `val2017`; the only one present if None.
+        images: the folder of photos; the split's folder in `folder` if None.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the files cannot be read.
     """
     if split is None:
         stems = {
@@ -172,7 +172,7 @@ def read_coco(
         (split,) = stems
     files = [folder / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions")]
     photos = read_instances(files[0]) if files[0].is_file() else {}
-    where = Path(images) if images else folder / split
+    image_folder = Path(images) if images else folder / split
     if task == "caption":
         names = {} if photos else _file_names(files[1])
         rows = [
@@ -180,36 +180,39 @@ def read_coco(
             for photo, captions in sorted(read_captions(files[1]).items())
             for number, caption in enumerate(captions)
         ]
-        return Rows(rows, partial(_coco_caption, where, photos, names), f"{files[1]}")
+        return Rows(rows, partial(_coco_caption, image_folder, photos, names), f"{files[1]}")
     if not photos:
         raise InputError(f"{files[0]}: there is no such file; check the folder and the split")
-    return Rows(sorted(photos), partial(_coco_photo, where, photos), f"{files[0]}")
+    return Rows(sorted(photos), partial(_coco_photo, image_folder, photos), f"{files[0]}")
 
 
 def _file_names(path: Path) -> dict[int, str]:
-    return {row["id"]: str(row["file_name"]) for row in _json(path)["images"]}
+    return {row["id"]: str(row["file_name"]) for row in _load_json(path)["images"]}
 
 
-def _coco_photo(where: Path, photos: dict[int, Photo], number: int) -> Item:
+def _coco_photo(image_folder: Path, photos: dict[int, Photo], number: int) -> Item:
     photo = photos[number]
     return Item(
         id=str(number),
-        source=str(where / photo.file_name),
+        source=str(image_folder / photo.file_name),
         labels=photo.categories,
         regions=_coco_regions(photo),
     )
 
 
 def _coco_caption(
-    where: Path, photos: dict[int, Photo], names: dict[int, str], row: tuple[int, int, str]
+    image_folder: Path, photos: dict[int, Photo], names: dict[int, str], row: tuple[int, int, str]
 ) -> Item:
-    number, which, caption = row
+    number, caption_index, caption = row
     photo = photos.get(number)
     if photo is None and number not in names:
-        raise InputError(f"caption of photo {number}, which the instances do not name")
+        raise InputError(
+            f"the instances file has no photo {number}, which has a caption; use the files of one "
+            "split"
+        )
     return Item(
-        id=f"{number}#{which}",
-        source=str(where / (photo.file_name if photo else names[number])),
+        id=f"{number}#{caption_index}",
+        source=str(image_folder / (photo.file_name if photo else names[number])),
         text=caption,
         regions=_coco_regions(photo) if photo else {},
         group=str(number),

@@ -15,14 +15,14 @@ from mmcam.evaluators.maps import Box
 from mmcam.media.images import opened
 
 IMAGE_SIZE = 720
-"""The longer side of the pictures that DenseCap resizes to, unless told otherwise."""
+"""The default longer side of the pictures that DenseCap resizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """One region of a picture as DenseCap gives it.
+    """One described region of a picture, as in DenseCap's results.
 
-    `box` is in pixels of the picture after it was resized to `longer_side`.
+    `box` is in pixels of the picture after resizing its longer side to `longer_side`.
     """
 
     picture: str
@@ -32,7 +32,7 @@ class Description:
     longer_side: float
 
     def box_on(self, size: tuple[int, int]) -> Box:
-        """The box on the original picture of `size` (height, width), cut at its edges."""
+        """The box on the original picture of `size` (height, width), clipped to it."""
         height, width = size
         scale = max(size) / self.longer_side
         left, top, right, bottom = (edge * scale for edge in self.box)
@@ -42,28 +42,28 @@ class Description:
 def read_densecap(
     path: str | Path, count: int | None = 5, image_size: float | None = None
 ) -> dict[str, list[Description]]:
-    """DenseCap's results: for each picture its descriptions, the best first.
+    """DenseCap's results: the descriptions of each picture, best first.
 
     Args:
         path: the `results.json` that DenseCap writes for its viewer: `results`, each with
-            `img_name`, `captions`, `boxes` as (left, top, width, height) and maybe `scores`.
-        count: how many of each picture, 5 in the papers; all when None.
-        image_size: the longer side of the resized pictures; as the file's `opt` says when None.
+            `img_name`, `captions`, `boxes` as (left, top, width, height) and optional `scores`.
+        count: the number of descriptions per picture, 5 in the papers; all if None.
+        image_size: the longer side of the resized pictures; from the file's `opt` if None.
 
     Raises:
-        InputError: the file cannot be read or holds something else.
+        InputError: the file cannot be read or has another format.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         side = image_size or (content.get("opt") or {}).get("image_size", IMAGE_SIZE)
         return {
-            row["img_name"]: sorted(_descriptions(row, side), key=_worst_last)[:count]
+            row["img_name"]: sorted(_descriptions(row, side), key=_negative_score)[:count]
             for row in content["results"]
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} holds no results of DenseCap ({type(error).__name__}: {error}); name the "
-            "results.json that its run_model.lua writes"
+            "results.json written by its run_model.lua"
         ) from error
 
 
@@ -80,39 +80,43 @@ def _descriptions(row: Any, side: float) -> Iterator[Description]:
         )
 
 
-def _worst_last(description: Description) -> float:
+def _negative_score(description: Description) -> float:
     return 0.0 if description.score is None else -description.score
 
 
 def read_densecap_results(
     path: Path, *, images: str | None = None, count: str = "5", side: str | None = None
 ) -> Rows:
-    """DenseCap's descriptions of regions, an item each: the text to explain and its box.
+    """DenseCap's descriptions of regions, one item each: the text to explain and its box.
 
     Args:
         path: the `results.json` that DenseCap writes.
-        images: the folder of pictures; that of the file when None.
-        count: how many descriptions of each picture, the best first; `all` for all.
-        side: the longer side of the resized pictures, where the file does not say it.
+        images: the folder of pictures; that of the file if None.
+        count: the number of descriptions per picture, best first; `all` for all.
+        side: the longer side of the resized pictures, if the file does not give it.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
-    most = None if count == "all" else int(count)
-    found = read_densecap(path, most, float(side) if side else None)
-    rows = [(number, one) for ones in found.values() for number, one in enumerate(ones)]
-    return Rows(rows, partial(_described, Path(images) if images else path.parent), f"{path}")
+    limit = None if count == "all" else int(count)
+    results = read_densecap(path, limit, float(side) if side else None)
+    rows = [
+        (number, description)
+        for descriptions in results.values()
+        for number, description in enumerate(descriptions)
+    ]
+    return Rows(rows, partial(_region_item, Path(images) if images else path.parent), f"{path}")
 
 
-def _described(where: Path, row: tuple[int, Description]) -> Item:
-    number, one = row
-    source = where / one.picture
+def _region_item(image_folder: Path, row: tuple[int, Description]) -> Item:
+    number, description = row
+    source = image_folder / description.picture
     with opened(source) as image:
         size = image.size[1], image.size[0]
     return Item(
-        id=f"{one.picture}#{number}",
+        id=f"{description.picture}#{number}",
         source=str(source),
-        text=one.caption,
-        regions={WHOLE: Region(boxes=(one.box_on(size),))},
-        group=one.picture,
+        text=description.caption,
+        regions={WHOLE: Region(boxes=(description.box_on(size),))},
+        group=description.picture,
     )

@@ -1,4 +1,4 @@
-"""What readers of datasets share: the files of a folder, lines of text, JSON."""
+"""Helpers of the dataset readers: files of a folder, lines of text, JSON."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from typing import Any
 
 from mmcam.errors import InputError
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
-"""How names of pictures end."""
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+)
+"""Suffixes of image files."""
 
 
 def files_in(folder: Path) -> Iterable[Path]:
-    """All files under a folder but hidden ones.
+    """All files under a folder except hidden ones.
 
     Raises:
         InputError: there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; name one of pictures")
+        raise InputError(f"{folder} is no folder; name a folder of pictures")
     return (path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, with their ends.
+    """The lines of a text file, with their line ends.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
@@ -36,13 +38,13 @@ def read_lines(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read ({error}); check the path") from error
 
 
-def read_json(path: Path, what: str) -> Any:
-    """The content of a JSON file that holds `what`.
+def read_json(path: Path, content: str) -> Any:
+    """The content of a JSON file; `content` describes it in the error message.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); name a file of {what}") from error
+        raise InputError(f"{path} cannot be read ({error}); name a file of {content}") from error

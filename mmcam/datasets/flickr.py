@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmcam.datasets.files import PICTURES, read_lines
+from mmcam.datasets.files import IMAGE_SUFFIXES, read_lines
 from mmcam.datasets.items import Item, Rows
 from mmcam.errors import InputError
 
@@ -17,40 +17,42 @@ PHOTO_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "f
 
 
 def read_flickr(path: Path, *, images: str | None = None) -> Rows:
-    """Flickr8k's and Flickr30k's captions, an item a caption.
+    """Flickr8k's and Flickr30k's captions, one item per caption.
 
     Args:
-        path: `Flickr8k.token.txt` (`name#0<tab>caption`), `captions.txt` or `results.csv`
-            (columns of name, maybe number, and caption, by comma or bar), or a JSON file of names
-            with lists of captions; or a folder with one of these.
-        images: the folder of photos; when None one beside the file that is called as usual.
+        path: `Flickr8k.token.txt` (`name#0<tab>caption`), `captions.txt` or `results.csv` (columns
+            name, optional number, and caption, separated by commas or bars), or a JSON file of
+            names with lists of captions; or a folder with one of these.
+        images: the folder of photos; if None, a folder of `PHOTO_FOLDERS` beside the file.
 
     Raises:
-        InputError: it cannot be read or holds no caption.
+        InputError: the file cannot be read or has no caption.
     """
     if path.is_dir():
-        usual = ("captions.json", "captions.txt", "results.csv", "Flickr8k.token.txt")
-        found = [*(path / name for name in usual), *sorted(path.glob("*.token*"))]
-        path = next((one for one in found if one.is_file()), path / "captions.txt")
+        names = ("captions.json", "captions.txt", "results.csv", "Flickr8k.token.txt")
+        candidates = [*(path / name for name in names), *sorted(path.glob("*.token*"))]
+        path = next((file for file in candidates if file.is_file()), path / "captions.txt")
     folders = [path.parent / name for name in PHOTO_FOLDERS]
     folder = Path(images) if images else next((f for f in folders if f.is_dir()), path.parent)
-    rows = _captions(path)
-    return Rows(rows, partial(_captioned, folder), f"{path}")
+    rows = _read_captions(path)
+    return Rows(rows, partial(_caption_item, folder), f"{path}")
 
 
-def _captions(path: Path) -> list[tuple[str, int, str]]:
-    """Name of the photo, number of the caption, caption."""
+def _read_captions(path: Path) -> list[tuple[str, int, str]]:
+    """Rows of photo name, caption number and caption."""
     if path.suffix == ".json":
         try:
             table: dict[str, Any] = json.loads("".join(read_lines(path)))
-            pairs = [(name, str(one)) for name, captions in table.items() for one in captions]
+            pairs = [
+                (name, str(caption)) for name, captions in table.items() for caption in captions
+            ]
         except (ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f'{path} holds no captions ({error}); it needs {{"photo.jpg": ["a dog", ...]}}'
             ) from error
     else:
         lines = [line for line in read_lines(path) if line.strip()]
-        pairs = _table(lines) if lines else []
+        pairs = _parse_table(lines) if lines else []
     numbers: dict[str, int] = {}
     rows = []
     for name, caption in pairs:
@@ -59,24 +61,26 @@ def _captions(path: Path) -> list[tuple[str, int, str]]:
     return rows
 
 
-def _table(lines: Sequence[str]) -> list[tuple[str, str]]:
+def _parse_table(lines: Sequence[str]) -> list[tuple[str, str]]:
     if "\t" in lines[0]:
         return [
             (row[0].split("#")[0], row[1]) for line in lines if len(row := line.split("\t")) > 1
         ]
-    bar = "|" in lines[0]
+    has_bars = "|" in lines[0]
     table = csv.reader(
-        lines, delimiter="|" if bar else ",", quoting=csv.QUOTE_NONE if bar else csv.QUOTE_MINIMAL
+        lines,
+        delimiter="|" if has_bars else ",",
+        quoting=csv.QUOTE_NONE if has_bars else csv.QUOTE_MINIMAL,
     )
     rows = [row for row in table if len(row) > 1]
-    header = rows and Path(rows[0][0].strip()).suffix.lower() not in PICTURES
-    # A caption may hold commas; with bars the number of the caption stands before it.
+    header = rows and Path(rows[0][0].strip()).suffix.lower() not in IMAGE_SUFFIXES
+    # A caption may contain commas; with bars, its number is in the column before it.
     return [
-        (row[0].strip(), row[-1] if bar else ",".join(row[1:]))
+        (row[0].strip(), row[-1] if has_bars else ",".join(row[1:]))
         for row in rows[1 if header else 0 :]
     ]
 
 
-def _captioned(folder: Path, row: tuple[str, int, str]) -> Item:
+def _caption_item(folder: Path, row: tuple[str, int, str]) -> Item:
     name, number, caption = row
     return Item(id=f"{name}#{number}", source=str(folder / name), text=caption, group=name)

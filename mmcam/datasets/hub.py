@@ -1,4 +1,4 @@
-"""Any dataset of Hugging Face `datasets`: by its name, a folder of files, or saved to disk."""
+"""Any dataset of Hugging Face `datasets`: by its name, from a folder of files, or saved to disk."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def read_hub(
     """The rows of one split as items.
 
     Args:
-        name: a dataset's name on the hub, a folder of files, or what `save_to_disk` wrote.
-        split: such as `test`; the only one when None.
+        name: a dataset's name on the hub, a folder of files, or a folder written by
+            `save_to_disk`.
+        split: such as `test`; the only one if None.
         config: the dataset's configuration.
-        image: the column of pictures or paths; one that is called as usual when None.
-        label: the column of labels likewise, if there is one.
-        text: the column of captions or questions likewise, if there is one.
-        id: the column of names; rows are named by their number when None.
+        image: the column of pictures or paths; the first of `IMAGES` if None.
+        label: the column of labels; the first of `LABELS`, if any, if None.
+        text: the column of captions or questions; the first of `TEXTS`, if any, if None.
+        id: the column of ids; row numbers are used if None.
 
     Raises:
         MissingExtra: `datasets` is not installed.
-        InputError: it cannot be loaded, or has no such column.
+        InputError: the dataset cannot be loaded, or has no such column.
     """
     try:
         import datasets
@@ -46,18 +47,18 @@ def read_hub(
             "Hugging Face datasets need their library; pip install 'mmcam[datasets]'"
         ) from error
     folder = Path(name)
-    saved = any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json"))
+    saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
     try:
         table = (
             datasets.load_from_disk(name)
             if saved
             else datasets.load_dataset(name, config, split=split)
         )
-    except Exception as error:  # the library raises its own, the hub's and the system's kinds
+    except Exception as error:  # datasets, the hub client and the system raise many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"hf:{name} cannot be loaded ({reason}); give a dataset's name that can be reached, "
-            "or a folder"
+            f"hf:{name} cannot be loaded ({reason}); give the name of an accessible dataset, or a "
+            "folder"
         ) from error
     if isinstance(table, dict):
         wanted = split or (next(iter(table)) if len(table) == 1 else "")
@@ -81,23 +82,27 @@ def read_hub(
 def _column(
     name: str,
     columns: list[str],
-    asked: str | None,
-    usual: tuple[str, ...],
-    needed: str | None = None,
+    requested: str | None,
+    usual_names: tuple[str, ...],
+    required_option: str | None = None,
 ) -> str | None:
-    if asked is not None and asked not in columns:
-        raise InputError(f"hf:{name} has no column '{asked}'; nearest: {nearest(asked, columns)}")
-    found = asked or next((one for one in usual if one in columns), None)
-    if needed and found is None:
+    if requested is not None and requested not in columns:
         raise InputError(
-            f"hf:{name} has the columns {', '.join(columns)}; say which holds the pictures "
-            f"(hf:{name}?{needed}=COLUMN)"
+            f"hf:{name} has no column '{requested}'; nearest: {nearest(requested, columns)}"
         )
-    return found
+    column = requested or next(
+        (candidate for candidate in usual_names if candidate in columns), None
+    )
+    if required_option and column is None:
+        raise InputError(
+            f"hf:{name} has the columns {', '.join(columns)}; name the column of pictures "
+            f"(hf:{name}?{required_option}=COLUMN)"
+        )
+    return column
 
 
 class HubRows(Dataset):
-    """Rows of a table of `datasets`, each read when it is asked for."""
+    """Rows of a table of `datasets`, each read on access."""
 
     def __init__(
         self,
@@ -111,24 +116,24 @@ class HubRows(Dataset):
     ) -> None:
         self.table, self.source = table, name
         self.columns = {"image": image, "label": label, "text": text, "id": id}
-        said = repr((len(table), sorted(map(str, table.features.items())), self.columns))
-        self.fingerprint = hashlib.sha256(said.encode()).hexdigest()
+        description = repr((len(table), sorted(map(str, table.features.items())), self.columns))
+        self.fingerprint = hashlib.sha256(description.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.table)
 
     def item(self, number: int) -> Item:
-        """The row of this number."""
+        """The item of the row with this index."""
         try:
             row = self.table[number]
-        except Exception as error:  # a broken picture raises what its decoder pleases
+        except Exception as error:  # a broken picture may raise anything
             raise InputError(f"hf:{self.source}, row {number} cannot be read ({error})") from error
         name, text = self.columns["id"], self.columns["text"]
-        said = row[text] if text else ""
+        value = row[text] if text else ""
         return Item(
             id=str(row[name]) if name else str(number),
             source=self._source(row[str(self.columns["image"])]),
-            text=str(said[0] if isinstance(said, list) and said else said or ""),
+            text=str(value[0] if isinstance(value, list) and value else value or ""),
             labels=self._labels(row),
         )
 

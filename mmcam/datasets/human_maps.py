@@ -1,4 +1,4 @@
-"""Files that say where people looked, as VQA-HAT has them: found by sample, and read."""
+"""Files of human attention maps, as in VQA-HAT: found by sample, and read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy")
 def find_human_maps(folder: str | Path) -> dict[str, list[Path]]:
     """The map files of a folder by sample: `ID.png`, or `ID_1.png`, `ID_2.png` of several people.
 
-    So VQA-HAT names its files, where ID is the question's number. The number of a person has one
-    or two digits, so that the long numbers of COCO's pictures stay part of the name.
+    VQA-HAT names its files like this, where ID is the question's number. The number of a person has
+    one or two digits, so that the long numbers of COCO's pictures remain part of the id.
 
     Raises:
-        InputError: the folder cannot be read or holds no map.
+        InputError: the folder cannot be read or contains no map.
     """
     folder = Path(folder)
     try:
@@ -32,27 +32,29 @@ def find_human_maps(folder: str | Path) -> dict[str, list[Path]]:
         raise InputError(
             f"{folder} holds no map; it needs files named by sample, {', '.join(SUFFIXES)}"
         )
-    found: dict[str, list[tuple[int, Path]]] = {}
+    maps: dict[str, list[tuple[int, Path]]] = {}
     for path in paths:
-        several = re.fullmatch(r"(.+)_(\d{1,2})", path.stem)
-        name, number = (several[1], int(several[2])) if several else (path.stem, 0)
-        found.setdefault(name, []).append((number, path))
-    return {name: [path for _, path in sorted(rows)] for name, rows in found.items()}
+        match = re.fullmatch(r"(.+)_(\d{1,2})", path.stem)
+        name, number = (match[1], int(match[2])) if match else (path.stem, 0)
+        maps.setdefault(name, []).append((number, path))
+    return {
+        name: [path for _, path in sorted(numbered_paths)] for name, numbered_paths in maps.items()
+    }
 
 
 def read_human_map(path: str | Path) -> HumanMap:
     """One map: the brightness of a picture, or the two-dimensional array of an `.npy` file.
 
     Raises:
-        InputError: the file cannot be read, or is no single plane.
+        InputError: the file cannot be read, or is not two-dimensional.
     """
     try:
         if Path(path).suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False)
         else:
-            with Image.open(path) as picture:
-                deep = picture.mode in ("I", "I;16", "I;16B", "F")
-                values = np.asarray(picture if deep else picture.convert("L"))
+            with Image.open(path) as image:
+                keeps_depth = image.mode in ("I", "I;16", "I;16B", "F")
+                values = np.asarray(image if keeps_depth else image.convert("L"))
         plane: HumanMap = values.astype(np.float64)
     except (OSError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a map: {error}") from error

@@ -1,4 +1,4 @@
-"""What a dataset consists of: items, each a picture or clip with what is known about it."""
+"""The parts of a dataset: items, each a picture or clip with its ground truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mmcam.datasets.human_maps import read_human_map
-from mmcam.datasets.segments import segment
+from mmcam.datasets.segments import decode_segment
 from mmcam.errors import EvaluationError, InputError
 from mmcam.evaluators.human_attention import HumanMap
 from mmcam.evaluators.maps import Box, box_region
@@ -22,14 +22,14 @@ from mmcam.media.windows import sample_window
 from mmcam.types import Sample, Window
 
 WHOLE = ""
-"""The key of a region that is right for whatever is asked of the item."""
+"""The key of a region that holds for any target of the item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """Where a thing is on the original: segments or mask files where there are any, else boxes.
+    """The location of an object on the original: segments or mask files if any, else boxes.
 
-    `segments` are in COCO's format; `masks` are pictures, not black where the thing is.
+    `segments` are in COCO's format; `masks` are files of pictures, not black on the object.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -37,21 +37,21 @@ class Region:
     masks: tuple[str, ...] = ()
 
     def mask(self, size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-        """The union of all parts, on a picture of `size` (height, width).
+        """The union of all segments and masks, or of the boxes, on a picture of `size` (h, w).
 
         Raises:
-            MmcamError: a part does not fit the picture, or cannot be read.
+            MmcamError: a segment, mask or box does not fit the picture, or cannot be read.
         """
-        parts = [segment(one, *size) for one in self.segments]
-        parts += [_read_mask(path, size) for path in self.masks]
-        parts = parts or [box_region(box, size) for box in self.boxes]
-        if not parts:
+        masks = [decode_segment(segmentation, *size) for segmentation in self.segments]
+        masks += [_read_mask(path, size) for path in self.masks]
+        masks = masks or [box_region(box, size) for box in self.boxes]
+        if not masks:
             raise EvaluationError("the region has no box, segment or mask; give it one")
-        union: Bool[np.ndarray, "height width"] = np.any(parts, axis=0)
+        union: Bool[np.ndarray, "height width"] = np.any(masks, axis=0)
         return union
 
     def boxes_on(self, size: tuple[int, int]) -> tuple[Box, ...]:
-        """The boxes, or the one around the mask where none are given.
+        """The boxes, or the bounding box of the mask if there are none.
 
         Raises:
             MmcamError: as `mask`, or an empty mask.
@@ -65,7 +65,7 @@ class Region:
         return ((left, top, float(columns.max() + 1), float(rows.max() + 1)),)
 
     def joined(self, other: Region) -> Region:
-        """Both regions as one."""
+        """The union of both regions."""
         return Region(
             boxes=self.boxes + other.boxes,
             segments=self.segments + other.segments,
@@ -78,25 +78,25 @@ def _read_mask(path: str, size: tuple[int, int]) -> Bool[np.ndarray, "height wid
     if mask.shape != size:
         raise InputError(
             f"{path}: a mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of "
-            f"{size[1]} x {size[0]}; give one of the picture's own size"
+            f"{size[1]} x {size[0]}; give a mask of the picture's size"
         )
     return mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One picture or clip, what is asked of it, and what is known to be true of it.
+    """One picture or clip with its text and its ground truth.
 
     Attributes:
-        id: what rows call it.
-        group: what it shares with other items, such as the photo of several captions; items of one
-            group are not taken for independent. Empty: it is a group of its own.
+        id: the name of the item in the rows.
+        group: shared by dependent items, such as the captions of one photo; statistics do not treat
+            items of one group as independent. If empty, the item is its own group.
         source: a path, a PIL image or an array; a folder of frames is a clip.
-        text: its caption, or the question that is asked of it.
-        labels: its classes, actions or answers, by name or by number.
-        regions: where things are, by label or category; `WHOLE` is right for any target.
-        human_maps: files or arrays of where people looked, one a person.
-        span: the stretch of a longer clip that is meant, in seconds.
+        text: the caption or the question.
+        labels: the classes, actions or answers, by name or by index.
+        regions: locations of objects, by label or category; `WHOLE` holds for any target.
+        human_maps: files or arrays of human attention, one per person.
+        span: the part of a longer clip to use, in seconds.
     """
 
     id: str
@@ -108,26 +108,27 @@ class Item:
     span: tuple[float, float] | None = None
     group: str = ""
 
-    def people(self) -> list[HumanMap]:
-        """The maps of where people looked.
+    def read_human_maps(self) -> list[HumanMap]:
+        """The maps of human attention, one per person.
 
         Raises:
-            InputError: one cannot be read.
+            InputError: a map cannot be read.
         """
         return [
-            one if isinstance(one, np.ndarray) else read_human_map(one) for one in self.human_maps
+            human_map if isinstance(human_map, np.ndarray) else read_human_map(human_map)
+            for human_map in self.human_maps
         ]
 
     def read(self, window: Window | None) -> Sample:
         """The picture, or for a video model the frames of one window in the middle of the clip.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the source cannot be read.
         """
         if window is None:
             if isinstance(self.source, (str, Path)) and Path(self.source).is_dir():
                 raise InputError(
-                    f"{self.source}: a folder is a clip, and the model is one of pictures; choose "
+                    f"{self.source}: a folder is a clip, and the model is an image model; choose "
                     "a video model (mmcam list models)"
                 )
             return Sample(pixels=read_image(self.source).pixels, id=self.id, text=self.text)
@@ -138,7 +139,7 @@ class Item:
             if not first < last:
                 raise InputError(
                     f"{self.id}: seconds {self.span} hold no frame of a clip of "
-                    f"{clip.frames / clip.fps:.2f} seconds; mend the item's start and end"
+                    f"{clip.frames / clip.fps:.2f} seconds; correct the item's start and end"
                 )
             length = min(window.length(clip.fps), last - first)
             start = first + (last - first - length) / 2
@@ -147,10 +148,10 @@ class Item:
 
 
 class Dataset(ABC):
-    """Items by number; making one reads no pixels.
+    """Items by index; creating an item reads no pixels.
 
-    `fingerprint` is the same for the same items in the same order: what a run is resumed by. `name`
-    is the line of text that named it, where one did.
+    `fingerprint` identifies the items and their order, so that a run can be resumed. `name` is the
+    specification given to `open_data`, if any.
     """
 
     fingerprint: str
@@ -158,14 +159,14 @@ class Dataset(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many items there are."""
+        """The number of items."""
 
     @abstractmethod
     def item(self, number: int) -> Item:
-        """The item of this number.
+        """The item with this index.
 
         Raises:
-            InputError: what is known of it cannot be read.
+            InputError: its annotation cannot be read.
         """
 
     def __iter__(self) -> Iterator[Item]:
@@ -178,11 +179,11 @@ class Dataset(ABC):
 
 
 class Rows(Dataset):
-    """Items that are made of short rows held in memory, each when it is asked for."""
+    """Items created on access from short rows held in memory."""
 
-    def __init__(self, rows: Sequence[Any], make: Callable[[Any], Item], about: str) -> None:
+    def __init__(self, rows: Sequence[Any], make: Callable[[Any], Item], source: str) -> None:
         if not rows:
-            raise InputError(f"{about} holds no item; check the path and the options behind '?'")
+            raise InputError(f"{source} holds no item; check the path and the options behind '?'")
         self.rows, self.make = rows, make
         digest = hashlib.sha256()
         for row in rows:
@@ -193,5 +194,5 @@ class Rows(Dataset):
         return len(self.rows)
 
     def item(self, number: int) -> Item:
-        """The item of this number."""
+        """The item with this index."""
         return self.make(self.rows[number])

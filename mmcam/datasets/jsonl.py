@@ -1,26 +1,26 @@
-r"""Plain JSONL: one item a line, each a JSON object with these keys.
+r"""Plain JSONL: one item per line, a JSON object with these keys.
 
 ============  =====================================================================================
-key           what it is
+key           meaning
 ============  =====================================================================================
-`path`        a picture, a video, or a folder of frames; relative paths begin at the file's folder
-`id`          what rows call the item; its `path` when left out
-`text`        a caption, or the question that is asked
-`labels`      a list of classes, actions or answers, by name or by number
-`regions`     a list of regions, each with a `label` (a class, a COCO category; left out: right
-              for whatever is asked) and one or more of `box` (`[left, top, right, bottom]` in
-              pixels of the original), `segmentation` (COCO's format: polygons or run lengths) and
-              `mask` (a picture of the original's size, not black where the thing is). Regions of
-              one label are taken together; segments and masks go before boxes
-`human_maps`  a list of pictures or `.npy` files, one a person, brighter where they looked
-`group`       what it shares with other items, such as the photo of several captions: items of one
-              group are not taken for independent
-`start`,      the stretch of a longer clip that is meant, in seconds
+`path`        a picture, a video, or a folder of frames; relative to the folder of the file
+`id`          the name of the item in the rows; `path` by default
+`text`        a caption or a question
+`labels`      a list of classes, actions or answers, by name or by index
+`regions`     a list of regions, each with a `label` (a class or COCO category; without a label the
+              region holds for any target) and one or more of `box` (`[left, top, right, bottom]`
+              in pixels of the original), `segmentation` (COCO's format: polygons or run lengths)
+              and `mask` (a picture of the original's size, not black on the object). Regions of
+              one label are merged; segments and masks take precedence over boxes
+`human_maps`  a list of pictures or `.npy` files, one per person, bright where the person looked
+`group`       shared by dependent items, such as the captions of one photo: statistics do not treat
+              items of one group as independent
+`start`,      the part of a longer clip to use, in seconds
 `end`
 ============  =====================================================================================
 
-Only `path` must be there. A key that is none of these is an error of that item, as it may be a slip
-of the pen; keys that begin with `_` are passed over, and so are empty lines. The encoding is UTF-8.
+Only `path` is required. An unknown key is an error of that item, as it may be a typo; keys that
+begin with `_` and empty lines are ignored. The encoding is UTF-8.
 
     {"path": "a.jpg", "text": "a dog runs", "regions": [{"label": "dog", "box": [8, 20, 90, 70]}]}
 """
@@ -42,7 +42,7 @@ REGION_KEYS = ("label", "box", "segmentation", "mask")
 
 
 class JsonLines(Dataset):
-    """The items of a JSONL file, each line read when it is asked for.
+    """The items of a JSONL file, each line read on access.
 
     Raises:
         InputError: the file cannot be read, or has no item.
@@ -50,70 +50,71 @@ class JsonLines(Dataset):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.starts = array("q")
+        self.offsets = array("q")
         digest = hashlib.sha256()
-        at = 0
+        offset = 0
         try:
             with self.path.open("rb") as file:
                 for line in file:
                     if line.strip():
-                        self.starts.append(at)
-                    at += len(line)
+                        self.offsets.append(offset)
+                    offset += len(line)
                     digest.update(line)
         except OSError as error:
             raise InputError(
-                f"{path} cannot be read ({error.strerror}); name a file with one JSON object a line"
+                f"{path} cannot be read ({error.strerror}); name a file with one JSON object "
+                "per line"
             ) from error
-        if not self.starts:
-            raise InputError(f"{path} holds no item; give it one JSON object a line")
+        if not self.offsets:
+            raise InputError(f"{path} holds no item; give it one JSON object per line")
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.offsets)
 
     def item(self, number: int) -> Item:
-        """The item of this number.
+        """The item with this index.
 
         Raises:
-            InputError: its line is no item.
+            InputError: its line is not a valid item.
         """
         with self.path.open("rb") as file:
-            file.seek(self.starts[number])
+            file.seek(self.offsets[number])
             line = file.readline()
         try:
-            return _item(json.loads(line), self.path.parent)
+            return _parse_item(json.loads(line), self.path.parent)
         except (ValueError, TypeError, KeyError) as error:
-            reason = f"{error}" if isinstance(error, ValueError) else f"no {error} as it must be"
+            reason = f"{error}" if isinstance(error, ValueError) else f"no valid {error}"
             raise InputError(
                 f"{self.path}, item {number}: {reason}; see the format of JSONL in the README"
             ) from error
 
 
-def _item(values: Any, folder: Path) -> Item:
+def _parse_item(values: Any, folder: Path) -> Item:
     _check_keys(values, KEYS)
-    path = _text(values, "path")
+    path = _parse_text(values, "path")
     labels = values.get("labels", [])
-    if not isinstance(labels, list) or not all(type(one) in (str, int) for one in labels):
+    if not isinstance(labels, list) or not all(type(label) in (str, int) for label in labels):
         raise ValueError(f"labels {labels!r} are no list of names or numbers")
     regions: dict[str, Region] = {}
-    for one in values.get("regions", []):
-        _check_keys(one, REGION_KEYS)
-        label = str(one.get("label", WHOLE))
-        regions[label] = regions.get(label, Region()).joined(_region(one, folder))
+    for region in values.get("regions", []):
+        _check_keys(region, REGION_KEYS)
+        label = str(region.get("label", WHOLE))
+        regions[label] = regions.get(label, Region()).joined(_parse_region(region, folder))
     span = (float(values["start"]), float(values["end"])) if "start" in values else None
     return Item(
         id=str(values.get("id", path)),
         source=str(folder / path),
-        text=_text(values, "text") if "text" in values else "",
+        text=_parse_text(values, "text") if "text" in values else "",
         labels=tuple(labels),
         regions=regions,
-        human_maps=tuple(str(folder / one) for one in values.get("human_maps", [])),
+        human_maps=tuple(str(folder / name) for name in values.get("human_maps", [])),
         span=span,
-        group=_text(values, "group") if "group" in values else "",
+        group=_parse_text(values, "group") if "group" in values else "",
     )
 
 
-def _region(values: Mapping[str, Any], folder: Path) -> Region:
+def _parse_region(values: Mapping[str, Any], folder: Path) -> Region:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     if "box" in values:
         left, top, right, bottom = (float(edge) for edge in values["box"])
@@ -138,7 +139,7 @@ def _check_keys(values: Any, known: tuple[str, ...]) -> None:
             raise ValueError(f"key '{key}' is unknown; nearest: {nearest(key, known)}")
 
 
-def _text(values: Mapping[str, Any], key: str) -> str:
+def _parse_text(values: Mapping[str, Any], key: str) -> str:
     if not isinstance(values[key], str):
         raise ValueError(f"{key} {values[key]!r} is no text")
     return str(values[key])

@@ -1,4 +1,4 @@
-"""Clips by Kinetics' CSV, or by lists of paths and labels."""
+"""Clips from Kinetics' CSV, or from lists of paths and labels."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from mmcam.datasets.files import read_lines
 from mmcam.datasets.items import Item, Rows
 from mmcam.errors import InputError
 
-VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
 def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = None) -> Rows:
-    """Clips by a list: Kinetics' own CSV, or lines of `path label` (a space or a comma between).
+    """Clips from a list: Kinetics' CSV, or lines of `path label`, separated by a space or a comma.
 
-    A clip of Kinetics is looked for as `ID_SSSSSS_EEEEEE.mp4` (also .mkv, .webm, .avi, .mov) beside
-    the list or in a folder of its label; else as `ID.mp4`, of which the named seconds are taken.
+    A clip of Kinetics is searched as `ID_SSSSSS_EEEEEE.mp4` (also .mkv, .webm, .avi, .mov) in the
+    folder of clips or in its subfolder named by the label; then as `ID.mp4`, of which only the
+    seconds in the list are used.
 
     Args:
         path: the CSV.
-        clips: the folder of clips; that of the CSV when None.
-        split: only rows of this split, where the file has them.
+        clips: the folder of clips; that of the CSV if None.
+        split: use only rows of this split, if the file has the column.
 
     Raises:
-        InputError: it cannot be read or lists no clip.
+        InputError: the list cannot be read or contains no clip.
     """
     folder = Path(clips) if clips else path.parent
     lines = [line for line in read_lines(path) if line.strip()]
@@ -36,39 +37,42 @@ def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = N
             for row in table
             if split is None or row.get("split") == split
         ]
-        return Rows(rows, partial(_kinetics, folder), f"{path}")
+        return Rows(rows, partial(_kinetics_item, folder), f"{path}")
     separator = "," if "," in lines[0] else " "
     pairs = [line.rstrip("\r\n").rsplit(separator, 1) for line in lines] if lines else []
     for pair in pairs:
         if len(pair) != 2:
             raise InputError(
                 f"{path}: '{pair[0]}' is no line of a list of clips; give path{separator}label, or "
-                "Kinetics' own columns (label,youtube_id,time_start,time_end,split)"
+                "Kinetics' columns (label,youtube_id,time_start,time_end,split)"
             )
-    return Rows([tuple(pair) for pair in pairs], partial(_listed, folder), f"{path}")
+    return Rows([tuple(pair) for pair in pairs], partial(_list_item, folder), f"{path}")
 
 
-def _listed(folder: Path, row: tuple[str, str]) -> Item:
+def _list_item(folder: Path, row: tuple[str, str]) -> Item:
     name, label = row[0].strip().strip('"'), row[1].strip().strip('"')
     labels: tuple[str | int, ...] = (int(label) if label.isdecimal() else label,)
     return Item(id=name, source=str(folder / name), labels=labels)
 
 
-def _kinetics(folder: Path, row: tuple[str, str, str, str]) -> Item:
+def _kinetics_item(folder: Path, row: tuple[str, str, str, str]) -> Item:
     name, label, *seconds = row
     try:
         first, last = (float(edge) for edge in seconds)
     except ValueError as error:
-        raise InputError(f"clip {name}: seconds {seconds} are no numbers; mend the list") from error
+        raise InputError(
+            f"clip {name}: seconds {seconds} are no numbers; correct the list"
+        ) from error
     stem = f"{name}_{int(first):06d}_{int(last):06d}"
     labels = (label,) if label else ()
-    for part in (folder, folder / label, folder / label.replace(" ", "_")):
-        for suffix in VIDEOS:
-            if (part / f"{stem}{suffix}").is_file():
-                return Item(id=stem, source=str(part / f"{stem}{suffix}"), labels=labels)
-            if (part / f"{name}{suffix}").is_file():
-                source = str(part / f"{name}{suffix}")
+    for subfolder in (folder, folder / label, folder / label.replace(" ", "_")):
+        for suffix in VIDEO_SUFFIXES:
+            if (subfolder / f"{stem}{suffix}").is_file():
+                return Item(id=stem, source=str(subfolder / f"{stem}{suffix}"), labels=labels)
+            if (subfolder / f"{name}{suffix}").is_file():
+                source = str(subfolder / f"{name}{suffix}")
                 return Item(id=stem, source=source, labels=labels, span=(first, last))
     raise InputError(
-        f"there is no clip {stem}.mp4 or {name}.mp4 in {folder}; name its folder (?clips=DIR)"
+        f"there is no clip {stem}.mp4 or {name}.mp4 in {folder}; name the folder "
+        "of clips (?clips=DIR)"
     )

@@ -1,11 +1,11 @@
-"""Datasets by one line of text: `name:path`, with options behind a question mark.
+"""Datasets by a specification: `name:path`, with options after a question mark.
 
     jsonl:items.jsonl
     coco:DIR?split=val2017
     hf:beans?split=test&image=image
 
-Paths in options are relative to the working folder. `DATASETS` has every name; what JSONL looks
-like is said in `mmcam.datasets.jsonl`.
+Paths in options are relative to the working folder. `DATASETS` has every name;
+`mmcam.datasets.jsonl` describes the format of JSONL.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mmcam.errors import InputError, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One row of the table of datasets: how it is read, and what it is.
+    """One row of the table of datasets: its reader, an example and a summary.
 
-    Options are the keyword arguments of `read`; `task`, where it has one, is the run's.
+    Options are the keyword arguments of `read`; `task`, if any, is set to that of the run.
     """
 
     read: Callable[..., Dataset]
@@ -35,7 +35,7 @@ class Reader:
 
     @property
     def options(self) -> list[str]:
-        """What may stand behind the question mark."""
+        """The names of the options after the question mark."""
         parameters = inspect.signature(self.read).parameters.values()
         return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "task"]
 
@@ -44,17 +44,17 @@ DATASETS: dict[str, Reader] = {
     "jsonl": Reader(
         read=jsonl.JsonLines,
         example="jsonl:items.jsonl",
-        summary="one JSON object an item: path, text, labels, regions, human maps",
+        summary="one JSON object per item: path, text, labels, regions, human maps",
     ),
     "imagefolder": Reader(
         read=image_folder.read_image_folder,
         example="imagefolder:val/",
-        summary="ImageNet's way: a folder for each class, or files nXXXXXXXX_name.JPEG",
+        summary="as in ImageNet: a folder for each class, or files nXXXXXXXX_name.JPEG",
     ),
     "coco": Reader(
         read=coco.read_coco,
         example="coco:DIR?split=val2017",
-        summary="COCO's photos with instances; for captions, an item a caption",
+        summary="COCO's photos with instances; for captions, one item per caption",
     ),
     "voc": Reader(
         read=voc.read_voc,
@@ -64,27 +64,27 @@ DATASETS: dict[str, Reader] = {
     "kinetics": Reader(
         read=kinetics.read_kinetics,
         example="kinetics:val.csv?clips=DIR",
-        summary="clips by Kinetics' CSV, or by lines of path and label",
+        summary="clips from Kinetics' CSV, or from lines of path and label",
     ),
     "vqa": Reader(
         read=vqa.read_vqa,
         example="vqa:DIR?images=val2014",
-        summary="VQA v2: questions, and the answer that most people gave",
+        summary="VQA v2: questions, each with its most common answer",
     ),
     "vqa-hat": Reader(
         read=vqa.read_vqa_hat,
         example="vqa-hat:vqahat_val/?vqa=DIR",
-        summary="VQA-HAT: questions with maps of where people looked",
+        summary="VQA-HAT: questions with maps of human attention",
     ),
     "densecap": Reader(
         read=densecap.read_densecap_results,
         example="densecap:results.json?images=DIR",
-        summary="DenseCap's results: descriptions with boxes, an item each",
+        summary="DenseCap's results: descriptions with boxes, one item each",
     ),
     "flickr": Reader(
         read=flickr.read_flickr,
         example="flickr:captions.txt?images=DIR",
-        summary="Flickr8k's and Flickr30k's captions, an item each",
+        summary="Flickr8k's and Flickr30k's captions, one item each",
     ),
     "hf": Reader(
         read=hub.read_hub,
@@ -96,15 +96,15 @@ DATASETS: dict[str, Reader] = {
 
 
 def open_data(spec: str, task: str = "") -> Dataset:
-    """The dataset that a line of text names.
+    """Open the dataset of a specification.
 
     Args:
         spec: `name:path?option=value&...`.
-        task: what is asked of the items, by the task's name; COCO has items for it.
+        task: the name of the task; COCO gives other items for captions.
 
     Raises:
-        InputError: no such kind of dataset or option, or it cannot be read.
-        MissingExtra: what reads it is not installed.
+        InputError: no such kind of dataset or option, or the dataset cannot be read.
+        MissingExtra: the library that reads the dataset is not installed.
     """
     name, _, rest = spec.partition(":")
     reader = DATASETS.get(name)
@@ -114,8 +114,8 @@ def open_data(spec: str, task: str = "") -> Dataset:
             f"'{spec}' names no dataset; nearest kind: {nearest(name, DATASETS, 1)}. Give one of: "
             f"{examples}"
         )
-    path, _, asked = rest.partition("?")
-    options: dict[str, Any] = dict(parse_qsl(asked, keep_blank_values=True))
+    path, _, query = rest.partition("?")
+    options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
         if option not in reader.options:
             have = ", ".join(reader.options) or "none"
@@ -125,6 +125,6 @@ def open_data(spec: str, task: str = "") -> Dataset:
     try:
         data = reader.read(path if name == "hf" else Path(path), **options)
     except ValueError as error:
-        raise InputError(f"'{spec}': {error}; mend the option") from error
+        raise InputError(f"'{spec}': {error}; correct the option") from error
     data.name = spec
     return data

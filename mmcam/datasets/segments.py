@@ -1,7 +1,7 @@
 """One segment in COCO's format as a mask (cocodataset.org, data format).
 
-Polygons are drawn by pycocotools (`mmcam[evaluate]`), so that they cover the pixels that COCO's own
-tools cover.
+Polygons are drawn by pycocotools (`mmcam[evaluate]`), so that they cover the same pixels as with
+COCO's tools.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmcam.errors import InputError, MissingExtra
 Segment = Bool[np.ndarray, "height width"]
 
 
-def segment(segmentation: Any, height: int, width: int) -> Segment:
+def decode_segment(segmentation: Any, height: int, width: int) -> Segment:
     """One segment as a mask: polygons, or run lengths, plain or compressed.
 
     Args:
@@ -27,12 +27,12 @@ def segment(segmentation: Any, height: int, width: int) -> Segment:
         width: of the picture.
 
     Raises:
-        InputError: it is neither, or was made for another size.
+        InputError: the segmentation is neither, or has another size.
         MissingExtra: pycocotools is not installed.
     """
     try:
         if isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], list):
-            mask = _runs(segmentation["counts"], *segmentation["size"])
+            mask = _decode_runs(segmentation["counts"], *segmentation["size"])
         else:
             mask = _decode(segmentation, height, width)
     except (TypeError, ValueError, KeyError, IndexError) as error:
@@ -43,13 +43,13 @@ def segment(segmentation: Any, height: int, width: int) -> Segment:
     if mask.shape != (height, width):
         raise InputError(
             f"a segment of {mask.shape[1]}x{mask.shape[0]} pixels lies on a picture of "
-            f"{width}x{height}; the annotations belong to another size of it"
+            f"{width}x{height}; use the annotations of this size"
         )
     return mask
 
 
-def _runs(counts: Sequence[int], height: int, width: int) -> Segment:
-    """Run lengths, of zeros first, down one column after the other."""
+def _decode_runs(counts: Sequence[int], height: int, width: int) -> Segment:
+    """Decode run lengths of zeros and ones, zeros first, in column-major order."""
     if sum(counts) != height * width or any(count < 0 for count in counts):
         raise ValueError(f"runs of {sum(counts)} pixels for {height * width}")
     values = np.arange(len(counts)) % 2 == 1
@@ -57,11 +57,11 @@ def _runs(counts: Sequence[int], height: int, width: int) -> Segment:
 
 
 def _decode(segmentation: Any, height: int, width: int) -> Segment:
-    tools = _tools()
+    tools = _import_pycocotools()
     if isinstance(segmentation, Mapping):
         runs = dict(segmentation)
     else:
-        # A list of two polygons of four numbers would pass for boxes.
+        # pycocotools would take a list of two polygons of four numbers for boxes.
         polygons = [[float(n) for n in polygon] for polygon in segmentation]
         if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
             raise ValueError("a polygon needs three points or more")
@@ -69,7 +69,7 @@ def _decode(segmentation: Any, height: int, width: int) -> Segment:
     return np.asarray(tools.decode(runs), dtype=bool)
 
 
-def _tools() -> Any:
+def _import_pycocotools() -> Any:
     try:
         from pycocotools import mask
     except ImportError as error:

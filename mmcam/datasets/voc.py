@@ -15,21 +15,21 @@ def read_voc(folder: Path, *, split: str | None = None) -> Rows:
     """Pascal VOC's pictures, with the boxes of each class in them.
 
     Args:
-        folder: the one with `Annotations` and `JPEGImages` (`VOCdevkit/VOC2012`).
-        split: a list in `ImageSets/Main`, such as `val`; all annotations when None.
+        folder: contains `Annotations` and `JPEGImages` (`VOCdevkit/VOC2012`).
+        split: a list in `ImageSets/Main`, such as `val`; all annotations if None.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the list cannot be read.
     """
     if split:
         lines = read_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
         names = [line.split()[0] for line in lines if line.strip()]
     else:
         names = sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
-    return Rows(names, partial(_voc, folder), f"VOC folder {folder}")
+    return Rows(names, partial(_voc_item, folder), f"VOC folder {folder}")
 
 
-def _voc(folder: Path, name: str) -> Item:
+def _voc_item(folder: Path, name: str) -> Item:
     regions: dict[str, Region] = {}
     for label, box in read_objects(folder / "Annotations" / f"{name}.xml"):
         regions[label] = regions.get(label, Region()).joined(Region(boxes=(box,)))
@@ -38,22 +38,22 @@ def _voc(folder: Path, name: str) -> Item:
 
 
 def read_objects(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Names and boxes of an annotation's objects, as edges: VOC counts pixels from 1.
+    """Names and boxes of an annotation's objects, with edges from 0: VOC counts pixels from 1.
 
     Raises:
-        InputError: the file cannot be read or is no annotation.
+        InputError: the file cannot be read or is not an annotation.
     """
     try:
         if b"<!ENTITY" in (content := path.read_bytes()):
             raise ValueError("it defines entities, which no annotation needs")
-        found = []
-        for one in Xml.fromstring(content).iter("object"):
-            name = one.findtext("name")
-            edges = [one.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+        objects = []
+        for element in Xml.fromstring(content).iter("object"):
+            name = element.findtext("name")
+            edges = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
             left, top, right, bottom = (float(str(edge)) for edge in edges)
-            found.append((str(name), (max(left - 1, 0.0), max(top - 1, 0.0), right, bottom)))
-        return found
+            objects.append((str(name), (max(left - 1, 0.0), max(top - 1, 0.0), right, bottom)))
+        return objects
     except (OSError, ValueError, Xml.ParseError) as error:
         raise InputError(
-            f"{path} is no annotation of VOC ({error}); it needs objects with name and bndbox"
+            f"{path} is not a VOC annotation ({error}); it needs objects with name and bndbox"
         ) from error

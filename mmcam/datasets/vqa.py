@@ -1,4 +1,4 @@
-"""VQA's questions and answers, and VQA-HAT's, for which people marked where to look."""
+"""The questions and answers of VQA, and those of VQA-HAT with human attention maps."""
 
 from __future__ import annotations
 
@@ -20,49 +20,51 @@ def read_vqa(
     images: str | None = None,
     maps: str | None = None,
 ) -> Rows:
-    """VQA's questions with the answer that most people gave; VQA-HAT's are those with human maps.
+    """VQA's questions with their most common answers; optionally only those with human maps.
 
     Args:
-        folder: the one with `*questions.json`, `*annotations.json` and a folder of photos.
-        questions: the questions' file, in `folder` or anywhere; the only one there when None.
-        annotations: the answers' file likewise; questions have no labels without it.
+        folder: contains `*questions.json`, `*annotations.json` and a folder of photos.
+        questions: the questions file, in `folder` or elsewhere; the only one there if None.
+        annotations: the answers file likewise; without it, questions have no labels.
         images: the folder of photos (`COCO_val2014_000000000042.jpg`, also in a folder `val2014`).
-        maps: a folder of human maps named by question (`1234_1.png`); only their questions count.
+        maps: a folder of human maps named by question (`1234_1.png`), to use only these questions.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the files cannot be read.
     """
-    asked = _only(folder, "questions", questions)
-    if asked is None:
+    questions_file = _find_file(folder, "questions", questions)
+    if questions_file is None:
         raise InputError(
-            f"{folder} holds no file of questions (*questions.json); name it (?questions=FILE)"
+            f"{folder} holds no file of questions (*questions.json); name one (?questions=FILE)"
         )
-    content = read_json(asked, "questions of VQA")
-    answered = _only(folder, "annotations", annotations)
-    people = find_human_maps(maps) if maps else None
+    content = read_json(questions_file, "questions of VQA")
+    annotations_file = _find_file(folder, "annotations", annotations)
+    human_maps = find_human_maps(maps) if maps else None
     try:
         answers = (
             {
                 row["question_id"]: str(row["multiple_choice_answer"])
-                for row in read_json(answered, "annotations of VQA")["annotations"]
+                for row in read_json(annotations_file, "annotations of VQA")["annotations"]
             }
-            if answered
+            if annotations_file
             else {}
         )
         split = str(content.get("data_subtype", ""))
         rows = [
             (row["question_id"], row["image_id"], str(row["question"]))
             for row in content["questions"]
-            if people is None or str(row["question_id"]) in people
+            if human_maps is None or str(row["question_id"]) in human_maps
         ]
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{asked} is no file of VQA ({type(error).__name__}: {error}); it needs questions with "
-            "question_id, image_id and question"
+            f"{questions_file} is not a VQA file ({type(error).__name__}: {error}); it needs "
+            "questions with question_id, image_id and question"
         ) from error
-    where = Path(images) if images else folder
-    make = partial(_question, where, split, answers, people or {})
-    return Rows(rows, make, f"{asked}" + (f" with the maps in {maps}" if maps else ""))
+    image_folder = Path(images) if images else folder
+    make_item = partial(_question_item, image_folder, split, answers, human_maps or {})
+    return Rows(
+        rows, make_item, f"{questions_file}" + (f" with the maps in {maps}" if maps else "")
+    )
 
 
 def read_vqa_hat(
@@ -73,17 +75,17 @@ def read_vqa_hat(
     images: str | None = None,
     vqa: str | None = None,
 ) -> Rows:
-    """VQA-HAT: questions of VQA (its first release) for which people uncovered what they needed.
+    """VQA-HAT: questions of VQA (its first release) with the regions that people uncovered.
 
     Args:
         folder: the folder of maps, `1234_1.png` or `1234.png` for question 1234.
-        questions: as `read_vqa`.
-        annotations: as `read_vqa`.
-        images: as `read_vqa`.
-        vqa: the folder of VQA's files; that above the maps when None.
+        questions: as in `read_vqa`.
+        annotations: as in `read_vqa`.
+        images: as in `read_vqa`.
+        vqa: the folder of VQA's files; the parent of the maps' folder if None.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the files cannot be read.
     """
     return read_vqa(
         Path(vqa) if vqa else folder.parent,
@@ -94,32 +96,36 @@ def read_vqa_hat(
     )
 
 
-def _only(folder: Path, kind: str, name: str | None) -> Path | None:
+def _find_file(folder: Path, kind: str, name: str | None) -> Path | None:
     if name is not None:
         return folder / name if (folder / name).is_file() else Path(name)
-    found = sorted(folder.glob(f"*{kind}.json"))
-    if len(found) > 1:
-        have = ", ".join(path.name for path in found)
+    files = sorted(folder.glob(f"*{kind}.json"))
+    if len(files) > 1:
+        have = ", ".join(path.name for path in files)
         raise InputError(f"{folder} has several files of {kind} ({have}); name one (?{kind}=FILE)")
-    return found[0] if found else None
+    return files[0] if files else None
 
 
-def _question(
-    where: Path,
+def _question_item(
+    image_folder: Path,
     split: str,
     answers: dict[Any, str],
-    people: dict[str, list[Path]],
+    human_maps: dict[str, list[Path]],
     row: tuple[Any, Any, str],
 ) -> Item:
     number, image, question = row
     name = f"COCO_{split}_{int(image):012d}.jpg" if str(image).isdecimal() else str(image)
-    found = [where / name, where / split / name, where / name.rpartition("_")[2]]
-    source = next((path for path in found if path.is_file()), found[0])
+    candidates = [
+        image_folder / name,
+        image_folder / split / name,
+        image_folder / name.rpartition("_")[2],
+    ]
+    source = next((path for path in candidates if path.is_file()), candidates[0])
     return Item(
         id=str(number),
         source=str(source),
         text=question,
         labels=(answers[number],) if number in answers else (),
-        human_maps=tuple(str(path) for path in people.get(str(number), ())),
+        human_maps=tuple(str(path) for path in human_maps.get(str(number), ())),
         group=str(image),
     )

@@ -1,4 +1,4 @@
-"""Runs over a dataset: methods judged by metrics, in rows that survive a kill, and their summary.
+"""Runs over a dataset: methods evaluated by metrics, in rows that survive a kill, and a summary.
 
 >>> from mmcam.evaluation import Study, evaluate
 >>> study = Study(metrics=("average-drop",), task=mmcam.Classes(), methods=("gradcam", "gradcam++"))

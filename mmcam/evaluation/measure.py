@@ -1,7 +1,7 @@
-"""From items to rows: one forward for all methods, then the numbers of all metrics.
+"""From items to rows: one forward pass for all methods, then the numbers of all metrics.
 
-A row is an item x target x method (x layer). An item that cannot be read, explained or judged is
-one row with its error, and what comes after it goes on.
+A row is an item x target x method (x layer). An item that cannot be read, explained or evaluated
+becomes one row with its error, and the run continues.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mmcam.datasets.items import Dataset, Item
 from mmcam.engine.pictures import SampleResult, explain_samples
 from mmcam.engine.rescoring import Rescorer
 from mmcam.errors import MmcamError
-from mmcam.evaluation.cases import Subject, with_baselines
-from mmcam.evaluation.metrics import MEASURES
+from mmcam.evaluation.evaluated_item import EvaluatedItem, with_baselines
+from mmcam.evaluation.metrics import METRIC_FUNCTIONS
 from mmcam.evaluation.study import Study
 from mmcam.results.explanation import Explanation
 from mmcam.types import Adapter, Sample
@@ -27,12 +27,12 @@ from mmcam.types import Adapter, Sample
 Row = dict[str, Any]
 
 PIXELS = 64 * 2**20
-"""How many pixels of changed pictures are held at once, at most."""
+"""How many pixels of changed pictures are held in memory at once, at most."""
 
 
 @dataclass(frozen=True)
-class Read:
-    """One item as it came from the disk: its number, and the item with its sample or the error."""
+class LoadedItem:
+    """One item as loaded from disk: its index, and the item with its sample or the error."""
 
     index: int
     id: str
@@ -41,131 +41,135 @@ class Read:
     error: str | None = None
 
 
-def read(data: Dataset, index: int, study: Study, adapter: Adapter) -> Read:
-    """An item with its pixels; whatever goes wrong becomes its error."""
-    name = f"#{index}"
+def load_item(data: Dataset, index: int, study: Study, adapter: Adapter) -> LoadedItem:
+    """Load an item with its pixels; any exception becomes its error."""
+    item_id = f"#{index}"
     try:
         item = data[index]
-        name = item.id
+        item_id = item.id
         sample = replace(item.read(adapter.window), text=study.text_of(item))
-    except Exception as error:  # whatever a file does to a decoder, the others go on
-        return Read(index, name, error=said(error))
-    return Read(index, name, item, sample)
+    except Exception as error:  # a broken file must not stop the run, whatever its decoder raises
+        return LoadedItem(index, item_id, error=error_line(error))
+    return LoadedItem(index, item_id, item, sample)
 
 
-def said(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def measure(adapter: Adapter, study: Study, items: Sequence[Read]) -> list[Row]:
+def measure(adapter: Adapter, study: Study, items: Sequence[LoadedItem]) -> list[Row]:
     """The rows of a batch of items, in their order."""
     rows: dict[int, list[Row]] = {
-        one.index: [error_row(one, one.error or "nothing was read")]
-        for one in items
-        if one.sample is None
+        item.index: [error_row(item, item.error or "nothing was read")]
+        for item in items
+        if item.sample is None
     }
-    known = [one for one in items if one.sample is not None]
-    if known:
-        rows |= _measured(adapter, study, known)
-    return [row for one in items for row in rows[one.index]]
+    loaded = [item for item in items if item.sample is not None]
+    if loaded:
+        rows |= _evaluate_group(adapter, study, loaded)
+    return [row for item in items for row in rows[item.index]]
 
 
-def error_row(one: Read, error: str) -> Row:
-    """The one row of an item that failed."""
-    return {"index": one.index, "item": one.id, "target": -1, "error": error}
+def error_row(loaded: LoadedItem, error: str) -> Row:
+    """The single row of an item that failed."""
+    return {"index": loaded.index, "item": loaded.id, "target": -1, "error": error}
 
 
-def _measured(adapter: Adapter, study: Study, group: Sequence[Read]) -> dict[int, list[Row]]:
-    """The rows of items that go through the model together, or else by size, or one by one."""
-    begun = time.perf_counter()
+def _evaluate_group(
+    adapter: Adapter, study: Study, group: Sequence[LoadedItem]
+) -> dict[int, list[Row]]:
+    """The rows of items in one forward pass; if it fails, in one per size, then one per item."""
+    start = time.perf_counter()
     try:
-        results = _explained(adapter, study, group)
-    except Exception as error:  # one bad item must not take the others with it
+        results = _explain_group(adapter, study, group)
+    except Exception as error:  # one bad item must not fail the others
         if len(group) == 1:
-            return {group[0].index: [error_row(group[0], said(error))]}
-        parts: dict[Any, list[Read]] = {}
-        for one in group:
-            assert one.sample is not None
-            parts.setdefault(one.sample.pixels.shape, []).append(one)
-        singles = [[one] for one in group]
-        again = list(parts.values()) if len(parts) > 1 else singles
-        return {k: v for part in again for k, v in _measured(adapter, study, part).items()}
-    each = (time.perf_counter() - begun) / len(group)
+            return {group[0].index: [error_row(group[0], error_line(error))]}
+        by_size: dict[Any, list[LoadedItem]] = {}
+        for loaded in group:
+            assert loaded.sample is not None
+            by_size.setdefault(loaded.sample.pixels.shape, []).append(loaded)
+        singles = [[loaded] for loaded in group]
+        parts = list(by_size.values()) if len(by_size) > 1 else singles
+        return {k: v for part in parts for k, v in _evaluate_group(adapter, study, part).items()}
+    seconds = (time.perf_counter() - start) / len(group)
     return {
-        one.index: _judged(adapter, study, one, results[row], each) for row, one in enumerate(group)
+        loaded.index: _evaluate_item(adapter, study, loaded, result, seconds)
+        for loaded, result in zip(group, results, strict=True)
     }
 
 
-def _explained(adapter: Adapter, study: Study, group: Sequence[Read]) -> list[SampleResult]:
-    samples = [one.sample for one in group if one.sample is not None]
-    tasks = [study.task_of(one.item) for one in group if one.item is not None]
+def _explain_group(
+    adapter: Adapter, study: Study, group: Sequence[LoadedItem]
+) -> list[SampleResult]:
+    samples = [loaded.sample for loaded in group if loaded.sample is not None]
+    tasks = [study.task_of(loaded.item) for loaded in group if loaded.item is not None]
     with autocast(adapter.model, study.amp):
         return explain_samples(adapter, samples, tasks, study.full_plan, study.layers)
 
 
-def _judged(
+def _evaluate_item(
     adapter: Adapter,
     study: Study,
-    one: Read,
+    loaded: LoadedItem,
     result: SampleResult,
     seconds: float,
 ) -> list[Row]:
-    """The rows of one item; `seconds` is its share of the forward."""
-    assert one.item is not None
-    assert one.sample is not None
-    text = dict(result.text or {})
-    said_text = str(text.get("caption", one.sample.text))
-    subject = Subject(
-        item=one.item,
-        sample=one.sample,
+    """The rows of one item; `seconds` is its share of the forward pass."""
+    assert loaded.item is not None
+    assert loaded.sample is not None
+    generated = dict(result.text or {})
+    text = str(generated.get("caption", loaded.sample.text))
+    pixel_count = loaded.sample.pixels[..., 0].size
+    evaluated = EvaluatedItem(
+        item=loaded.item,
+        sample=loaded.sample,
         study=study,
         adapter=adapter,
         rescorer=Rescorer(
             adapter=adapter,
             inputs=result.inputs,
-            batch=max(
-                1, min(study.batch or adapter.batch, PIXELS // one.sample.pixels[..., 0].size)
-            ),
+            batch=max(1, min(study.batch or adapter.batch, PIXELS // pixel_count)),
             amp=study.amp,
         ),
-        task=study.task_of(one.item),
-        text=said_text,
+        task=study.task_of(loaded.item),
+        text=text,
         classes=result.classes,
-        found=tuple(result.explanations),
-        maps=with_baselines(result.explanations, study, one.item.id),
-        words=tuple(_words(text)),
+        explanations=tuple(result.explanations),
+        maps=with_baselines(result.explanations, study, loaded.item.id),
+        words=tuple(_caption_words(generated)),
     )
     try:
-        rows = [_row(subject, one, said_text, explanation) for explanation in subject.maps]
-    except Exception as error:  # not of a metric's own making: memory, a broken map file
-        return [error_row(one, said(error))]
-    for made in rows:
-        made["seconds"] += seconds / len(rows)
-    return rows or [error_row(one, "EvaluationError: the model says nothing of it to explain")]
+        rows = [_row(evaluated, loaded, text, explanation) for explanation in evaluated.maps]
+    except Exception as error:  # not a metric's own error: out of memory, a broken map file
+        return [error_row(loaded, error_line(error))]
+    for row in rows:
+        row["seconds"] += seconds / len(rows)
+    return rows or [error_row(loaded, "EvaluationError: the item has no targets to explain")]
 
 
-def _words(text: dict[str, Any]) -> Iterator[str]:
-    """The words of a caption; a question's words have no maps."""
+def _caption_words(text: dict[str, Any]) -> Iterator[str]:
+    """The words of a caption; none for a question, whose words have no maps."""
     for word in text.get("words", ()) if "caption" in text else ():
         yield str(word["text"])
 
 
-def _row(subject: Subject, one: Read, text: str, explanation: Explanation) -> Row:
-    begun = time.perf_counter()
+def _row(evaluated: EvaluatedItem, loaded: LoadedItem, text: str, explanation: Explanation) -> Row:
+    start = time.perf_counter()
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    for metric in subject.study.metrics:
+    for metric in evaluated.study.metrics:
         try:
-            values |= MEASURES[metric](subject, explanation)
+            values |= METRIC_FUNCTIONS[metric](evaluated, explanation)
         except MmcamError as error:
-            reasons[metric] = said(error)
-    target, share = explanation.target, explanation.probability
-    numbers = {id(known): number for number, known in enumerate(subject.targets)}
+            reasons[metric] = error_line(error)
+    target, probability = explanation.target, explanation.probability
+    numbers = {id(candidate): number for number, candidate in enumerate(evaluated.targets)}
     return {
-        "index": one.index,
-        "item": one.id,
-        "group": subject.item.group or one.id,
+        "index": loaded.index,
+        "item": loaded.id,
+        "group": evaluated.item.group or loaded.id,
         "text": text,
         "target": numbers[id(target)],
         "label": target.label,
@@ -174,11 +178,11 @@ def _row(subject: Subject, one: Read, text: str, explanation: Explanation) -> Ro
         "method": explanation.method,
         "layer": explanation.layer,
         "score": explanation.score,
-        "probability": share,
-        "log_prob": math.log(share) if share else None,
+        "probability": probability,
+        "log_prob": math.log(probability) if probability else None,
         "empty": explanation.empty,
         **values,
         "reasons": json.dumps(reasons, ensure_ascii=False) if reasons else None,
-        "seconds": time.perf_counter() - begun,
+        "seconds": time.perf_counter() - start,
         "error": None,
     }

@@ -1,4 +1,4 @@
-"""How each evaluator is fed from a subject: one small function a metric, and the table of them."""
+"""How each evaluator is called for an evaluated item: a function per metric, and a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmcam.errors import EvaluationError
-from mmcam.evaluation.cases import Subject, seed_of, signed
+from mmcam.evaluation.evaluated_item import EvaluatedItem, seed_of, signed_map
 from mmcam.evaluators import faithfulness, localization, pointing, sanity
 from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import human_correlation
@@ -17,158 +17,163 @@ from mmcam.evaluators.occlusion import occlusion_correlation
 from mmcam.results.explanation import Explanation
 
 Values = Mapping[str, Any]
-"""Numbers by column; a metric that says nothing of a target leaves its columns out."""
+"""Numbers by column; a metric that does not apply to a target returns no columns."""
 
-Measure = Callable[[Subject, Explanation], Values]
+MetricFunction = Callable[[EvaluatedItem, Explanation], Values]
 
 
-def _over_region(name: str, function: Callable[..., Any]) -> Measure:
-    """A metric of the map and the region that its target is about."""
+def _over_region(name: str, function: Callable[..., Any]) -> MetricFunction:
+    """A metric of the map and the region of its target."""
 
-    def measure(subject: Subject, one: Explanation) -> Values:
-        key = subject.key(one.target)
+    def compute(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+        key = evaluated.region_key(explanation.target)
         if key is None:
             return {}
-        return {name: float(function(subject.heatmap(one), subject.mask(key)))}
+        return {name: float(function(evaluated.heatmap(explanation), evaluated.mask(key)))}
 
-    return measure
+    return compute
 
 
-def _word_pointing(subject: Subject, one: Explanation) -> Values:
-    key = subject.key(one.target)
-    if one.target.kind != "word" or key is None:
+def _word_pointing(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    key = evaluated.region_key(explanation.target)
+    if explanation.target.kind != "word" or key is None:
         return {}
-    regions = {key: subject.mask(key)}
-    return {"word-pointing": float(pointing.word_pointing(subject.heatmap(one), regions, key))}
+    heatmap, regions = evaluated.heatmap(explanation), {key: evaluated.mask(key)}
+    return {"word-pointing": float(pointing.word_pointing(heatmap, regions, key))}
 
 
-def _pointing_or_rejecting(subject: Subject, one: Explanation) -> Values:
-    if not subject.regions:
-        raise EvaluationError(f"'{subject.item.id}' has no regions to compare with")
-    assert subject.study.threshold is not None
-    present = one.target.label in subject.regions
-    right = pointing.pointing_or_rejecting(
-        subject.heatmap(one),
-        subject.mask(one.target.label) if present else None,
-        subject.study.threshold,
-        maximum=one.maximum,
+def _pointing_or_rejecting(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    if not evaluated.regions:
+        raise EvaluationError(f"'{evaluated.item.id}' has no regions to compare with")
+    assert evaluated.study.threshold is not None
+    present = explanation.target.label in evaluated.regions
+    hit = pointing.pointing_or_rejecting(
+        evaluated.heatmap(explanation),
+        evaluated.mask(explanation.target.label) if present else None,
+        evaluated.study.threshold,
+        maximum=explanation.maximum,
     )
-    return {"pointing-or-rejecting": float(right)}
+    return {"pointing-or-rejecting": float(hit)}
 
 
-def _human_attention(subject: Subject, one: Explanation) -> Values:
-    people = subject.item.people()
-    return {"human-attention": human_correlation(subject.heatmap(one), people)}
+def _human_attention(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    human_maps = evaluated.item.read_human_maps()
+    return {"human-attention": human_correlation(evaluated.heatmap(explanation), human_maps)}
 
 
-def _occlusion_correlation(subject: Subject, one: Explanation) -> Values:
-    other = subject.occlusion(one)
-    reference, heatmap = signed(other), signed(one)
-    seen = ~np.isnan(reference)
-    axes = range(seen.ndim)
-    lines = [np.flatnonzero(seen.any(tuple(a for a in axes if a != axis))) for axis in axes]
-    inside = tuple(slice(line[0], line[-1] + 1) for line in lines)
-    cells = tuple(other.saliency.shape)
+def _occlusion_correlation(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    occlusion = evaluated.occlusion(explanation)
+    reference, heatmap = signed_map(occlusion), signed_map(explanation)
+    visible = ~np.isnan(reference)
+    axes = range(visible.ndim)
+    ranges = [np.flatnonzero(visible.any(tuple(a for a in axes if a != axis))) for axis in axes]
+    inside = tuple(slice(indices[0], indices[-1] + 1) for indices in ranges)
+    cells = tuple(occlusion.saliency.shape)
     value = occlusion_correlation(heatmap[inside], reference[inside], cells)
     return {"occlusion-correlation": value}
 
 
-def _localization_error(subject: Subject, one: Explanation) -> Values:
-    """The item's: it stands in the rows of its first prediction alone."""
-    if one.target is not subject.maps[0].target:
+def _localization_error(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    """The error of the item, in the rows of its first prediction only."""
+    if explanation.target is not evaluated.maps[0].target:
         return {}
-    if not subject.item.labels:
-        raise EvaluationError(f"'{subject.item.id}' has no label to compare predictions with")
-    true = subject.model_name(subject.item.labels[0])
+    if not evaluated.item.labels:
+        raise EvaluationError(f"'{evaluated.item.id}' has no label to compare predictions with")
+    label = evaluated.model_name(evaluated.item.labels[0])
     boxes = (
-        subject.boxes(next((k for k in (true, "") if k in subject.regions), true))
-        if (subject.regions)
+        evaluated.boxes(next((k for k in (label, "") if k in evaluated.regions), label))
+        if evaluated.regions
         else ()
     )
     predictions: list[tuple[object, Map]] = [
-        (other.target.label, subject.heatmap(other))
-        for other in subject.maps
-        if (other.method, other.layer) == (one.method, one.layer)
+        (prediction.target.label, evaluated.heatmap(prediction))
+        for prediction in evaluated.maps
+        if (prediction.method, prediction.layer) == (explanation.method, explanation.layer)
     ]
-    wrong = localization.localization_error(predictions, true, boxes)
-    return {"localization-error": float(wrong)}
+    error = localization.localization_error(predictions, label, boxes)
+    return {"localization-error": float(error)}
 
 
-def _loc(subject: Subject, one: Explanation) -> Values:
-    key = subject.key(one.target)
+def _loc(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    key = evaluated.region_key(explanation.target)
     if key is None:
         return {}
-    boxes = subject.boxes(key)
+    boxes = evaluated.boxes(key)
     return {
-        f"loc@{threshold:g}": localization.loc(subject.heatmap(one), boxes, threshold)
+        f"loc@{threshold:g}": localization.loc(evaluated.heatmap(explanation), boxes, threshold)
         for threshold in localization.LOC_THRESHOLDS
     }
 
 
-def _average_drop(subject: Subject, one: Explanation) -> Values:
-    return {"average-drop": faithfulness.drop(_full(subject, one), subject.explained[id(one)])}
+def _average_drop(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    full, masked = _full_probability(evaluated, explanation), evaluated.masked_probabilities
+    return {"average-drop": faithfulness.drop(full, masked[id(explanation)])}
 
 
-def _increase(subject: Subject, one: Explanation) -> Values:
-    full, explained = _full(subject, one), subject.explained[id(one)]
-    return {"increase": float(faithfulness.increase(full, explained))}
+def _increase(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    full, masked = _full_probability(evaluated, explanation), evaluated.masked_probabilities
+    return {"increase": float(faithfulness.increase(full, masked[id(explanation)]))}
 
 
-def _win(subject: Subject, one: Explanation) -> Values:
-    full, explained = _full(subject, one), subject.explained
+def _win(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    full, masked = _full_probability(evaluated, explanation), evaluated.masked_probabilities
     return {
-        f"win over {name}": float(faithfulness.win(full, explained[id(one)], explained[id(rival)]))
-        for name, rival in subject.rivals(one).items()
+        f"win over {name}": float(
+            faithfulness.win(full, masked[id(explanation)], masked[id(rival)])
+        )
+        for name, rival in evaluated.other_methods(explanation).items()
     }
 
 
-def _full(subject: Subject, one: Explanation) -> float:
-    """The probability on the whole sample; `explained` has checked that there is one."""
-    assert subject.explained
-    assert one.probability is not None
-    return min(one.probability, 1.0)
+def _full_probability(evaluated: EvaluatedItem, explanation: Explanation) -> float:
+    """The probability on the whole sample; `masked_probabilities` raises if there is none."""
+    assert evaluated.masked_probabilities
+    assert explanation.probability is not None
+    return min(explanation.probability, 1.0)
 
 
-def _curve(name: str, function: Callable[..., faithfulness.Curve], steps: bool) -> Measure:
+def _curve(name: str, function: Callable[..., faithfulness.Curve], steps: bool) -> MetricFunction:
     """A curve over changed samples: its area, and its points."""
 
-    def measure(subject: Subject, one: Explanation) -> Values:
+    def compute(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
         def score(pictures: np.ndarray) -> np.ndarray:
-            return subject.probabilities(list(pictures), [one.target] * len(pictures))
+            return evaluated.probabilities(list(pictures), [explanation.target] * len(pictures))
 
-        options = {"steps": subject.study.steps} if steps else {}
+        options = {"steps": evaluated.study.steps} if steps else {}
         curve = function(
-            subject.sample.pixels,
-            subject.heatmap(one),
+            evaluated.sample.pixels,
+            evaluated.heatmap(explanation),
             score,
-            chunk=subject.rescorer.batch,
+            chunk=evaluated.rescorer.batch,
             **options,
         )
         return {name: curve.area, f"{name}.curve": curve.y.tolist()}
 
-    return measure
+    return compute
 
 
-def _model_randomization(subject: Subject, one: Explanation) -> Values:
-    number = next(n for n, other in enumerate(subject.maps) if other is one)
-    curve = subject.randomized[number]
+def _model_randomization(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    index = next(i for i, candidate in enumerate(evaluated.maps) if candidate is explanation)
+    curve = evaluated.randomized_similarities[index]
     name = "model-randomization"
     return {name: float(curve.mean()), f"{name}.curve": curve.tolist()}
 
 
-def _label_randomization(subject: Subject, one: Explanation) -> Values:
-    label = subject.class_index(one.target)
-    assert subject.classes is not None
+def _label_randomization(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
+    label = evaluated.class_index(explanation.target)
+    assert evaluated.classes is not None
+
+    def explain(index: int) -> Map:
+        same = index == label
+        return signed_map(explanation) if same else evaluated.map_of_label(explanation, index)
+
     value = sanity.random_label_similarity(
-        lambda number: signed(one) if number == label else subject.of_label(one, number),
-        label,
-        subject.classes,
-        seed=seed_of(subject.item.id),
+        explain, label, evaluated.classes, seed=seed_of(evaluated.item.id)
     )
     return {"label-randomization": value}
 
 
-MEASURES: dict[str, Measure] = {
+METRIC_FUNCTIONS: dict[str, MetricFunction] = {
     "pointing": _over_region("pointing", pointing.pointing_game),
     "pointing-or-rejecting": _pointing_or_rejecting,
     "word-pointing": _word_pointing,
@@ -188,4 +193,4 @@ MEASURES: dict[str, Measure] = {
     "model-randomization": _model_randomization,
     "label-randomization": _label_randomization,
 }
-"""How every row of `EVALUATORS` is computed for one map of an item."""
+"""The function that computes each row of `EVALUATORS` for one map of an item."""

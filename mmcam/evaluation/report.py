@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcam.errors import InputError, MissingExtra
-from mmcam.evaluation.shards import SUMMARY, Folder
+from mmcam.evaluation.shards import SUMMARY, RunFolder
 from mmcam.evaluation.statistics import Totals
 from mmcam.media.images import replacing
 
@@ -17,152 +17,155 @@ if TYPE_CHECKING:
 
 
 def summarize(folder: str | Path, *, plots: bool = False) -> dict[str, Any]:
-    """Make `summary.json` of a run's folder again, from its shards; and plots, if asked for.
+    """Write `summary.json` of a run's folder again from its shards, and plots if requested.
 
     Returns:
-        What the file holds.
+        The content of the file.
 
     Raises:
         InputError: the folder holds no shard, or a broken one.
-        OutputError: something cannot be written.
+        OutputError: a file cannot be written.
         MissingExtra: pyarrow or, for plots, matplotlib is not installed.
     """
     if plots:
         check_plots()
-    where, totals = Folder(folder), Totals()
-    if not where.shards:
-        raise InputError(f"{folder} holds no rows of a run; name the folder of mmcam evaluate")
-    for path, table in zip(where.shards, where.tables(), strict=True):
+    run, totals = RunFolder(folder), Totals()
+    if not run.shards:
+        raise InputError(
+            f"{folder} holds no rows of a run; name a folder written by mmcam evaluate"
+        )
+    for path, table in zip(run.shards, run.tables(), strict=True):
         try:
             totals.add(table)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path} is no shard of mmcam evaluate ({type(error).__name__}: {error}); remove it"
             ) from error
-    facts = totals.facts()
-    where.write_json(SUMMARY, facts)
+    summary = totals.summary()
+    run.write_json(SUMMARY, summary)
     if plots:
-        draw_plots(where.path, facts)
-    return facts
+        draw_plots(run.path, summary)
+    return summary
 
 
 def check_plots() -> None:
-    """That plots can be drawn.
+    """Check that plots can be drawn.
 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
     try:
-        import matplotlib  # noqa: F401 - whether it is there is all that is asked
+        import matplotlib  # noqa: F401 - only checks that it is installed
     except ImportError as error:
         raise MissingExtra("plots need matplotlib; pip install 'mmcam[evaluate]'") from error
 
 
-def label_of(row: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
-    """What a series is called among others: its layer and kind are named where they differ."""
-    others = list(rows)
-    layers = {o["layer"] for o in others if o["method"] == row["method"]}
-    kinds = {o["kind"] for o in others}
+def series_label(row: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
+    """The label of a series among `rows`, with its layer and kind if these differ."""
+    all_rows = list(rows)
+    layers = {r["layer"] for r in all_rows if r["method"] == row["method"]}
+    kinds = {r["kind"] for r in all_rows}
     name = f"{row['method']} at {row['layer']}" if len(layers) > 1 else str(row["method"])
     return f"{name}, {row['kind']}" if len(kinds) > 1 else name
 
 
-def tables(facts: dict[str, Any]) -> list[Table]:
-    """The summary for the screen: figures, and how often one method is better than another."""
+def tables(summary: dict[str, Any]) -> list[Table]:
+    """The summary for the screen: the means, and how often one method is better than another."""
     from rich.table import Table
 
-    judged = facts["metrics"]
-    title = f"{facts['items']} items" + (f", {facts['failed']} failed" if facts["failed"] else "")
-    figures = Table("metric", "map", "mean", "95 %", "n", title=title)
-    known = {row["name"] for row in judged if row["n"]}
-    for row in judged:
-        never = row["name"] not in known and row["metric"] != "win"
-        if row["n"] or never:  # words have numbers that their sentence has not
+    metrics = summary["metrics"]
+    failed = f", {summary['failed']} failed" if summary["failed"] else ""
+    title = f"{summary['items']} items{failed}"
+    means = Table("metric", "map", "mean", "95 %", "n", title=title)
+    computed = {row["name"] for row in metrics if row["n"]}
+    for row in metrics:
+        never = row["name"] not in computed and row["metric"] != "win"
+        if row["n"] or never:  # some numbers exist for words and not for their sentence
             arrow = "up" if row["higher_is_better"] else "down"
-            figures.add_row(
+            means.add_row(
                 f"{row['name']} ({arrow})",
-                label_of(row, judged),
-                _number(row["mean"]),
-                f"{_number(row.get('low'))} .. {_number(row.get('high'))}",
+                series_label(row, metrics),
+                _format_number(row["mean"]),
+                f"{_format_number(row.get('low'))} .. {_format_number(row.get('high'))}",
                 str(row["n"]),
             )
-    made = [figures]
-    if facts["pairs"]:
+    result = [means]
+    if summary["pairs"]:
         wins = Table("metric", "map", "is better than", "in", "95 %", "ties", title="Win rates")
         shown: set[Any] = set()
-        for row in facts["pairs"]:
-            other = {**row, "method": row["other"], "layer": row["other_layer"]}
-            ends = [(r["name"], r["kind"], r["method"], r["layer"]) for r in (row, other)]
-            if frozenset(ends) in shown:  # the other way round says nothing new
+        for row in summary["pairs"]:
+            rival = {**row, "method": row["other"], "layer": row["other_layer"]}
+            ends = [(r["name"], r["kind"], r["method"], r["layer"]) for r in (row, rival)]
+            if frozenset(ends) in shown:  # the reverse pair adds no information
                 continue
             shown.add(frozenset(ends))
             wins.add_row(
                 row["name"],
-                label_of(row, facts["pairs"]),
-                label_of(other, facts["pairs"]),
+                series_label(row, summary["pairs"]),
+                series_label(rival, summary["pairs"]),
                 f"{row['win_rate']:.3f}",
                 f"{row['low']:.3f} .. {row['high']:.3f}",
                 f"{row['ties']:.3f}",
             )
-        made.append(wins)
-    return made
+        result.append(wins)
+    return result
 
 
-def notes(facts: dict[str, Any]) -> Sequence[str]:
-    """What else there is to say: why items failed, and why numbers are missing."""
-    failed = [f"{times} failed: {error}" for error, times in facts["errors"].items()]
+def notes(summary: dict[str, Any]) -> Sequence[str]:
+    """Lines that explain why items failed and why numbers are missing."""
+    failed = [f"{times} failed: {error}" for error, times in summary["errors"].items()]
     missing = [
         f"{metric}: {times} without a number: {reason}"
-        for metric, reasons in facts["missing"].items()
+        for metric, reasons in summary["missing"].items()
         for reason, times in reasons.items()
     ]
     return [*failed, *missing]
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def draw_plots(folder: Path, facts: dict[str, Any]) -> list[Path]:
-    """A picture of each metric's means, and of each metric's mean curves.
+def draw_plots(folder: Path, summary: dict[str, Any]) -> list[Path]:
+    """Draw a plot of each metric's means, and of each metric's mean curves.
 
     Raises:
-        OutputError: one cannot be written.
+        OutputError: a plot cannot be written.
     """
-    made = []
-    for name in dict.fromkeys(row["name"] for row in facts["metrics"]):
-        rows = [r for r in facts["metrics"] if r["name"] == name and r["mean"] is not None]
+    paths = []
+    for name in dict.fromkeys(row["name"] for row in summary["metrics"]):
+        rows = [r for r in summary["metrics"] if r["name"] == name and r["mean"] is not None]
         if rows:
-            made.append(_means(folder / f"plot-{_slug(name)}.png", name, rows))
-    for name in dict.fromkeys(row["name"] for row in facts["curves"]):
-        rows = [row for row in facts["curves"] if row["name"] == name]
-        made.append(_curves(folder / f"plot-{_slug(name)}-curve.png", name, rows))
-    return made
+            paths.append(_plot_means(folder / f"plot-{_slug(name)}.png", name, rows))
+    for name in dict.fromkeys(row["name"] for row in summary["curves"]):
+        rows = [row for row in summary["curves"] if row["name"] == name]
+        paths.append(_plot_curves(folder / f"plot-{_slug(name)}-curve.png", name, rows))
+    return paths
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^\w.+]+", "-", name).strip("-")
 
 
-def _means(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+def _plot_means(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, row in enumerate(rows):
+    for height, row in enumerate(rows):
         low = row["mean"] if row["low"] is None else row["low"]
         high = row["mean"] if row["high"] is None else row["high"]
-        reach = [[max(row["mean"] - low, 0)], [max(high - row["mean"], 0)]]
-        axes.errorbar(row["mean"], place, xerr=reach, fmt="o", color="C0", capsize=4)
-    axes.set_yticks(range(len(rows)), [f"{label_of(row, rows)} (n={row['n']})" for row in rows])
+        error_bar = [[max(row["mean"] - low, 0)], [max(high - row["mean"], 0)]]
+        axes.errorbar(row["mean"], height, xerr=error_bar, fmt="o", color="C0", capsize=4)
+    axes.set_yticks(range(len(rows)), [f"{series_label(row, rows)} (n={row['n']})" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     better = "higher" if rows[0]["higher_is_better"] else "lower"
     axes.set_xlabel(f"{name}: mean and 95 % interval, {better} is better")
     axes.grid(axis="x", alpha=0.3)
-    return _written(path, figure)
+    return _save_figure(path, figure)
 
 
-def _curves(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
+def _plot_curves(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -176,16 +179,16 @@ def _curves(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
         high = [
             m if p.get("high") is None else p["high"] for m, p in zip(mean, points, strict=True)
         ]
-        (line,) = axes.plot(x, mean, label=label_of(row, rows))
+        (line,) = axes.plot(x, mean, label=series_label(row, rows))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
-    drawn = name == "model-randomization"
-    axes.set_xlabel("share of the layers drawn anew" if drawn else "share of the pixels")
+    layers = name == "model-randomization"
+    axes.set_xlabel("share of the layers randomized" if layers else "share of the pixels")
     axes.set_ylabel(f"{name}: mean and 95 % interval")
     axes.legend()
-    return _written(path, figure)
+    return _save_figure(path, figure)
 
 
-def _written(path: Path, figure: Any) -> Path:
+def _save_figure(path: Path, figure: Any) -> Path:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return path

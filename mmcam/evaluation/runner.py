@@ -1,7 +1,7 @@
-"""A run over a dataset: read, explain, measure, write; and go on where a killed run ended.
+"""A run over a dataset: load, explain, measure, write; and resume where a killed run ended.
 
-Items run in batches that are fixed by their numbers, and a shard holds whole batches. A run that
-was killed and resumed therefore writes the rows of an unbroken one.
+Batches are fixed by the items' indices, and a shard holds whole batches. A run that was killed and
+resumed therefore writes the same rows as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import torch
 from mmcam.datasets.items import Dataset
 from mmcam.datasets.registry import open_data
 from mmcam.errors import EvaluationError, InputError, OutputError, nearest
-from mmcam.evaluation.measure import Read, Row, measure, read
+from mmcam.evaluation.measure import LoadedItem, Row, load_item, measure
 from mmcam.evaluation.report import summarize
-from mmcam.evaluation.shards import MANIFEST, Folder, chunks
+from mmcam.evaluation.shards import MANIFEST, RunFolder, pending_batches
 from mmcam.evaluation.study import Study
 from mmcam.results.files import versions
 from mmcam.types import Adapter
 
 SCHEMA_VERSION = 1
-ROWS = 4096
-"""A shard is written when it has this many rows, or when"""
-SECONDS = 30.0
-"""so much time has passed since the last one: the most work that a kill can cost."""
+SHARD_ROWS = 4096
+"""A shard is written at the latest when it has this many rows,"""
+SHARD_SECONDS = 30.0
+"""or when this much time has passed since the last one: the most work that a kill can cost."""
 
-HOPELESS = 100
-"""After so many failures with no success at all, a run stops."""
+FAILURE_LIMIT = 100
+"""A run stops after this many failed items if none succeeded."""
 
 ENGINES = ("local", "ray")
 
@@ -58,69 +58,71 @@ def evaluate(
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge methods by metrics over a dataset; the rows, a manifest and a summary go to a folder.
+    """Evaluate methods by metrics over a dataset; write rows, a manifest and a summary to a folder.
 
     Args:
-        model: what `mmcam.load` or `mmcam.wrap` gives.
-        data: a dataset, or the line of text that names one (`mmcam.evaluation.DATASETS`).
+        model: the adapter that `mmcam.load` or `mmcam.wrap` returns.
+        data: a dataset, or its specification (`mmcam.datasets.DATASETS`).
         study: the task, the methods and the metrics.
-        out: the folder; it gets `rows-*.parquet`, `manifest.json` and `summary.json`.
-        limit: only the first items, so many.
-        resume: go on with the run in the folder; without one there, begin it.
-        workers: threads that read and decode; with Ray, processes that hold the model.
+        out: the folder of `rows-*.parquet`, `manifest.json` and `summary.json`.
+        limit: the number of items to evaluate, from the first; all if None.
+        resume: continue the run in the folder, or start one if there is none.
+        workers: threads that load and decode; with Ray, processes that hold the model.
         engine: "local", or "ray" for Ray Data (`mmcam[ray]`).
-        address: of a running Ray cluster; Ray starts by itself on this machine when None.
-        command: the command line that asked, for the record.
+        address: of a running Ray cluster; if None, Ray is started on this machine.
+        command: the command line, recorded in the manifest.
         progress: called after each batch.
 
     Returns:
-        The summary, as `summary.json` holds it.
+        The content of `summary.json`.
 
     Raises:
-        MmcamError: settings that do not fit, a folder that holds another run, a full disk, or a
-            run in which nothing but failures comes.
+        MmcamError: settings that do not fit together, a folder with another run, a full disk, or a
+            run in which all items fail.
     """
     if isinstance(data, str):
         data = open_data(data, study.task.name)
     _check(limit, workers, engine)
     study.check_model(model)
     items = len(data) if limit is None else min(limit, len(data))
-    folder, batch = Folder(out), study.batch or model.batch
+    folder, batch = RunFolder(out), study.batch or model.batch
     manifest = _manifest(model, data, study, batch, command)
     with folder.locked():
-        _begin(folder, manifest, resume)
-        done, failed = folder.done(len(data))
-        count = sum(done[:items])
-        left = chunks(done, range(items), batch)
+        _write_or_check_manifest(folder, manifest, resume)
+        finished, failed = folder.finished(len(data))
+        count = sum(finished[:items])
+        batches = pending_batches(finished, range(items), batch)
         if engine == "ray":
             from mmcam.evaluation.ray_engine import stream
 
-            rows = stream(model, data, study, left, workers, address)
+            rows = stream(model, data, study, batches, workers, address)
         else:
-            rows = _stream(model, data, study, left, workers, 1 + -(-workers // batch))
+            rows = _stream_rows(model, data, study, batches, workers, 1 + -(-workers // batch))
         writer = _Writer(folder, study)
         if progress:
             progress(count, items, failed)
         try:
             with closing(rows):
-                for some in rows:
-                    new = [row for row in some if not done[row["index"]]]  # Ray may try twice
+                for batch_rows in rows:
+                    # Ray may repeat a batch.
+                    new = [row for row in batch_rows if not finished[row["index"]]]
                     for row in new:
-                        count += not done[row["index"]]
-                        done[row["index"]] = 1
+                        count += not finished[row["index"]]
+                        finished[row["index"]] = 1
                         failed += row["error"] is not None
                     writer.add(new)
                     if progress:
                         progress(count, items, failed)
-                    if failed == count >= HOPELESS:
+                    if failed == count >= FAILURE_LIMIT:
                         break
         finally:
-            writer.flush()  # it holds whole batches, also when something went wrong
+            writer.flush()  # the writer holds whole batches, also after an exception
         summary = summarize(folder.path)
     if failed and failed >= count:
-        worst = next(iter(summary["errors"]))
+        most_common = next(iter(summary["errors"]))
         raise EvaluationError(
-            f"all {count} items failed, the most with: {worst}. Their rows are in {folder.path}"
+            f"all {count} items failed, most often with: {most_common}. Their rows are in "
+            f"{folder.path}"
         )
     return summary
 
@@ -129,34 +131,36 @@ def _check(limit: int | None, workers: int, engine: str) -> None:
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves no item; it must be 1 or more")
     if workers < 1:
-        raise InputError(f"workers={workers} read nothing; it must be 1 or more")
+        raise InputError(f"workers={workers} load nothing; it must be 1 or more")
     if engine not in ENGINES:
         raise EvaluationError(f"there is no engine '{engine}'; nearest: {nearest(engine, ENGINES)}")
 
 
-def _begin(folder: Folder, manifest: dict[str, Any], resume: bool) -> None:
-    """The manifest, written by the first run of a folder and compared by the others.
+def _write_or_check_manifest(folder: RunFolder, manifest: dict[str, Any], resume: bool) -> None:
+    """Write the manifest, or compare it with that of the run to resume.
 
     Raises:
-        OutputError: the folder holds a run that is not to be resumed, or one of other settings.
+        OutputError: the folder holds a run and `resume` is false, or a run with other settings.
     """
-    known = folder.manifest()
-    if known is None and folder.shards:
+    previous = folder.manifest()
+    if previous is None and folder.shards:
         raise OutputError(f"{folder.path} has rows and no {MANIFEST}; choose another folder")
-    if known is None:
+    if previous is None:
         folder.write_json(MANIFEST, manifest)
         return
     if not resume:
         raise OutputError(
-            f"{folder.path} holds a run already; go on with it (--resume), or choose another folder"
+            f"{folder.path} already holds a run; continue it (--resume), or choose another folder"
         )
-    before, now = known.get("settings", {}), manifest["settings"]
-    changed = [key for key in now if before.get(key) != now[key]]
+    before, after = previous.get("settings", {}), manifest["settings"]
+    changed = [key for key in after if before.get(key) != after[key]]
     if changed:
-        differ = "; ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in changed)
+        differ = "; ".join(
+            f"{key} was {before.get(key)!r} and is {after[key]!r}" for key in changed
+        )
         raise OutputError(
-            f"{folder.path} holds a run of other settings ({differ}); resume it with its own, or "
-            "choose another folder"
+            f"{folder.path} holds a run with other settings ({differ}); resume it with the same "
+            "settings, or choose another folder"
         )
 
 
@@ -173,7 +177,7 @@ def _manifest(
         "request": repr(study.task),
         "batch": batch,
     }
-    settings = json.loads(json.dumps(settings))  # as it will be read again
+    settings = json.loads(json.dumps(settings))  # as a resumed run will read them
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return {
         "schema_version": SCHEMA_VERSION,
@@ -190,7 +194,7 @@ def _manifest(
 
 
 def _weights_hash(model: Adapter) -> str:
-    """The hash of the weights' file, or of the weights themselves where there is no file."""
+    """The hash of the weights' file, or of the weights themselves if there is no file."""
     if model.weights is not None and model.weights.sha256 is not None:
         return model.weights.sha256
     digest = hashlib.sha256()
@@ -202,29 +206,29 @@ def _weights_hash(model: Adapter) -> str:
     return digest.hexdigest()
 
 
-def _stream(
+def _stream_rows(
     model: Adapter,
     data: Dataset,
     study: Study,
-    left: Iterable[Sequence[int]],
+    batches: Iterable[Sequence[int]],
     workers: int,
     ahead: int,
 ) -> Generator[list[Row], None, None]:
-    """The rows of each batch, while threads read the batches that come next, `ahead` of them."""
+    """The rows of each batch, while threads load the next `ahead` batches."""
     with ThreadPoolExecutor(workers, thread_name_prefix="mmcam-read") as pool:
-        waiting: deque[list[Future[Read]]] = deque()
-        coming = iter(left)
+        queue: deque[list[Future[LoadedItem]]] = deque()
+        remaining = iter(batches)
 
         def submit() -> None:
-            for some in coming:
-                waiting.append([pool.submit(read, data, index, study, model) for index in some])
+            for batch in remaining:
+                queue.append([pool.submit(load_item, data, index, study, model) for index in batch])
                 return
 
         try:
             for _ in range(ahead):
                 submit()
-            while waiting:
-                items = [future.result() for future in waiting.popleft()]
+            while queue:
+                items = [future.result() for future in queue.popleft()]
                 submit()
                 yield measure(model, study, items)
         finally:
@@ -232,22 +236,22 @@ def _stream(
 
 
 class _Writer:
-    """Collects the rows of whole batches, and writes a shard when there are enough."""
+    """Buffers the rows of whole batches, and writes a shard when there are enough."""
 
-    def __init__(self, folder: Folder, study: Study) -> None:
+    def __init__(self, folder: RunFolder, study: Study) -> None:
         self.folder, self.columns = folder, study.columns
         self.rows: list[Row] = []
-        self.last = time.monotonic()
+        self.last_flush = time.monotonic()
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add the rows of a batch."""
         self.rows += rows
-        if len(self.rows) >= ROWS or time.monotonic() - self.last >= SECONDS:
+        if len(self.rows) >= SHARD_ROWS or time.monotonic() - self.last_flush >= SHARD_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write the buffered rows, if any."""
         if self.rows:
             self.folder.write_rows(self.rows, self.columns)
             self.rows = []
-        self.last = time.monotonic()
+        self.last_flush = time.monotonic()

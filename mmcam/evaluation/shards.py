@@ -1,7 +1,7 @@
-"""The files of a run: Parquet shards written whole or not at all, and the manifest.
+"""The files of a run: Parquet shards, each written atomically, and the manifest.
 
-Needs `mmcam[evaluate]`. All rows of an item are in one shard, beside each other. What is done is
-known from the shards alone.
+Needs `mmcam[evaluate]`. All rows of an item are adjacent in one shard. The shards alone tell which
+items are finished.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PATTERN = "rows-*.parquet"
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 LOCK = ".lock"
-META = b"mmcam.columns"
-"""The key of a shard's metadata under which its columns of numbers are described."""
+COLUMNS_KEY = b"mmcam.columns"
+"""The metadata key of a shard under which its number columns are described."""
 
-FACTS = (
+LEADING_COLUMNS = (
     ("index", "int64"),
     ("item", "string"),
     ("group", "string"),
@@ -45,13 +45,13 @@ FACTS = (
     ("log_prob", "float64"),
     ("empty", "bool"),
 )
-"""The columns before the numbers, in the words of `explanation.json`."""
+"""The columns before the numbers, named as in `explanation.json`."""
 
-LAST = (("reasons", "string"), ("seconds", "float64"), ("error", "string"))
-"""The columns behind them: why a number is missing, by metric, and why an item has none at all."""
+TRAILING_COLUMNS = (("reasons", "string"), ("seconds", "float64"), ("error", "string"))
+"""The columns after the numbers: why a number is missing, by metric, and why an item failed."""
 
 
-def arrow() -> Any:
+def import_pyarrow() -> Any:
     """The library pyarrow, with its Parquet module.
 
     Raises:
@@ -62,36 +62,37 @@ def arrow() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtra(
-            "rows are kept as Parquet, which needs pyarrow; pip install 'mmcam[evaluate]'"
+            "rows are stored as Parquet, which needs pyarrow; pip install 'mmcam[evaluate]'"
         ) from error
     return pyarrow
 
 
 def schema(columns: Sequence[Column]) -> pyarrow.Schema:
-    """The columns of a shard; its metadata describes those of numbers."""
-    pa = arrow()
-    named = {"bool": pa.bool_()}
-    facts = [(name, named.get(kind) or getattr(pa, kind)()) for name, kind in FACTS]
+    """The columns of a shard; the metadata describes the number columns."""
+    pa = import_pyarrow()
+    types = {"bool": pa.bool_()}
+    leading = [(name, types.get(kind) or getattr(pa, kind)()) for name, kind in LEADING_COLUMNS]
     numbers = []
     for column in columns:
         numbers.append((column.name, pa.float64()))
         if column.gives == "curve":
             numbers.append((f"{column.name}.curve", pa.list_(pa.float64())))
-    last = [(name, getattr(pa, kind)()) for name, kind in LAST]
-    described = json.dumps([vars(column) for column in columns])
-    return pa.schema([*facts, *numbers, *last], metadata={META: described.encode()})
+    trailing = [(name, getattr(pa, kind)()) for name, kind in TRAILING_COLUMNS]
+    description = json.dumps([vars(column) for column in columns])
+    metadata = {COLUMNS_KEY: description.encode()}
+    return pa.schema([*leading, *numbers, *trailing], metadata=metadata)
 
 
 def columns_of(meta: Mapping[bytes, bytes] | None) -> tuple[Column, ...]:
-    """The columns of numbers that a shard's metadata describes.
+    """The number columns that a shard's metadata describes.
 
     Raises:
-        KeyError: it describes none.
+        KeyError: the metadata describes none.
     """
-    return tuple(Column(**values) for values in json.loads((meta or {})[META]))
+    return tuple(Column(**values) for values in json.loads((meta or {})[COLUMNS_KEY]))
 
 
-class Folder:
+class RunFolder:
     """The folder of a run."""
 
     def __init__(self, path: str | Path) -> None:
@@ -103,7 +104,7 @@ class Folder:
         return sorted(self.path.glob(PATTERN))
 
     def manifest(self) -> dict[str, Any] | None:
-        """What the run's settings were; None where none is running or has run.
+        """The manifest of the run; None if the folder holds none.
 
         Raises:
             InputError: the manifest cannot be read.
@@ -119,10 +120,10 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """The folder, made if it is not there, for this process alone; the system frees it.
+        """Create the folder if needed and lock it for this process; the system frees the lock.
 
         Raises:
-            OutputError: it cannot be written, or another run is writing to it.
+            OutputError: the folder cannot be written, or another run is writing to it.
         """
         lock = FileLock(self.path / LOCK, blocking=False)
         try:
@@ -130,45 +131,45 @@ class Folder:
             lock.acquire()
         except Timeout as error:
             raise OutputError(
-                f"{self.path} is being written by another run; wait for it, or choose another "
-                "folder"
+                f"{self.path} is being written by another run; wait for that run, or choose "
+                "another folder"
             ) from error
         except (OSError, NotImplementedError) as error:  # some file systems have no locks
             raise unwritable(self.path / LOCK, error) from error
         try:
-            for left in self.path.glob(".*.part"):  # of a run that was killed
-                left.unlink(missing_ok=True)
+            for leftover in self.path.glob(".*.part"):  # of a run that was killed
+                leftover.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all.
+        """Write a JSON file atomically.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         text = json.dumps(content, indent=1, ensure_ascii=False)
         with replacing(self.path / name) as temporary, temporary.open("wb") as file:
             file.write(f"{text}\n".encode(errors="backslashreplace"))
-            _to_disk(file)
+            _flush_to_disk(file)
 
     def write_rows(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Path:
-        """Write the next shard, whole or not at all.
+        """Write the next shard atomically.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the shard cannot be written.
         """
-        pa = arrow()
+        pa = import_pyarrow()
         last = int(self.shards[-1].stem.partition("-")[2]) if self.shards else -1
         path = self.path / f"rows-{last + 1:05d}.parquet"
-        form = schema(columns)
-        clean = [{name: _clean(row.get(name)) for name in form.names} for row in rows]
-        table = pa.Table.from_pylist(clean, schema=form)
+        layout = schema(columns)
+        clean = [{name: _escape_surrogates(row.get(name)) for name in layout.names} for row in rows]
+        table = pa.Table.from_pylist(clean, schema=layout)
         with replacing(path) as temporary, temporary.open("wb") as file:
             pa.parquet.write_table(table, file)
-            _to_disk(file)
-        with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+            _flush_to_disk(file)
+        with contextlib.suppress(OSError):  # not every file system can sync a folder
             descriptor = os.open(self.path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -182,7 +183,7 @@ class Folder:
         Raises:
             InputError: a shard cannot be read.
         """
-        pa = arrow()
+        pa = import_pyarrow()
         for path in self.shards:
             try:
                 table = pa.parquet.read_table(
@@ -191,48 +192,48 @@ class Folder:
             except (OSError, pa.ArrowException) as error:
                 raise InputError(
                     f"{path} is no shard of a run ({' '.join(str(error).split())}); remove it, and "
-                    "its items are done again with --resume"
+                    "--resume evaluates its items again"
                 ) from error
             yield table
 
-    def done(self, items: int) -> tuple[bytearray, int]:
-        """For each item whether its rows are there, and how many of them failed.
+    def finished(self, items: int) -> tuple[bytearray, int]:
+        """Whether each item has rows, and how many items failed.
 
         Raises:
             InputError: a shard cannot be read, or holds items that the data does not have.
         """
-        found, failed = bytearray(items), 0
+        finished, failed = bytearray(items), 0
         for table in self.tables(["index", "error"]):
             for index, error in zip(
                 table["index"].to_pylist(), table["error"].to_pylist(), strict=True
             ):
                 if not 0 <= index < items:
                     raise InputError(f"{self.path} has rows of item {index}, of {items}")
-                found[index] = 1
+                finished[index] = 1
                 failed += error is not None
-        return found, failed
+        return finished, failed
 
 
-def _to_disk(file: Any) -> None:
+def _flush_to_disk(file: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
-def _clean(value: Any) -> Any:
-    """Text that UTF-8 can hold: half a pair, as in a broken file name, becomes its escape."""
+def _escape_surrogates(value: Any) -> Any:
+    """Escape lone surrogates, which UTF-8 cannot encode, as in a broken file name."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     return value
 
 
-def chunks(done: bytearray, items: Iterable[int], batch: int) -> Iterator[list[int]]:
-    """The items that are left, in the batches in which an unbroken run has them."""
-    some: list[int] = []
+def pending_batches(finished: bytearray, items: Iterable[int], batch: int) -> Iterator[list[int]]:
+    """The unfinished items, in the batches of an uninterrupted run."""
+    pending: list[int] = []
     for index in items:
-        if index % batch == 0 and some:
-            yield some
-            some = []
-        if not done[index]:
-            some.append(index)
-    if some:
-        yield some
+        if index % batch == 0 and pending:
+            yield pending
+            pending = []
+        if not finished[index]:
+            pending.append(index)
+    if pending:
+        yield pending

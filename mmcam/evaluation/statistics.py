@@ -1,12 +1,12 @@
-"""From rows to figures: means with intervals, win rates, curves; from the shards alone.
+"""Means with intervals, win rates and curves, computed from the shards alone.
 
 An item may have several rows for a method, as a caption has words, and a group several items, as a
-photo has captions; these are not independent. Means are over rows; their uncertainty is that of
-groups, drawn one by one: with group sums s and counts c the variance of m = sum(s) / sum(c) is
-n / (n - 1) sum((s - m c)^2) / sum(c)^2 over the n groups (Cochran 1977, section 6.4), which is the
-usual one where every group has one row. Intervals are 95 %: Student's t for numbers; Wilson's for
-truths, with the number of rows that independent ones would need for the same variance. All sums are
-kept in fixed memory; a group that lies across the edge of two shards counts as two.
+photo has captions; these are not independent. Means are over rows; their variance is that of a
+cluster sample of groups: with group sums s and counts c the variance of m = sum(s) / sum(c) is
+n / (n - 1) sum((s - m c)^2) / sum(c)^2 over the n groups (Cochran 1977, section 6.4), which equals
+the usual variance if every group has one row. Intervals are 95 %: Student's t for numbers; Wilson's
+for truths, with the effective sample size. All sums are kept in fixed memory; a group that spans
+two shards counts as two.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
-MOST = 10
-"""How many kinds of errors are listed."""
+MAX_LISTED = 10
+"""How many distinct errors are listed."""
 
 
 class Series(NamedTuple):
-    """What figures are kept apart by: the kind of target, the method, and its layer."""
+    """The key of the statistics: the kind of target, the method, and its layer."""
 
     kind: str
     method: str
     layer: str
 
 
-Places = Int[np.ndarray, " _"]
-"""Which rows of a shard."""
+RowIndices = Int[np.ndarray, " _"]
+"""Indices of rows of a shard."""
 
-Pair = tuple[Series, Series, Places, Places]
-"""Two series, and the rows of each that are about the same targets, in one order."""
+Pair = tuple[Series, Series, RowIndices, RowIndices]
+"""Two series, and for each its rows of the shared targets, in the same order."""
 
 
 @dataclass
 class Sums:
-    """What a mean and its uncertainty need of any number of groups."""
+    """Running sums for a mean and its standard error over groups."""
 
     rows: int = 0
     groups: int = 0
@@ -63,14 +63,14 @@ class Sums:
     infinite: int = 0
 
     def add(self, values: Float[np.ndarray, " row"], groups: Int[np.ndarray, " row"]) -> None:
-        """Add rows with the numbers of their groups; NaN counts as missing."""
+        """Add rows with the indices of their groups; NaN counts as missing."""
         kept = np.isfinite(values)
         self.infinite += int(np.isinf(values).sum())
         if not kept.any():
             return
-        _, where = np.unique(groups[kept], return_inverse=True)
-        sums = np.bincount(where, values[kept])
-        counts = np.bincount(where).astype(np.float64)
+        _, group = np.unique(groups[kept], return_inverse=True)
+        sums = np.bincount(group, values[kept])
+        counts = np.bincount(group).astype(np.float64)
         self.rows += int(kept.sum())
         self.groups += len(sums)
         self.total += float(sums.sum())
@@ -84,30 +84,30 @@ class Sums:
         return self.total / self.rows
 
     @property
-    def error(self) -> float:
+    def standard_error(self) -> float:
         """The standard error of the mean; infinite with one group."""
         if self.groups < 2:
             return math.inf
         mean = self.mean
-        spread = self.squares - 2 * mean * self.products + mean**2 * self.counts
-        return math.sqrt(max(spread, 0) * self.groups / (self.groups - 1)) / self.rows
+        residual = self.squares - 2 * mean * self.products + mean**2 * self.counts
+        return math.sqrt(max(residual, 0) * self.groups / (self.groups - 1)) / self.rows
 
     def interval(self, truth: bool) -> tuple[float, float]:
         """The 95 % interval of the mean."""
         if truth:
-            return wilson(self.mean, self._independent(), CONFIDENCE)
-        reach = student_t((1 + CONFIDENCE) / 2, self.groups - 1) * self.error
-        return self.mean - reach, self.mean + reach
+            return wilson(self.mean, self._effective_size(), CONFIDENCE)
+        half_width = student_t((1 + CONFIDENCE) / 2, self.groups - 1) * self.standard_error
+        return self.mean - half_width, self.mean + half_width
 
-    def _independent(self) -> float:
-        """How many independent rows would have the variance of the mean that these have."""
-        share, error = self.mean, self.error
+    def _effective_size(self) -> float:
+        """The number of independent rows whose mean would have the same variance."""
+        mean, error = self.mean, self.standard_error
         if self.rows == self.groups or not 0 < error < math.inf:
             return float(self.groups)
-        return min(max(share * (1 - share) / error**2, 1.0), float(self.rows))
+        return min(max(mean * (1 - mean) / error**2, 1.0), float(self.rows))
 
-    def facts(self, truth: bool) -> dict[str, Any]:
-        """What `summary.json` says of it; None stands for what is unknown or infinite."""
+    def summary(self, truth: bool) -> dict[str, Any]:
+        """The entry of `summary.json`; None stands for an unknown or infinite number."""
         if not self.rows:
             return {"n": 0, "groups": 0, "mean": None, "infinite": self.infinite}
         low, high = self.interval(truth)
@@ -115,7 +115,7 @@ class Sums:
             "n": self.rows,
             "groups": self.groups,
             "mean": self.mean,
-            "standard_error": _finite(self.error),
+            "standard_error": _finite(self.standard_error),
             "low": _finite(low),
             "high": _finite(high),
             "infinite": self.infinite,
@@ -127,28 +127,32 @@ def _finite(value: float) -> float | None:
 
 
 def _pairs(
-    series: dict[Series, Places], index: Int[np.ndarray, " row"], target: Int[np.ndarray, " row"]
+    series: dict[Series, RowIndices],
+    index: Int[np.ndarray, " row"],
+    target: Int[np.ndarray, " row"],
 ) -> Iterator[Pair]:
-    """All pairs of series of one kind, both ways round."""
-    places = {
+    """All ordered pairs of series of the same kind of target."""
+    row_of = {
         key: {(int(index[row]), int(target[row])): row for row in rows.tolist()}
         for key, rows in series.items()
     }
-    for one, other in itertools.permutations(series, 2):
-        shared = [key for key in places[one] if key in places[other]]
-        if one.kind == other.kind and shared:
-            rows, others = ([places[each][key] for key in shared] for each in (one, other))
-            yield one, other, np.asarray(rows), np.asarray(others)
+    for first, second in itertools.permutations(series, 2):
+        shared = [key for key in row_of[first] if key in row_of[second]]
+        if first.kind == second.kind and shared:
+            first_rows, second_rows = (
+                np.asarray([row_of[name][key] for key in shared]) for name in (first, second)
+            )
+            yield first, second, first_rows, second_rows
 
 
 @dataclass
 class Totals:
-    """All sums of a run, shard after shard."""
+    """All sums of a run, accumulated shard by shard."""
 
     columns: dict[str, Column] = field(default_factory=dict)
     means: dict[tuple[str, Series], Sums] = field(default_factory=dict)
     curves: dict[tuple[str, Series], list[Sums]] = field(default_factory=dict)
-    better: dict[tuple[str, Series, Series], Sums] = field(default_factory=dict)
+    wins: dict[tuple[str, Series, Series], Sums] = field(default_factory=dict)
     ties: Counter[tuple[str, Series, Series]] = field(default_factory=Counter)
     reasons: dict[str, Counter[str]] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
@@ -173,21 +177,21 @@ class Totals:
         pairs = list(_pairs(series, index, table["target"].to_numpy()))
         for column in new:
             values = table[column.name].to_numpy().astype(np.float64)
-            for key, where in series.items():
+            for key, rows in series.items():
                 sums = self.means.setdefault((column.name, key), Sums())
-                sums.add(values[where], groups[where])
-            if column.metric != "win":  # which compares already
+                sums.add(values[rows], groups[rows])
+            if column.metric != "win":  # a win is already a comparison
                 self._add_pairs(column, values, groups, pairs)
             if column.gives == "curve":
                 self._add_curves(column.name, table, groups, series)
 
-    def _series(self, table: pyarrow.Table) -> dict[Series, Places]:
+    def _series(self, table: pyarrow.Table) -> dict[Series, RowIndices]:
         names = (table[name].to_pylist() for name in ("kind", "method", "layer"))
         rows: dict[Series, list[int]] = {}
         for row, (kind, method, layer) in enumerate(zip(*names, strict=True)):
             if method is not None:
                 rows.setdefault(Series(kind, method, layer), []).append(row)
-        return {key: np.asarray(where, dtype=np.int64) for key, where in rows.items()}
+        return {key: np.asarray(indices, dtype=np.int64) for key, indices in rows.items()}
 
     def _add_pairs(
         self,
@@ -196,41 +200,41 @@ class Totals:
         groups: Int[np.ndarray, " row"],
         pairs: Sequence[Pair],
     ) -> None:
-        """How often one series' number is better than another's for the same target."""
+        """Count how often a series' number is better than another's for the same target."""
         sign = 1.0 if column.higher_is_better else -1.0
-        for one, other, rows, others in pairs:
-            first, second = sign * values[rows], sign * values[others]
-            both = ~(np.isnan(first) | np.isnan(second))
-            won = (first > second)[both].astype(np.float64)
-            name = (column.name, one, other)
-            self.better.setdefault(name, Sums()).add(won, groups[rows][both])
-            self.ties[name] += int((first == second)[both].sum())
+        for first, second, first_rows, second_rows in pairs:
+            a, b = sign * values[first_rows], sign * values[second_rows]
+            both = ~(np.isnan(a) | np.isnan(b))
+            wins = (a > b)[both].astype(np.float64)
+            key = (column.name, first, second)
+            self.wins.setdefault(key, Sums()).add(wins, groups[first_rows][both])
+            self.ties[key] += int((a == b)[both].sum())
 
     def _add_curves(
         self,
         name: str,
         table: pyarrow.Table,
         groups: Int[np.ndarray, " row"],
-        series: dict[Series, Places],
+        series: dict[Series, RowIndices],
     ) -> None:
         curves = table[f"{name}.curve"].to_pylist()
-        for key, where in series.items():
-            known = [row for row in where.tolist() if curves[row] is not None]
-            if not known:
+        for key, indices in series.items():
+            rows = [row for row in indices.tolist() if curves[row] is not None]
+            if not rows:
                 continue
-            points = np.asarray([curves[row] for row in known], dtype=np.float64)
+            points = np.asarray([curves[row] for row in rows], dtype=np.float64)
             sums = self.curves.setdefault((name, key), [Sums() for _ in range(points.shape[1])])
-            for one, column in zip(sums, points.T, strict=True):
-                one.add(column, groups[known])
+            for point_sums, values in zip(sums, points.T, strict=True):
+                point_sums.add(values, groups[rows])
 
-    def facts(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
         failed = sum(self.errors.values())
         return {
             "schema_version": SCHEMA_VERSION,
             "items": self.items,
             "failed": failed,
-            "errors": dict(self.errors.most_common(MOST)),
+            "errors": dict(self.errors.most_common(MAX_LISTED)),
             "seconds": self.seconds,
             "metrics": [
                 {
@@ -239,31 +243,32 @@ class Totals:
                     **key._asdict(),
                     "higher_is_better": self.columns[name].higher_is_better,
                     "gives": self.columns[name].gives,
-                    **sums.facts(self.columns[name].gives == "truth"),
+                    **sums.summary(self.columns[name].gives == "truth"),
                 }
                 for (name, key), sums in self.means.items()
             ],
             "curves": [
-                {"name": name, **key._asdict(), "points": [sums.facts(False) for sums in points]}
+                {"name": name, **key._asdict(), "points": [sums.summary(False) for sums in points]}
                 for (name, key), points in self.curves.items()
             ],
             "pairs": [
                 {
                     "name": name,
-                    "kind": one.kind,
-                    "method": one.method,
-                    "layer": one.layer,
-                    "other": other.method,
-                    "other_layer": other.layer,
+                    "kind": first.kind,
+                    "method": first.method,
+                    "layer": first.layer,
+                    "other": second.method,
+                    "other_layer": second.layer,
                     "win_rate": sums.mean,
-                    "ties": self.ties[name, one, other] / sums.rows,
+                    "ties": self.ties[name, first, second] / sums.rows,
                     **dict(zip(("low", "high"), sums.interval(True), strict=True)),
                     "n": sums.rows,
                 }
-                for (name, one, other), sums in self.better.items()
+                for (name, first, second), sums in self.wins.items()
                 if sums.rows
             ],
             "missing": {
-                metric: dict(found.most_common(MOST)) for metric, found in self.reasons.items()
+                metric: dict(reasons.most_common(MAX_LISTED))
+                for metric, reasons in self.reasons.items()
             },
         }

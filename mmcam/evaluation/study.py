@@ -1,4 +1,4 @@
-"""What a run asks of every item: the task, the methods, the metrics, and how they are computed."""
+"""The settings of a run: the task, the methods, the metrics, and how they are computed."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ TASKS: dict[str, Callable[..., Any]] = {
 """The tasks by name."""
 
 BASELINES = ("uniform", "centre", "random", "activation")
-"""Maps that know nothing of the score: the same everywhere, a Gaussian in the middle, noise that
-is fixed by the item's id, and the mean activation of the layer."""
+"""Maps that do not depend on the score: uniform, a Gaussian at the centre, noise with a seed from
+the item's id, and the mean activation of the layer."""
 
 TARGETS = ("given", "predicted")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column of numbers in the rows: what it is called, and what it means.
+    """One number column of the rows: its name and its meaning.
 
-    `gives` is a "number", a "truth" (0 or 1) or a "curve", whose points stand in a column of their
-    own, `NAME.curve`, while NAME has its area.
+    `gives` is a "number", a "truth" (0 or 1) or a "curve". The points of a curve are in the column
+    `NAME.curve`, its area in NAME.
     """
 
     name: str
@@ -43,21 +43,22 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is asked of every item.
+    """The settings that apply to every item of a run.
 
     Args:
         metrics: names of `mmcam.EVALUATORS`.
-        task: `Classes()`, `Actions()`, `Caption()` or `Answers()`; with labels or a text of its
-            own these are explained for every item.
+        task: `Classes()`, `Actions()`, `Caption()` or `Answers()`; labels or a text
+            given there are explained for every item.
         methods: names of `mmcam.METHODS`, and products (`guided-gradcam`).
-        baselines: names of `BASELINES`, judged beside the methods.
-        layers: as `mmcam.explain` takes them.
-        target: "given" explains each item's own labels or caption, and what the model says where it
-            has none; "predicted" always what the model says.
-        steps: how many times deletion and insertion change pixels.
+        baselines: names of `BASELINES`, evaluated like the methods.
+        layers: as in `mmcam.explain`.
+        target: "given" explains each item's own labels or caption, or the model's prediction if the
+            item has none; "predicted" always explains the model's prediction.
+        steps: the number of steps of deletion and insertion.
         threshold: of `pointing-or-rejecting`, in units of the raw map.
-        batch: how many items, or changed pictures of an item, run at once; the adapter's when None.
-        amp: run in bfloat16 where torch's autocast finds it safe.
+        batch: the number of items, or of changed pictures of an item, per forward pass; the
+            adapter's if None.
+        amp: run under torch's autocast in bfloat16.
 
     Raises:
         EvaluationError: an unknown metric or baseline, or settings that do not fit together.
@@ -86,9 +87,9 @@ class Study:
                         f"there is no {kind} '{name}'; nearest: {nearest(name, known)}"
                     )
         if not self.metrics:
-            raise EvaluationError(f"no metric in []; name some of {', '.join(EVALUATORS)}")
+            raise EvaluationError(f"no metric in []; name one or more of {', '.join(EVALUATORS)}")
         if not self.methods:
-            raise MethodError("no methods in []; name some (mmcam list methods)")
+            raise MethodError("no methods in []; name one or more (mmcam list methods)")
         Plan.of(self.methods, False)
         repeated = {n for n in self.series if self.series.count(n) > 1} | {
             n for n in self.metrics if self.metrics.count(n) > 1
@@ -104,17 +105,17 @@ class Study:
         self._check_metrics()
 
     def _check_metrics(self) -> None:
-        """That metrics which judge predictions get them, and the others what they compare with.
+        """Check that the settings fit the requirements of each metric.
 
         Raises:
-            EvaluationError: they do not.
+            EvaluationError: a metric lacks predictions, a threshold, a second method or classes.
         """
         predicts = isinstance(self.task, Classes) and self.task.labels is None
         for name in {"localization-error", "pointing-or-rejecting"} & set(self.metrics):
             if self.target != "predicted" or not predicts:
                 raise EvaluationError(
-                    f"{name} judges the labels that the model predicts; ask for classes with "
-                    "target predicted (and top 5 for the top five)"
+                    f"{name} evaluates the labels that the model predicts; use the task classes "
+                    "with target predicted (and top 5 for the top five)"
                 )
         if "pointing-or-rejecting" in self.metrics and self.threshold is None:
             raise EvaluationError(
@@ -125,30 +126,30 @@ class Study:
             raise EvaluationError("win compares methods; name two or more")
         if "label-randomization" in self.metrics and not isinstance(self.task, Classes):
             raise EvaluationError(
-                "label-randomization draws another label; ask for classes or actions"
+                "label-randomization draws another label; use the task classes or actions"
             )
 
     @property
     def series(self) -> tuple[str, ...]:
-        """All maps that are judged: methods, then baselines."""
+        """The names of all evaluated maps: methods, then baselines."""
         return (*self.methods, *self.baselines)
 
     @property
     def plan(self) -> Plan:
-        """The maps that the engine makes and that are judged."""
+        """The maps that the engine computes and the metrics evaluate."""
         return Plan.of(
             [*self.methods, *(name for name in self.baselines if name in METHODS)], False
         )
 
     @property
     def full_plan(self) -> Plan:
-        """The same with what they are compared with."""
-        more = ["occlusion"] if "occlusion-correlation" in self.metrics else []
-        return Plan.of([*self.plan.names, *more], False)
+        """`plan` with the reference maps that metrics compare with."""
+        references = ["occlusion"] if "occlusion-correlation" in self.metrics else []
+        return Plan.of([*self.plan.names, *references], False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns of numbers that the metrics fill, in order."""
+        """The number columns that the metrics fill, in order."""
         return tuple(
             Column(
                 name=name,
@@ -168,27 +169,27 @@ class Study:
         return [metric]
 
     def task_of(self, item: Item) -> Any:
-        """What is asked of one item; its text is the sample's."""
-        task, own = self.task, self.target == "given" and bool(item.labels)
-        if own and isinstance(task, Classes) and task.labels is None:
+        """The task of one item, with the item's labels if they are the targets."""
+        task, labelled = self.task, self.target == "given" and bool(item.labels)
+        if labelled and isinstance(task, Classes) and task.labels is None:
             return replace(task, labels=tuple(dict.fromkeys(item.labels)))
-        if own and isinstance(task, Answers) and task.answers is None:
+        if labelled and isinstance(task, Answers) and task.answers is None:
             return replace(task, answers=tuple(dict.fromkeys(map(str, item.labels))))
         return task
 
     def text_of(self, item: Item) -> str:
-        """The text that goes with the picture: the question, or a caption to explain."""
-        says = isinstance(self.task, Caption) and self.target == "predicted"
-        return "" if says else item.text
+        """The question, or the caption to explain; empty if the model generates the caption."""
+        generates = isinstance(self.task, Caption) and self.target == "predicted"
+        return "" if generates else item.text
 
     def check_model(self, adapter: Adapter) -> None:
-        """That the model is one for this task.
+        """Check that the model supports the task.
 
         Raises:
-            ModelError: actions of a model of pictures.
+            ModelError: the task is actions and the model is an image model.
         """
         if isinstance(self.task, Actions) and adapter.window is None:
             raise ModelError(
-                f"{adapter.name} is a model of pictures and actions are seen in clips; choose a "
-                "video model (mmcam list models), or ask for classes"
+                f"{adapter.name} is an image model and actions need clips; choose a video model "
+                "(mmcam list models), or use the task classes"
             )

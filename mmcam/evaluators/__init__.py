@@ -1,8 +1,8 @@
-"""Protocols that measure how good an explanation is: one file each, and the table of them.
+"""Protocols that measure the quality of an explanation: one file each, and a table of them.
 
-A map is `[h w]`, or `[t h w]` for a clip, on the pixels of the original, with NaN where the model
-did not see: what `Explanation.heatmap` gives, or any raw map placed there, with its signs. Every
-function takes one sample and gives its number; `mmcam.evaluation` makes a data set's from them.
+A map is `[h w]`, or `[t h w]` for a clip, on the pixels of the original, with NaN outside the
+model's input: the result of `Explanation.heatmap`, or a raw map with its signs on that grid. Every
+function takes one sample and returns its number; `mmcam.evaluation` computes those of a dataset.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from mmcam.evaluators import (
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """One row of the table of evaluators: how it is computed, and where it comes from.
+    """One row of the table of evaluators: its function, and its source.
 
-    `needs` says what `function` is given:
+    `needs` names the inputs of `function`:
 
-    - ``"mask"``: the map and a region, `[h w]` or as the map.
+    - ``"mask"``: the map and a region, `[h w]` or in the map's shape.
     - ``"boxes"``: the map, or labels with maps, and boxes (left, top, right, bottom).
-    - ``"human map"``: the map and what people marked.
-    - ``"map"``: the map and another of the same sample.
-    - ``"probabilities"``: the model's on the whole sample and on the explanation map alone.
+    - ``"human map"``: the map and the maps of human attention.
+    - ``"map"``: the map and another map of the same sample.
+    - ``"probabilities"``: the model's on the whole sample and on the explanation map.
     - ``"rescore"``: the sample's pixels, the map, and a function that scores changed pixels.
     - ``"explain"``: a function that explains the sample again.
 
-    `gives` says what it returns: a ``"number"``, of which a dataset has a mean; ``"truth"``, of
-    which it has a share; a ``"curve"`` (`faithfulness.Curve`), of which it has a mean of its points
-    or areas; or, for each layer, whatever was made (``"layers"``).
+    `gives` names the result: a ``"number"``, averaged over a dataset; a ``"truth"``, counted over a
+    dataset; a ``"curve"`` (`faithfulness.Curve`), whose points or areas are averaged; or one result
+    of `explain` per layer (``"layers"``).
     """
 
     function: Callable[..., Any]
@@ -52,7 +52,7 @@ class Evaluator:
 EVALUATORS: dict[str, Evaluator] = {
     "pointing": Evaluator(
         function=pointing.pointing_game,
-        summary="is the map's maximum on the object, or at most 15 pixels from it",
+        summary="whether the map's maximum is on the object, or at most 15 pixels from it",
         source="Zhang et al. 2016, section 4.1; Selvaraju et al. 2020, section 4.3",
         needs="mask",
         gives="truth",
@@ -66,7 +66,7 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "word-pointing": Evaluator(
         function=pointing.word_pointing,
-        summary="is the maximum of a word's map on a segment of the word's COCO category",
+        summary="whether the maximum of a word's map is on a segment of the word's COCO category",
         source="Selvaraju et al. 2020, section 8.1.1",
         needs="mask",
         gives="truth",
@@ -85,7 +85,7 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "human-attention": Evaluator(
         function=human_attention.human_correlation,
-        summary="rank correlation with where people looked, on 14 x 14 cells",
+        summary="rank correlation with human attention, on 14 x 14 cells",
         source="Selvaraju et al. 2017, section 7.2; Das et al. 2016",
         needs="human map",
     ),
@@ -97,7 +97,7 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "localization-error": Evaluator(
         function=localization.localization_error,
-        summary="no predicted label is right with a box that overlaps the object by half",
+        summary="no predicted label is correct with a box that overlaps the object by half",
         source="Selvaraju et al. 2017, section 4.1; ILSVRC",
         needs="boxes",
         gives="truth",
@@ -117,35 +117,35 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "average-drop": Evaluator(
         function=faithfulness.drop,
-        summary="confidence lost when only the explanation is shown, in percent",
+        summary="drop of the confidence on the explanation map alone, in percent",
         source="Chattopadhyay et al. 2018, section 4.1",
         needs="probabilities",
         higher_is_better=False,
     ),
     "increase": Evaluator(
         function=faithfulness.increase,
-        summary="confidence rises when only the explanation is shown",
+        summary="whether the confidence is higher on the explanation map alone",
         source="Chattopadhyay et al. 2018, section 4.1",
         needs="probabilities",
         gives="truth",
     ),
     "win": Evaluator(
         function=faithfulness.win,
-        summary="less confidence is lost than with another method's explanation",
+        summary="whether the drop is smaller than that of another method's explanation",
         source="Chattopadhyay et al. 2018, section 4.1",
         needs="probabilities",
         gives="truth",
     ),
     "quantile-curve": Evaluator(
         function=faithfulness.quantile_curve,
-        summary="confidence left, in percent, above each quantile of the map",
+        summary="remaining confidence, in percent, on the pixels above each quantile of the map",
         source="Chattopadhyay et al. 2018, section 7.2",
         needs="rescore",
         gives="curve",
     ),
     "deletion": Evaluator(
         function=faithfulness.deletion,
-        summary="score while the most important pixels are taken away",
+        summary="score while the most important pixels are deleted",
         source="Petsiuk et al. 2018, section 4.2",
         needs="rescore",
         gives="curve",
@@ -153,14 +153,14 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "insertion": Evaluator(
         function=faithfulness.insertion,
-        summary="score while the most important pixels are put back",
+        summary="score while the most important pixels are inserted",
         source="Petsiuk et al. 2018, section 4.2",
         needs="rescore",
         gives="curve",
     ),
     "model-randomization": Evaluator(
         function=sanity.cascading_randomization,
-        summary="maps of the model with its layers drawn anew from the top down",
+        summary="maps of the model with its layers randomized from the top down",
         source="Adebayo et al. 2018, section 3",
         needs="explain",
         gives="layers",
@@ -168,7 +168,7 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "label-randomization": Evaluator(
         function=sanity.random_label_similarity,
-        summary="how alike the maps of a label and of another one are",
+        summary="similarity of the maps of a label and of a random other label",
         source="Sixt et al. 2020",
         needs="explain",
         higher_is_better=False,

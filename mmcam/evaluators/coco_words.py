@@ -1,8 +1,8 @@
-"""Which words of a caption stand for which category of COCO (IJCV section 8.1.1).
+"""The COCO categories of the words of a caption (IJCV section 8.1.1).
 
-The paper made such a table by hand, 830 words for 80 categories, and did not print it. This one is
-our own: `data/coco_words.json`, for anybody to edit. Plurals need no rows: words are brought to
-their singular by the table's irregular forms, by WordNet where NLTK has its data, or by rule.
+The paper's table was made by hand, 830 words for 80 categories, and is not published. This table,
+`data/coco_words.json`, is our own and can be edited. Plurals need no rows: words are reduced to
+their singular by the table's irregular forms, by WordNet if NLTK has its data, or by rule.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Lemmatizer = Callable[[str], str]
 
 
 class VisualWord(NamedTuple):
-    """A word that stands for a category: words `first` to `position` of a caption.
+    """A word or phrase of a category: words `first` to `position` of a caption.
 
-    `position` is the word whose map is judged: the last one, which names the thing.
+    `position` is the word whose map is evaluated: the last one, the head noun.
     """
 
     first: int
@@ -33,7 +33,7 @@ class VisualWord(NamedTuple):
 
 
 def rule_singulars(word: str) -> Iterator[str]:
-    """What a noun's singular may be by the rules of English spelling, the likeliest first."""
+    """Candidates for a noun's singular by the rules of English spelling, the most likely first."""
     if word.endswith("ies") and len(word) > 4:
         yield word[:-3] + "y"
     if word.endswith("ves"):
@@ -46,7 +46,7 @@ def rule_singulars(word: str) -> Iterator[str]:
 
 @cache
 def wordnet() -> Lemmatizer | None:
-    """NLTK's WordNet lemmatizer of nouns; None where its data is not installed.
+    """NLTK's WordNet lemmatizer of nouns; None if its data is not installed.
 
     To install it: `python -m nltk.downloader wordnet`.
     """
@@ -62,10 +62,10 @@ def wordnet() -> Lemmatizer | None:
 
 @dataclass(frozen=True)
 class WordTable:
-    """Words and phrases with their categories; None where they stand for none.
+    """Words and phrases with their categories, None for a phrase without one.
 
-    `lemmatize` gives the singular of a noun; WordNet's where None, if NLTK has it. The rules of
-    spelling are tried after it.
+    `lemmatize` returns the singular of a noun; if None, WordNet's lemmatizer is used if NLTK has
+    it. The rules of spelling are tried after it.
     """
 
     entries: Mapping[tuple[str, ...], str | None]
@@ -74,23 +74,23 @@ class WordTable:
 
     @staticmethod
     def load(path: str | Path | None = None, lemmatize: Lemmatizer | None = None) -> WordTable:
-        """The table in a JSON file; the one that comes with mmcam when None.
+        """The table in a JSON file; the one packaged with mmcam if None.
 
-        The file holds `categories` (category to words), and may hold `none` (words that stand for
-        no category) and `irregular` (plural to singular).
+        The file has `categories` (category to words), and may have `none` (words without a
+        category) and `irregular` (plural to singular).
 
         Raises:
-            InputError: the file cannot be read, or gives one word to two categories.
+            InputError: the file cannot be read, or assigns one word to two categories.
         """
         source = files("mmcam.data") / "coco_words.json" if path is None else Path(path)
         try:
             table = json.loads(source.read_text(encoding="utf-8"))
             rows = [(word, None) for word in table.get("none", ())]
-            rows += [(w, name) for name, words in table["categories"].items() for w in words]
+            rows += [(word, name) for name, words in table["categories"].items() for word in words]
             irregular = dict(table.get("irregular", {}))
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
-                f"{source} is no table of words ({type(error).__name__}: {error}); it needs "
+                f"{source} is not a table of words ({type(error).__name__}: {error}); it needs "
                 '{"categories": {"dog": ["dog", "puppy"], ...}}'
             ) from error
         entries: dict[tuple[str, ...], str | None] = {}
@@ -98,28 +98,28 @@ class WordTable:
             key = tuple(_plain(word).split())
             if entries.setdefault(key, category) != category:
                 raise InputError(
-                    f"{source} gives '{word}' to both {entries[key]} and {category}; keep one"
+                    f"{source} assigns '{word}' to both {entries[key]} and {category}; keep one"
                 )
         return WordTable(entries, irregular, lemmatize)
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """All categories that words stand for, in the table's order."""
+        """All categories that have words, in the table's order."""
         return tuple(dict.fromkeys(name for name in self.entries.values() if name is not None))
 
     def category(self, word: str) -> str | None:
-        """The category that a word or phrase stands for, in any number and case; None if none."""
-        found = self.find(word.split())
-        whole = found and found[0].first == 0 and found[0].position == len(word.split()) - 1
-        return found[0].category if whole else None
+        """The category of a word or phrase in any number and letter case; None if it has none."""
+        matches = self.find(word.split())
+        whole = matches and matches[0].first == 0 and matches[0].position == len(word.split()) - 1
+        return matches[0].category if whole else None
 
     def find(self, words: Sequence[str]) -> list[VisualWord]:
-        """The words of a caption that stand for categories, in reading order.
+        """The words of a caption that have categories, in reading order.
 
-        The longest phrase wins: in "hot dog stand" no dog is found.
+        The longest phrase wins: "hot dog stand" contains no dog.
 
         Args:
-            words: a caption's words; marks among them are no words and count as positions.
+            words: a caption's words; punctuation marks match nothing and count as positions.
         """
         parts = [
             (position, part)
@@ -127,7 +127,7 @@ class WordTable:
             for part in _plain(word).split() or [""]
         ]
         longest = max((len(entry) for entry in self.entries), default=0)
-        found, start = [], 0
+        matches, start = [], 0
         while start < len(parts):
             for length in range(min(longest, len(parts) - start), 0, -1):
                 key = self._entry([part for _, part in parts[start : start + length]])
@@ -139,12 +139,12 @@ class WordTable:
             category = self.entries[key]
             if category is not None:
                 last = start + length - 1
-                found.append(VisualWord(parts[start][0], parts[last][0], category))
+                matches.append(VisualWord(parts[start][0], parts[last][0], category))
             start += length
-        return found
+        return matches
 
     def _entry(self, parts: Sequence[str]) -> tuple[str, ...] | None:
-        """The row of a word or phrase: only its last part may be a plural."""
+        """The row of a word or phrase; only its last part may be a plural."""
         *before, last = parts
         for form in self._forms(last):
             key = (*before, form)
@@ -166,6 +166,6 @@ class WordTable:
 
 
 def _plain(word: str) -> str:
-    """A word in lower case without its possessive ending; hyphens part it."""
+    """A word in lower case without its possessive ending, split at hyphens."""
     word = re.sub(r"[-_\u2010\u2011]", " ", word.lower().replace("\u2019", "'"))
     return re.sub(r"[^\w ]", "", re.sub(r"(?<=s)'|'s\b", "", word))

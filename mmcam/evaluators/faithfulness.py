@@ -1,13 +1,12 @@
-"""Does a map show what the model used? Scores of samples of which only some pixels are left.
+"""Faithfulness of maps: scores of samples of which only some pixels are kept.
 
-Grad-CAM++ section 4.1: the model sees the map times the picture (eq. 25); average drop, increase in
-confidence and win, from its probabilities. Section 7.2: what is left of the confidence when only
-the pixels above a quantile of the map are shown. Petsiuk et al. 2018, section 4.2: deletion and
-insertion.
+Grad-CAM++ section 4.1: average drop, increase in confidence and win, from the model's probabilities
+on the map times the picture (eq. 25). Section 7.2: the remaining confidence when only the pixels
+above a quantile of the map are kept. Petsiuk et al. 2018, section 4.2: deletion and insertion.
 
-Pictures `[h w 3]` and clips `[t h w 3]` alike. Pixels that the model did not see (NaN in the map)
-are left as they are. What multiplies (eq. 25) takes the positive part of a map, so an empty one
-shows nothing; what ranks takes a map as it is, signs included.
+All functions take pictures `[h w 3]` and clips `[t h w 3]`. Pixels outside the model's input (NaN
+in the map) are not changed. Multiplication (eq. 25) uses the positive part of a map, so that an
+empty map gives a black sample; ranking uses the map as it is, signs included.
 """
 
 from __future__ import annotations
@@ -19,21 +18,20 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mmcam.errors import EvaluationError
-from mmcam.evaluators.maps import Map, positive, read
+from mmcam.evaluators.maps import Map, positive, read_map
 
 Pixels = UInt8[np.ndarray, "*_ _ _ 3"]
 Score = Callable[[UInt8[np.ndarray, "n *_ _ _ 3"]], Float[np.ndarray, " n"]]
-"""What the model makes of each of some changed samples: its probability of one label, or any other
-number."""
+"""Scores changed samples: the model's probability of one label, or any other number."""
 Substitute = Callable[[Pixels], Pixels]
-"""What stands for deleted pixels, made from the sample itself."""
+"""Computes the substitute of deleted pixels from the sample."""
 
 THETAS = tuple(step / 10 for step in range(11))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores `y` along `x`, the share of the seen pixels that was changed, from 0 to 1."""
+    """Scores `y` over `x`, the fraction of the visible pixels that is changed, from 0 to 1."""
 
     x: Float[np.ndarray, " points"]
     y: Float[np.ndarray, " points"]
@@ -45,7 +43,7 @@ class Curve:
 
 
 def drop(full: float, explained: float) -> float:
-    """How much confidence is lost when only the explanation is shown, in percent of it.
+    """The relative drop of confidence when only the explanation map is shown, in percent.
 
     100 max(0, Y - O) / Y (Grad-CAM++ section 4.1, i). The mean over a dataset is the average drop.
 
@@ -54,7 +52,7 @@ def drop(full: float, explained: float) -> float:
         explained: its probability on the map times the sample.
 
     Raises:
-        EvaluationError: a number that is no probability, or a `full` of 0.
+        EvaluationError: a number that is not a probability, or a `full` of 0.
     """
     _check_probabilities(full, explained)
     _check_confidence(full)
@@ -62,12 +60,12 @@ def drop(full: float, explained: float) -> float:
 
 
 def increase(full: float, explained: float) -> bool:
-    """Whether the confidence is higher when only the explanation is shown.
+    """Whether the confidence is higher when only the explanation map is shown.
 
-    Y < O (Grad-CAM++ section 4.1, ii). The share over a dataset is the increase in confidence.
+    Y < O (Grad-CAM++ section 4.1, ii). The fraction over a dataset is the increase in confidence.
 
     Raises:
-        EvaluationError: a number that is no probability.
+        EvaluationError: a number that is not a probability.
     """
     _check_probabilities(full, explained)
     return explained > full
@@ -76,16 +74,16 @@ def increase(full: float, explained: float) -> bool:
 def win(full: float, explained: float, other: float) -> bool:
     """Whether a map loses less confidence than another method's map of the same sample.
 
-    Y - O_1 < Y - O_2 (Grad-CAM++ section 4.1, iii). A tie is a win for neither, so two methods'
-    shares sum to 1 less the share of ties.
+    Y - O_1 < Y - O_2 (Grad-CAM++ section 4.1, iii). A tie is a win for neither method, so the win
+    rates of two methods sum to 1 minus the fraction of ties.
 
     Args:
         full: the probability of the label on the whole sample.
         explained: its probability on this method's map times the sample.
-        other: its probability on the other's.
+        other: its probability on the other method's map times the sample.
 
     Raises:
-        EvaluationError: a number that is no probability.
+        EvaluationError: a number that is not a probability.
     """
     _check_probabilities(full, explained, other)
     return explained > other
@@ -94,25 +92,25 @@ def win(full: float, explained: float, other: float) -> bool:
 def explanation_map(pixels: Pixels, heatmap: Map) -> Pixels:
     """The map times the sample, E = L * I (Grad-CAM++ eq. 25), rounded to whole values.
 
-    L is the positive part of the map as shares of its maximum; where it is 0 the sample is black.
+    L is the positive part of the map divided by its maximum; where L is 0 the sample is black.
 
     Raises:
-        EvaluationError: the map does not lie over the pixels, or nothing was seen.
+        EvaluationError: the map does not have the shape of the pixels, or no visible cell.
     """
     _check_over(pixels, heatmap)
-    values, seen = positive(heatmap)
-    shares = np.where(seen, values / (values.max() or 1.0), 1.0)
-    shown: Pixels = np.rint(pixels * shares[..., None]).astype(np.uint8)
-    return shown
+    values, visible = positive(heatmap)
+    weights = np.where(visible, values / (values.max() or 1.0), 1.0)
+    masked: Pixels = np.rint(pixels * weights[..., None]).astype(np.uint8)
+    return masked
 
 
 def confidences(pixels: Pixels, heatmap: Map, score: Score) -> tuple[float, float]:
-    """The score of a sample, and that of its explanation map: what `drop` and `increase` compare.
+    """The scores of a sample and of its explanation map, as inputs of `drop` and `increase`.
 
     Raises:
-        EvaluationError: as `explanation_map`, or a score that is no number.
+        EvaluationError: as `explanation_map`, or a score that is not finite.
     """
-    full, explained = _scored(iter([pixels, explanation_map(pixels, heatmap)]), score, 2)
+    full, explained = _score_samples(iter([pixels, explanation_map(pixels, heatmap)]), score, 2)
     return float(full), float(explained)
 
 
@@ -123,40 +121,40 @@ def quantile_curve(
     thetas: Sequence[float] = THETAS,
     chunk: int = 16,
 ) -> Curve:
-    """The confidence left, in percent, when the lowest share `theta` of the map's pixels is black.
+    """The remaining confidence, in percent, with the lowest fraction `theta` of the pixels black.
 
-    For each theta, gamma is the theta-quantile of the map over what was seen, pixels below gamma
-    are set to 0, and y is 100 O / Y (Grad-CAM++ section 7.2). Equal pixels stay or go together: all
-    stay until theta passes them. At theta = 1 nothing is left.
+    For each theta, gamma is the theta-quantile of the map over its visible cells, pixels below
+    gamma are set to 0, and y is 100 O / Y (Grad-CAM++ section 7.2). Pixels of equal value are kept
+    or blackened together: all are kept until theta exceeds them. At theta = 1 all are black.
 
     Args:
         pixels: the sample.
         heatmap: its map.
         score: the probability of the label.
-        thetas: shares in [0, 1].
-        chunk: how many samples are scored at once.
+        thetas: fractions in [0, 1].
+        chunk: the number of samples per call of `score`.
 
     Raises:
-        EvaluationError: a score that is no probability, a confidence of 0, a share outside [0, 1],
-            or as `explanation_map`.
+        EvaluationError: a score that is not a probability, a confidence of 0, a theta outside
+            [0, 1], or as `explanation_map`.
     """
     _check_over(pixels, heatmap)
-    values, seen = read(heatmap)
-    shares = np.asarray(thetas, dtype=np.float64)
-    if not shares.size or not ((shares >= 0) & (shares <= 1)).all():
-        raise EvaluationError(f"thetas={list(thetas)} are no shares; give numbers from 0 to 1")
-    ordered = np.append(np.sort(values[seen]), np.inf)
-    gammas = ordered[np.floor(shares * seen.sum() + 1e-9).astype(int)]
+    values, visible = read_map(heatmap)
+    fractions = np.asarray(thetas, dtype=np.float64)
+    if not fractions.size or not ((fractions >= 0) & (fractions <= 1)).all():
+        raise EvaluationError(f"thetas={list(thetas)} are no fractions; give numbers from 0 to 1")
+    ordered = np.append(np.sort(values[visible]), np.inf)
+    gammas = ordered[np.floor(fractions * visible.sum() + 1e-9).astype(int)]
 
-    def changed() -> Iterator[Pixels]:
+    def changed_samples() -> Iterator[Pixels]:
         yield pixels
         for gamma in gammas:
             yield np.where((values < gamma)[..., None], 0, pixels).astype(np.uint8)
 
-    full, *left = _scored(changed(), score, chunk)
-    _check_probabilities(full, *left)
+    full, *remaining = _score_samples(changed_samples(), score, chunk)
+    _check_probabilities(full, *remaining)
     _check_confidence(full)
-    return Curve(shares, 100 * np.array(left) / full)
+    return Curve(fractions, 100 * np.array(remaining) / full)
 
 
 def mean_colour(pixels: Pixels) -> Pixels:
@@ -171,7 +169,7 @@ def black(pixels: Pixels) -> Pixels:
 
 
 def blurred(pixels: Pixels, sigma: float = 5.0, size: int = 11) -> Pixels:
-    """The sample under a Gaussian of `size` pixels, frame by frame; edges mirror.
+    """The sample blurred by a Gaussian of `size` pixels, frame by frame, with mirrored edges.
 
     `sigma` and `size` are those of Petsiuk et al. 2018 for pictures of 224 x 224.
     """
@@ -193,23 +191,24 @@ def deletion(
     substitute: Substitute = mean_colour,
     chunk: int = 16,
 ) -> Curve:
-    """The score while pixels are taken away, the most important ones first; low areas are good.
+    """The score while pixels are deleted, the most important first; a low area is good.
 
-    (Petsiuk et al. 2018, section 4.2; 224 steps on their pictures.) Equal pixels go in reading
-    order. The authors fill with 0 after normalisation, which is about the mean colour.
+    (Petsiuk et al. 2018, section 4.2; 224 steps on their pictures.) Pixels of equal value are
+    deleted in reading order. The authors fill with 0 after normalisation, which is close to the
+    mean colour.
 
     Args:
         pixels: the sample.
         heatmap: its map.
-        score: scores some changed samples.
-        steps: how many times pixels are taken; `steps` + 1 samples are scored.
-        substitute: what is in their place.
-        chunk: how many samples are scored at once.
+        score: scores changed samples.
+        steps: the number of deletion steps; `steps` + 1 samples are scored.
+        substitute: computes the values of deleted pixels.
+        chunk: the number of samples per call of `score`.
 
     Raises:
-        EvaluationError: as `explanation_map`, no steps, or a score that is no number.
+        EvaluationError: as `explanation_map`, no steps, or a score that is not finite.
     """
-    return _removal(pixels, substitute(pixels), pixels, heatmap, score, steps, chunk)
+    return _removal_curve(pixels, substitute(pixels), pixels, heatmap, score, steps, chunk)
 
 
 def insertion(
@@ -221,73 +220,74 @@ def insertion(
     substitute: Substitute = blurred,
     chunk: int = 16,
 ) -> Curve:
-    """The score while pixels are put back, the most important ones first; high areas are good.
+    """The score while pixels are inserted, the most important first; a high area is good.
 
-    As `deletion`, from the substitute to the sample; what was not seen is there from the start.
+    As `deletion`, from the substitute to the sample. Pixels outside the model's input are present
+    from the start.
 
     Raises:
         EvaluationError: as `deletion`.
     """
-    return _removal(substitute(pixels), pixels, pixels, heatmap, score, steps, chunk)
+    return _removal_curve(substitute(pixels), pixels, pixels, heatmap, score, steps, chunk)
 
 
-def _removal(
+def _removal_curve(
     start: Pixels, end: Pixels, pixels: Pixels, heatmap: Map, score: Score, steps: int, chunk: int
 ) -> Curve:
-    """Scores on the way from `start` to `end`, pixel after pixel by falling value of the map."""
+    """Scores along the way from `start` to `end`, with pixels in descending order of the map."""
     _check_over(pixels, heatmap)
-    values, seen = read(heatmap)
+    values, visible = read_map(heatmap)
     if steps < 1 or chunk < 1:
         raise EvaluationError(f"steps={steps}, chunk={chunk}: both must be 1 or more")
-    for other in (start, end):
-        if other.shape != pixels.shape or other.dtype != np.uint8:
+    for sample in (start, end):
+        if sample.shape != pixels.shape or sample.dtype != np.uint8:
             raise EvaluationError(
-                f"the substitute has shape {other.shape} and type {other.dtype}; it must be like "
+                f"the substitute has shape {sample.shape} and type {sample.dtype}; it must be like "
                 f"the sample, {pixels.shape} of uint8"
             )
-    order = np.full(seen.shape, seen.sum(), dtype=np.int64)
-    ranks = np.empty(int(seen.sum()), dtype=np.int64)
-    ranks[np.argsort(-values[seen], kind="stable")] = np.arange(len(ranks))
-    order[seen] = ranks
+    order = np.full(visible.shape, visible.sum(), dtype=np.int64)
+    ranks = np.empty(int(visible.sum()), dtype=np.int64)
+    ranks[np.argsort(-values[visible], kind="stable")] = np.arange(len(ranks))
+    order[visible] = ranks
     counts = np.rint(np.linspace(0, len(ranks), steps + 1)).astype(int)
 
-    def changed() -> Iterator[Pixels]:
+    def changed_samples() -> Iterator[Pixels]:
         for count in counts:
             mixed = np.where((order < count)[..., None], end, start)
-            yield np.where(seen[..., None], mixed, pixels)
+            yield np.where(visible[..., None], mixed, pixels)
 
-    scores = _scored(changed(), score, chunk)
+    scores = _score_samples(changed_samples(), score, chunk)
     return Curve(counts / len(ranks), np.array(scores))
 
 
 def _check_over(pixels: Pixels, heatmap: Map) -> None:
     if heatmap.shape != pixels.shape[:-1]:
         raise EvaluationError(
-            f"a map of shape {heatmap.shape} does not lie over pixels of shape {pixels.shape}; "
-            "draw it on the original, for the same frames"
+            f"a map of shape {heatmap.shape} does not match pixels of shape {pixels.shape}; "
+            "resize it to the original, for the same frames"
         )
 
 
-def _scored(samples: Iterator[Pixels], score: Score, chunk: int) -> list[float]:
-    """The scores of samples, `chunk` of which are held at a time."""
+def _score_samples(samples: Iterator[Pixels], score: Score, chunk: int) -> list[float]:
+    """The scores of samples, computed in chunks to bound memory."""
     scores: list[float] = []
-    held: list[Pixels] = []
+    pending: list[Pixels] = []
 
     def flush() -> None:
-        found = np.asarray(score(np.stack(held)), dtype=np.float64)
-        if found.shape != (len(held),) or not np.isfinite(found).all():
+        values = np.asarray(score(np.stack(pending)), dtype=np.float64)
+        if values.shape != (len(pending),) or not np.isfinite(values).all():
             raise EvaluationError(
-                f"the score gave {found.tolist()} for {len(held)} samples; it must give one finite "
-                "number for each"
+                f"the score returned {values.tolist()} for {len(pending)} samples; it must return "
+                "one finite number for each"
             )
-        scores.extend(found.tolist())
-        held.clear()
+        scores.extend(values.tolist())
+        pending.clear()
 
     for sample in samples:
-        held.append(sample)
-        if len(held) == chunk:
+        pending.append(sample)
+        if len(pending) == chunk:
             flush()
-    if held:
+    if pending:
         flush()
     return scores
 
@@ -298,16 +298,16 @@ def _smooth(values: Map, kernel: Float[np.ndarray, " size"], axis: int) -> Map:
     widths[axis] = (reach, reach)
     padded = np.pad(values, widths, mode="symmetric")
     length = values.shape[axis]
-    parts = (np.take(padded, range(k, k + length), axis) for k in range(len(kernel)))
-    total: Map = sum((w * part for w, part in zip(kernel, parts, strict=True)), 0 * values)
-    return total
+    shifted = (np.take(padded, range(k, k + length), axis) for k in range(len(kernel)))
+    smoothed: Map = sum((w * part for w, part in zip(kernel, shifted, strict=True)), 0 * values)
+    return smoothed
 
 
 def _check_probabilities(*values: float) -> None:
     for value in values:
         if not 0 <= value <= 1:
             raise EvaluationError(
-                f"{value} is no probability; confidence is a number from 0 to 1, such as the "
+                f"{value} is not a probability; give confidences from 0 to 1, such as the "
                 "softmax of a logit"
             )
 
@@ -315,6 +315,6 @@ def _check_probabilities(*values: float) -> None:
 def _check_confidence(full: float) -> None:
     if full == 0:
         raise EvaluationError(
-            "the model's confidence in the label is 0 on the whole sample, so no share of it can "
-            "be lost; evaluate a label that it predicts"
+            "the model's confidence in the label is 0 on the whole sample, so its drop is "
+            "undefined; evaluate a label that the model predicts"
         )

@@ -1,8 +1,7 @@
-"""Does a model look where people look? (ICCV section 7.2, by the protocol of Das et al. 2016.)
+"""Rank correlation with human attention (ICCV section 7.2, the protocol of Das et al. 2016).
 
-Both maps are brought to 14 x 14 cells and compared by Spearman's rank correlation. VQA-HAT holds
-one map a question, or three in its validation part; the agreement of people with each other is the
-ceiling.
+Both maps are averaged over 14 x 14 cells and compared by Spearman's rank correlation. VQA-HAT has
+one map per question, or three in its validation split; the agreement between people is the ceiling.
 """
 
 from __future__ import annotations
@@ -22,56 +21,60 @@ HumanMap = Float[np.ndarray, "_ _"]
 
 
 def human_correlation(
-    heatmap: Map, people: Sequence[HumanMap], cells: tuple[int, int] = CELLS
+    heatmap: Map, human_maps: Sequence[HumanMap], cells: tuple[int, int] = CELLS
 ) -> float:
-    """The rank correlation of a map with people's, the mean over the people, in [-1, 1].
+    """The mean rank correlation of a map with the human maps, in [-1, 1].
 
     Maps are averaged over the cells, so their sizes may differ: each covers the whole picture.
-    Cells that the model did not see are left out. A constant map, an empty one among them, orders
-    nothing and has a correlation of 0.
+    Cells outside the model's input are left out. A constant map, an empty one included, has a
+    correlation of 0.
 
     Raises:
-        EvaluationError: no human map, a constant one, or too little seen.
+        EvaluationError: no human map, a constant one, or too few visible cells.
     """
     grid = to_cells(heatmap, cells)
-    return float(np.mean([spearman(grid, person) for person in _people(people, cells, 1)]))
+    return float(
+        np.mean([spearman(grid, human_map) for human_map in _to_grids(human_maps, cells, 1)])
+    )
 
 
-def human_ceiling(people: Sequence[HumanMap], cells: tuple[int, int] = CELLS) -> float:
-    """How people agree with each other: the mean rank correlation over all pairs.
+def human_ceiling(human_maps: Sequence[HumanMap], cells: tuple[int, int] = CELLS) -> float:
+    """The agreement between people: the mean rank correlation over all pairs of human maps.
 
     Das et al. 2016 report 0.623 for VQA-HAT.
 
     Raises:
         EvaluationError: fewer than two maps, or a constant one.
     """
-    pairs = itertools.combinations(_people(people, cells, 2), 2)
+    pairs = itertools.combinations(_to_grids(human_maps, cells, 2), 2)
     return float(np.mean([spearman(first, second) for first, second in pairs]))
 
 
 def centre_map(size: tuple[int, int] = CELLS, spread: float = 0.25) -> HumanMap:
-    """The baseline that looks at the middle: a Gaussian of `spread` of each side."""
+    """The centre baseline: a Gaussian with a standard deviation of `spread` times each side."""
     rows, columns = (((np.arange(n) + 0.5) / n - 0.5) / spread for n in size)
     gaussian: HumanMap = np.exp(-(rows[:, None] ** 2 + columns**2) / 2)
     return gaussian
 
 
 def random_map(seed: int, size: tuple[int, int] = CELLS) -> HumanMap:
-    """The baseline that looks anywhere: uniform noise; its expected correlation is 0."""
+    """The random baseline: uniform noise, whose expected correlation is 0."""
     noise: HumanMap = np.random.default_rng(seed).random(size)
     return noise
 
 
-def _people(people: Sequence[HumanMap], cells: tuple[int, int], least: int) -> list[HumanMap]:
-    if len(people) < least:
+def _to_grids(
+    human_maps: Sequence[HumanMap], cells: tuple[int, int], minimum: int
+) -> list[HumanMap]:
+    if len(human_maps) < minimum:
         raise EvaluationError(
-            f"{len(people)} human maps for this sample; {least} or more are needed"
+            f"{len(human_maps)} human maps for this sample; {minimum} or more are needed"
         )
-    grids = [to_cells(person, cells) for person in people]
+    grids = [to_cells(human_map, cells) for human_map in human_maps]
     for number, grid in enumerate(grids):
         if np.nanmin(grid) == np.nanmax(grid):
             raise EvaluationError(
-                f"human map {number} is constant, so it says nothing about where somebody looked; "
-                "leave it out"
+                f"human map {number} is constant, so it contains no ranking of the cells; leave it "
+                "out"
             )
     return grids

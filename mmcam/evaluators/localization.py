@@ -1,10 +1,10 @@
-"""Does a map find the object? Boxes from maps, their errors, and overlaps without boxes.
+"""Localization of objects: boxes from maps, their errors, and overlaps without boxes.
 
 ICCV section 4.1 (IJCV 4.1): the box around the largest segment, after ILSVRC's rules. Grad-CAM++
 section 4.3: Loc, eq. 26. Also the overlap of a thresholded map with a segmentation.
 
-All is judged on the original: what the model did not see is not highlighted, while ground truth
-there stays ground truth.
+All metrics are computed on the original: cells outside the model's input are not highlighted, while
+ground truth there counts.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from mmcam.errors import EvaluationError
-from mmcam.evaluators.maps import Box, Map, Mask, box_region, positive, read, read_region
+from mmcam.evaluators.maps import Box, Map, Mask, box_region, positive, read_map, read_region
 
 THRESHOLD = 0.15
-"""The share of the maximum above which ICCV section 4.1 keeps a pixel."""
+"""The fraction of the maximum above which ICCV section 4.1 keeps a pixel."""
 
 LOC_THRESHOLDS = (0.0, 0.25, 0.5)
 """The thresholds of Grad-CAM++'s table 3."""
 
 
 def highlighted(heatmap: Map, threshold: float = THRESHOLD) -> Mask:
-    """The cells above a share of the map's maximum; none of an empty map or where unseen.
+    """The visible cells above a fraction of the map's maximum; none of an empty map.
 
     Raises:
-        EvaluationError: a map with infinite values, or with nothing seen.
+        EvaluationError: a map with infinite values, or with no visible cell.
     """
     values, _ = positive(heatmap)
     above: Mask = values > threshold * values.max()
@@ -37,15 +37,15 @@ def highlighted(heatmap: Map, threshold: float = THRESHOLD) -> Mask:
 
 
 def segments(mask: Bool[np.ndarray, "*grid"]) -> Int[np.ndarray, "*grid"]:
-    """The connected segments of a mask, numbered from 1 in reading order; 0 outside.
+    """The connected components of a mask, numbered from 1 in reading order; 0 outside.
 
-    Cells that touch by a face, an edge or a corner are connected, as in OpenCV's contours, with
-    which boxes of class activation maps are usually drawn.
+    Cells that share a face, an edge or a corner are connected, as in OpenCV's contours, from which
+    boxes of class activation maps are usually computed.
     """
     number = np.arange(mask.size).reshape(mask.shape)
     pairs = []
     for step in itertools.product((-1, 0, 1), repeat=mask.ndim):
-        if step <= (0,) * mask.ndim:  # each pair of neighbours once
+        if step <= (0,) * mask.ndim:  # each pair of neighbours only once
             continue
         here = tuple(
             slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, mask.shape, strict=True)
@@ -73,9 +73,9 @@ def segments(mask: Bool[np.ndarray, "*grid"]) -> Int[np.ndarray, "*grid"]:
 
 
 def bounding_box(heatmap: Map, threshold: float = THRESHOLD) -> Box | None:
-    """The box around the largest segment above a share of the maximum (ICCV section 4.1).
+    """The box around the largest segment above a fraction of the maximum (ICCV section 4.1).
 
-    The first of equally large ones. For a clip, the box that holds the segment in all its frames.
+    Of several largest segments the first. For a clip, the box around the segment in all its frames.
 
     Returns:
         (left, top, right, bottom), the edges of its pixels; None for an empty map.
@@ -93,14 +93,14 @@ def bounding_box(heatmap: Map, threshold: float = THRESHOLD) -> Box | None:
 
 
 def box_iou(first: Box, second: Box) -> float:
-    """The area of two boxes' intersection over that of their union; 0 where they have no area."""
+    """The intersection over union of two boxes; 0 if they have no area."""
     sides = [
         max(min(first[axis + 2], second[axis + 2]) - max(first[axis], second[axis]), 0)
         for axis in (0, 1)
     ]
-    common = sides[0] * sides[1]
-    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)) - common
-    return common / total if total > 0 else 0.0
+    intersection = sides[0] * sides[1]
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)) - intersection
+    return intersection / union if union > 0 else 0.0
 
 
 def localization_error(
@@ -113,15 +113,15 @@ def localization_error(
 ) -> bool:
     """Whether none of a sample's predictions has the right label and a box on the object.
 
-    ILSVRC's localization error, as ICCV section 4.1 uses it: top-1 of one prediction, top-5 of
-    five. A box is right where its overlap with any of the label's boxes is `overlap` or more; a map
-    that is empty has no box and errs.
+    ILSVRC's localization error, as in ICCV section 4.1: top-1 for one prediction, top-5 for five. A
+    box is right if its overlap with any of the label's boxes is `overlap` or more; an empty map has
+    no box and counts as an error.
 
     Args:
-        predictions: the labels predicted, each with its map.
-        label: the true one.
-        boxes: all of its objects.
-        threshold: as `bounding_box`.
+        predictions: the predicted labels, each with its map.
+        label: the true label.
+        boxes: of all objects with that label.
+        threshold: as in `bounding_box`.
         overlap: intersection over union.
 
     Raises:
@@ -132,18 +132,18 @@ def localization_error(
     _check_boxes(boxes)
     for predicted, heatmap in predictions:
         if predicted == label:
-            found = bounding_box(heatmap, threshold)
-            if found and any(box_iou(found, box) >= overlap for box in boxes):
+            predicted_box = bounding_box(heatmap, threshold)
+            if predicted_box and any(box_iou(predicted_box, box) >= overlap for box in boxes):
                 return False
     return True
 
 
 def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
-    """Grad-CAM++'s Loc (eq. 26): pixels inside over the area of the boxes and pixels outside.
+    """Grad-CAM++'s Loc (eq. 26): pixels inside over the area of the boxes plus pixels outside.
 
-    The map is min-max scaled over what was seen; pixels above `threshold` count. The paper counts
-    non-zero pixels of the map times the picture, so black pixels never count there; here they do.
-    Several boxes are taken as their union. 0 for a constant map, in which nothing is above.
+    The map is min-max scaled over its visible cells; pixels above `threshold` count. The paper
+    counts non-zero pixels of the map times the picture, so black pixels never count there, but do
+    here. Several boxes are merged to their union. 0 for a constant map, which has no pixel above.
 
     Returns:
         In [0, 1].
@@ -151,12 +151,12 @@ def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
     Raises:
         EvaluationError: no boxes, a box outside the picture, or as `highlighted`.
     """
-    values, seen = read(heatmap)
+    values, visible = read_map(heatmap)
     _check_boxes(boxes)
-    low, high = values[seen].min(), values[seen].max()
+    low, high = values[visible].min(), values[visible].max()
     above = np.zeros(values.shape, dtype=bool)
     if high > low:
-        above[seen] = (values[seen] - low) / (high - low) > threshold
+        above[visible] = (values[visible] - low) / (high - low) > threshold
     size = values.shape[-2], values.shape[-1]
     inside = np.any([box_region(box, size) for box in boxes], axis=0)
     area = np.broadcast_to(inside, values.shape).sum()
@@ -166,7 +166,7 @@ def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
 def segmentation_iou(
     heatmap: Map, region: Bool[np.ndarray, "..."], threshold: float = THRESHOLD
 ) -> float:
-    """The overlap of a segmentation with the cells above a share of the maximum, in [0, 1].
+    """The IoU of a segmentation and the cells above a fraction of the maximum, in [0, 1].
 
     Raises:
         EvaluationError: an empty region, shapes that do not fit, or as `highlighted`.

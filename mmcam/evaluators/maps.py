@@ -1,7 +1,7 @@
-"""What all evaluators share: reading a map with its unseen cells, regions over it, ranks.
+"""Helpers of all evaluators: maps with invisible cells, regions, rank correlation, grids of cells.
 
-A map is `[h w]`, or `[t h w]` for a clip, on the pixels of the original. NaN says that the model
-did not see a pixel or frame. Everything is computed in double precision.
+A map is `[h w]`, or `[t h w]` for a clip, on the pixels of the original. NaN marks a pixel or frame
+outside the model's input; all others are visible. All values are computed in double precision.
 """
 
 from __future__ import annotations
@@ -17,93 +17,95 @@ Box = tuple[float, float, float, float]
 """(left, top, right, bottom): edges, in pixels of the original."""
 
 
-def read(heatmap: Map) -> tuple[Map, Mask]:
-    """A map in double precision, and which of its cells the model saw.
+def read_map(heatmap: Map) -> tuple[Map, Mask]:
+    """A map in double precision, and the mask of its visible cells.
 
     Raises:
-        EvaluationError: no picture or clip, infinite values, or nothing seen.
+        EvaluationError: the wrong number of axes, infinite values, or no visible cell.
     """
     if heatmap.ndim not in (2, 3) or not heatmap.size:
         raise EvaluationError(
-            f"a map of shape {heatmap.shape} is none of a picture [h w] or a clip [t h w]; "
+            f"a map of shape {heatmap.shape} is neither [h w] (a picture) nor [t h w] (a clip); "
             "evaluate one map at a time"
         )
     values = heatmap.astype(np.float64)
     if np.isinf(values).any():
-        raise EvaluationError("the map has infinite values; NaN alone says that nothing was seen")
-    seen = ~np.isnan(values)
-    if not seen.any():
-        raise EvaluationError("the map is NaN everywhere; the model saw nothing of this sample")
-    return values, seen
+        raise EvaluationError(
+            "the map has infinite values; use NaN for cells outside the model's input"
+        )
+    visible = ~np.isnan(values)
+    if not visible.any():
+        raise EvaluationError("the map is NaN everywhere; no cell is visible to the model")
+    return values, visible
 
 
-def read_region(region: Bool[np.ndarray, "..."], seen: Mask) -> Mask:
-    """A region in the shape of a map; one of a picture is taken for every frame of a clip.
+def read_region(region: Bool[np.ndarray, "..."], visible: Mask) -> Mask:
+    """A region broadcast to the shape of a map; `[h w]` is repeated for every frame of a clip.
 
     Raises:
         EvaluationError: the shapes do not fit.
     """
-    if region.shape not in (seen.shape, seen.shape[1:]) or region.ndim < 2:
+    if region.shape not in (visible.shape, visible.shape[1:]) or region.ndim < 2:
         raise EvaluationError(
-            f"a region of shape {region.shape} does not lie over a map of shape {seen.shape}; "
+            f"a region of shape {region.shape} does not match a map of shape {visible.shape}; "
             "both must be on the pixels of the original"
         )
-    whole: Mask = np.broadcast_to(region, seen.shape)
-    return whole
+    mask: Mask = np.broadcast_to(region, visible.shape)
+    return mask
 
 
-def visible(region: Bool[np.ndarray, "..."], seen: Mask) -> Mask:
-    """The part of a region that the model saw, in the shape of the map.
+def visible_part(region: Bool[np.ndarray, "..."], visible: Mask) -> Mask:
+    """The visible part of a region, in the shape of the map.
 
     Raises:
-        EvaluationError: the shapes do not fit, or there is no such part.
+        EvaluationError: the shapes do not fit, or the visible part is empty.
     """
-    part: Mask = read_region(region, seen) & seen
+    part: Mask = read_region(region, visible) & visible
     if not part.any():
         raise EvaluationError(
-            "the region is empty where the model saw the sample, so no map can point at it; "
-            "leave this sample out"
+            "the region is empty inside the model's input, so no map can point at it; leave this "
+            "sample out"
         )
     return part
 
 
 def positive(heatmap: Map) -> tuple[Map, Mask]:
-    """The positive part of a map, 0 where it is unseen, and which cells were seen.
+    """The positive part of a map, 0 where it is invisible, and the mask of its visible cells.
 
     Raises:
-        EvaluationError: as `read`.
+        EvaluationError: as `read_map`.
     """
-    values, seen = read(heatmap)
-    return np.where(seen, values, 0).clip(min=0), seen
+    values, visible = read_map(heatmap)
+    return np.where(visible, values, 0).clip(min=0), visible
 
 
 def box_region(box: Box, size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    """The pixels whose middles lie in a box, of a picture of `size` (height, width).
+    """The pixels whose centres lie in a box, on a picture of `size` (height, width).
 
     Raises:
-        EvaluationError: the box holds none.
+        EvaluationError: the box contains no pixel centre.
     """
     left, top, right, bottom = box
     rows, columns = (np.arange(side) + 0.5 for side in size)
     inside = np.outer((rows >= top) & (rows < bottom), (columns >= left) & (columns < right))
     if not inside.any():
         raise EvaluationError(
-            f"the box {box} (left, top, right, bottom) holds no pixel of a picture {size[1]} wide "
-            f"and {size[0]} high; check the order of its numbers and the size it was made for"
+            f"the box {box} (left, top, right, bottom) holds no pixel of a picture of {size[1]} x "
+            f"{size[0]} pixels; check the order of its numbers and the size of the picture"
         )
     return inside
 
 
 def average_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, which, times = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(times).astype(np.float64)
-    ranks: Float[np.ndarray, " n"] = (last - (times - 1) / 2)[which]
+    """Ranks from 1; tied values get their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts).astype(np.float64)
+    ranks: Float[np.ndarray, " n"] = (last - (counts - 1) / 2)[inverse]
     return ranks
 
 
 def pearson(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> float:
-    """Pearson correlation in [-1, 1]; 0 where either is constant, as it orders nothing."""
+    """Pearson correlation in [-1, 1]; 0 if either input is constant."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     first, second = (v - v.mean() for v in (first, second))
@@ -112,22 +114,22 @@ def pearson(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> 
 
 
 def spearman(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) -> float:
-    """Spearman's rank correlation over the cells where both maps were seen, in [-1, 1].
+    """Spearman's rank correlation over the cells visible in both maps, in [-1, 1].
 
-    Ties share their mean rank. It is 0 where either map is constant there.
+    Ties get their mean rank. The correlation is 0 if either map is constant over these cells.
 
     Raises:
         EvaluationError: fewer than two such cells, or shapes that differ.
     """
     if first.shape != second.shape:
         raise EvaluationError(
-            f"maps of shapes {first.shape} and {second.shape} have no cells in common; bring both "
-            "to one grid"
+            f"maps of shapes {first.shape} and {second.shape} have different cells; bring both to "
+            "one grid"
         )
     both = ~(np.isnan(first) | np.isnan(second))
     if both.sum() < 2:
         raise EvaluationError(
-            f"{int(both.sum())} cells were seen in both maps; a rank correlation needs two"
+            f"{int(both.sum())} cells are visible in both maps; a rank correlation needs two"
         )
     return pearson(
         average_ranks(first[both].astype(np.float64)),
@@ -136,26 +138,26 @@ def spearman(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) 
 
 
 def to_cells(heatmap: Map, cells: tuple[int, ...]) -> Float[np.ndarray, "*cells"]:
-    """A map as means over a grid of cells, each over its seen part; NaN where nothing was seen.
+    """The means of a map over a grid of cells, each over its visible part; NaN if there is none.
 
-    A pixel that lies across an edge counts in each cell with the share that lies in it.
+    A pixel on the edge of a cell counts in each cell with its overlap.
 
     Raises:
-        EvaluationError: as `read`, or another number of axes.
+        EvaluationError: as `read_map`, or a different number of axes.
     """
-    values, seen = read(heatmap)
+    values, visible = read_map(heatmap)
     if len(cells) != values.ndim:
         raise EvaluationError(
-            f"a map of shape {heatmap.shape} cannot be brought to a grid of {cells}: their numbers "
-            "of axes differ"
+            f"a map of shape {heatmap.shape} cannot be averaged over a grid of {cells}: their "
+            "numbers of axes differ"
         )
-    # Relative to the lowest value, so that a constant map stays constant to the last bit.
-    lowest = values[seen].min()
-    total, area = np.where(seen, values - lowest, 0), seen.astype(np.float64)
+    # Values relative to the lowest keep a constant map constant to the last bit.
+    lowest = values[visible].min()
+    total, area = np.where(visible, values - lowest, 0), visible.astype(np.float64)
     for axis, count in enumerate(cells):
-        shares = _overlaps(values.shape[axis], count)
+        overlaps = _overlaps(values.shape[axis], count)
         total, area = (
-            np.moveaxis(np.tensordot(shares, part, (1, axis)), 0, axis) for part in (total, area)
+            np.moveaxis(np.tensordot(overlaps, part, (1, axis)), 0, axis) for part in (total, area)
         )
     means: Float[np.ndarray, "..."] = np.full(cells, np.nan)
     np.divide(total, area, out=means, where=area > 1e-9)
@@ -164,14 +166,14 @@ def to_cells(heatmap: Map, cells: tuple[int, ...]) -> Float[np.ndarray, "*cells"
 
 
 def _overlaps(length: int, count: int) -> Float[np.ndarray, "{count} {length}"]:
-    """How much of each of `length` pixels lies in each of `count` equal cells over them."""
+    """The overlap of each of `length` pixels with each of `count` equal cells over them."""
     edges = np.linspace(0, length, count + 1)
     pixels = np.arange(length)
     last = np.minimum(edges[1:, None], pixels + 1)
-    shares: Float[np.ndarray, "..."] = (last - np.maximum(edges[:-1, None], pixels)).clip(min=0)
-    return shares
+    overlaps: Float[np.ndarray, "..."] = (last - np.maximum(edges[:-1, None], pixels)).clip(min=0)
+    return overlaps
 
 
-def nearest_to(cells: Int[np.ndarray, "n axes"], place: Float[np.ndarray, " axes"]) -> int:
-    """Which of some cells is nearest to a place; the first of several."""
-    return int(((cells - place) ** 2).sum(1).argmin())
+def nearest_to(cells: Int[np.ndarray, "n axes"], point: Float[np.ndarray, " axes"]) -> int:
+    """The index of the cell nearest to a point; the first of several."""
+    return int(((cells - point) ** 2).sum(1).argmin())

@@ -1,8 +1,8 @@
-"""Does a map depend on what the model has learnt? (Adebayo et al. 2018.)
+"""Sanity checks: dependence of a map on the model's weights and the label (Adebayo et al. 2018).
 
-The weights are drawn anew from the top layer down, and the map after each is compared with the
-first one: a map that stays as it was does not explain the model. The same for the label: the map of
-another one should differ (Sixt et al. 2020). Low similarity is good.
+The weights are randomized from the top layer down, and the map after each layer is compared with
+the original one: a map that does not change does not explain the model. Likewise, the map of
+another label should differ (Sixt et al. 2020). Low similarity is good.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ WINDOW = 11
 
 
 def rank_similarity(first: Map, second: Map) -> float:
-    """Spearman's rank correlation with signs, in [-1, 1]; 0 where either map is constant.
+    """Spearman's rank correlation with signs, in [-1, 1]; 0 if either map is constant.
 
     Raises:
-        EvaluationError: other shapes, or fewer than two cells that both have seen.
+        EvaluationError: different shapes, or fewer than two jointly visible cells.
     """
     return spearman(first, second)
 
 
 def absolute_rank_similarity(first: Map, second: Map) -> float:
-    """Spearman's rank correlation of absolute values, in [-1, 1]; 0 where either is constant.
+    """Spearman's rank correlation of absolute values, in [-1, 1]; 0 if either is constant.
 
     Raises:
         EvaluationError: as `rank_similarity`.
@@ -46,14 +46,14 @@ def absolute_rank_similarity(first: Map, second: Map) -> float:
 def ssim(first: Map, second: Map) -> float:
     """Structural similarity, in [-1, 1]: 1 for maps that are equal up to scale and offset.
 
-    The mean of Wang et al. 2004, eq. 13, over windows of 11 x 11 under a Gaussian of 1.5 pixels
-    that lie within the map, on maps that are min-max scaled to [0, 1]; a constant map becomes 0.
-    For a clip the mean over its frames.
+    The mean of Wang et al. 2004, eq. 13, over 11 x 11 windows inside the map, weighted by a
+    Gaussian of 1.5 pixels, on maps that are min-max scaled to [0, 1]; a constant map becomes 0. For
+    a clip the mean over its frames.
 
     Raises:
-        EvaluationError: other shapes, or less than a window that both maps have seen.
+        EvaluationError: different shapes, or a jointly visible area smaller than a window.
     """
-    scaled = [_scaled(part) for part in _both_seen(first, second)]
+    scaled = [_scaled(part) for part in _jointly_visible(first, second)]
     if min(scaled[0].shape[-2:]) < WINDOW:
         raise EvaluationError(
             f"maps of shape {scaled[0].shape} are smaller than SSIM's window of {WINDOW} pixels; "
@@ -65,19 +65,19 @@ def ssim(first: Map, second: Map) -> float:
     var_y = _window_means(y * y) - mean_y**2
     covariance = _window_means(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
-    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float((numerator / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
 
 
 def hog_similarity(first: Map, second: Map) -> float:
     """The Pearson correlation of two maps' histograms of oriented gradients, in [-1, 1].
 
-    scikit-image's descriptor with 9 orientations, 8 x 8 pixels a cell and 3 x 3 cells a block, on
-    maps scaled as in `ssim`; 0 where either map is constant. The frames of a clip are joined.
+    scikit-image's descriptor with 9 orientations, 8 x 8 pixels per cell and 3 x 3 cells per block,
+    on maps scaled as in `ssim`; 0 if either map is constant. The frames of a clip are concatenated.
 
     Raises:
         MissingExtra: scikit-image is not installed.
-        EvaluationError: other shapes, or less than a block (24 x 24) that both maps have seen.
+        EvaluationError: different shapes, or a jointly visible area smaller than a block (24 x 24).
     """
     try:
         from skimage.feature import hog
@@ -85,7 +85,7 @@ def hog_similarity(first: Map, second: Map) -> float:
         raise MissingExtra(
             "histograms of oriented gradients need scikit-image; pip install 'mmcam[evaluate]'"
         ) from error
-    scaled = [_scaled(part) for part in _both_seen(first, second)]
+    scaled = [_scaled(part) for part in _jointly_visible(first, second)]
     if min(scaled[0].shape[-2:]) < 24:
         raise EvaluationError(
             f"maps of shape {scaled[0].shape} are smaller than a block of 24 pixels; compare them "
@@ -101,7 +101,7 @@ SIMILARITIES: dict[str, Similarity] = {
     "ssim": ssim,
     "hog": hog_similarity,
 }
-"""Every measure of how alike two maps are."""
+"""Every similarity measure of two maps."""
 
 
 def random_label_similarity(
@@ -112,14 +112,14 @@ def random_label_similarity(
     similarity: Similarity = rank_similarity,
     seed: int = 0,
 ) -> float:
-    """How alike the maps of a label and of another one are, drawn at random (Sixt et al. 2020).
+    """The similarity of the maps of a label and of another, random label (Sixt et al. 2020).
 
     Args:
-        explain: the map of a label.
-        label: the one explained.
-        classes: how many labels there are.
+        explain: returns the map of a label.
+        label: the explained label.
+        classes: the number of labels.
         similarity: one of `SIMILARITIES`.
-        seed: of the draw.
+        seed: of the random label.
 
     Raises:
         EvaluationError: there is no other label, or as `similarity`.
@@ -128,8 +128,8 @@ def random_label_similarity(
         raise EvaluationError(
             f"label={label} of {classes} classes has no other label to compare with"
         )
-    other = int(np.random.default_rng(seed).integers(classes - 1))
-    return similarity(explain(label), explain(other + (other >= label)))
+    draw = int(np.random.default_rng(seed).integers(classes - 1))
+    return similarity(explain(label), explain(draw + (draw >= label)))
 
 
 def cascading_randomization(
@@ -140,62 +140,64 @@ def cascading_randomization(
     independent: bool = False,
     seed: int = 0,
 ) -> dict[str | None, T]:
-    """What `explain` gives for a model whose layers are drawn anew, one after the other.
+    """The results of `explain` for a model whose layers are randomized one after the other.
 
-    Weights are drawn by the layers' own initialisation; parameters of layers without one from a
-    normal distribution of the same mean and deviation. Buffers change only where the layer's own
-    initialisation resets them, as batch norm's does. The model is left as it was, to the last bit,
-    and so is torch's random state, also when something raises (Adebayo et al. 2018, section 3).
+    Layers are re-initialized by their own `reset_parameters`; parameters of layers without it are
+    drawn from a normal distribution of the same mean and deviation. Buffers change only if the
+    layer's own initialisation resets them, as batch norm's does. The model and torch's random state
+    are restored bit for bit, also after an exception (Adebayo et al. 2018, section 3).
 
     Args:
         model: any module; it must not be in use elsewhere meanwhile.
-        explain: makes whatever is to be compared, from the model as it is.
-        layers: in the order in which they are drawn, each with all layers inside it. When None,
-            every layer with parameters of its own, by itself, the last one registered first.
-        independent: draw one layer at a time, with the others as learnt.
-        seed: of the draws.
+        explain: computes the result to compare from the model's current weights.
+        layers: in the order of randomization, each with all layers inside it. If None, every layer
+            with its own parameters, by itself, the last registered first.
+        independent: randomize one layer at a time, with the others as trained.
+        seed: of the random weights.
 
     Returns:
-        None with the result for the model as it is, then each layer with that after its draw.
+        The result for the original model under None, then the result for each layer.
 
     Raises:
         LayerError: there is no such layer, or none with parameters.
     """
     modules = dict(model.named_modules())
     if layers is None:
-        parts = {name: [module] for name, module in reversed(modules.items()) if _drawn(module)}
+        groups = {
+            name: [module] for name, module in reversed(modules.items()) if _is_randomizable(module)
+        }
     else:
-        parts = {name: _parts(modules, name) for name in layers}
-    found: dict[str | None, T] = {None: explain()}
+        groups = {name: _randomizable_modules(modules, name) for name in layers}
+    results: dict[str | None, T] = {None: explain()}
     with _restored(model) as restore:
-        for number, (name, drawn) in enumerate(parts.items()):
+        for draw_index, (name, group) in enumerate(groups.items()):
             if independent:
                 restore()
-            _draw(drawn, seed, number)
-            found[name] = explain()
-    return found
+            _randomize(group, seed, draw_index)
+            results[name] = explain()
+    return results
 
 
-def _parts(modules: Mapping[str, nn.Module], name: str) -> list[nn.Module]:
-    """The layers inside one that can be drawn anew.
+def _randomizable_modules(modules: Mapping[str, nn.Module], name: str) -> list[nn.Module]:
+    """The modules of a layer that can be randomized.
 
     Raises:
-        LayerError: there is no such layer, or nothing to draw in it.
+        LayerError: there is no such layer, or it has nothing to randomize.
     """
     if name not in modules:
         raise LayerError(
             f"the model has no layer '{name}'; nearest: {nearest(name, modules)}. "
             "List them: mmcam list layers --model ..."
         )
-    parts = [module for module in modules[name].modules() if _drawn(module)]
-    if not parts:
-        raise LayerError(f"layer '{name}' has no parameters to draw anew; leave it out")
-    return parts
+    randomizable = [module for module in modules[name].modules() if _is_randomizable(module)]
+    if not randomizable:
+        raise LayerError(f"layer '{name}' has no parameters to randomize; leave it out")
+    return randomizable
 
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """All parameters and buffers as they are, tensors and values, afterwards and when asked."""
+    """Restore all parameters and buffers on exit, and on each call of the yielded function."""
     tables = [
         (table, dict(table))
         for module in model.modules()
@@ -220,56 +222,59 @@ def _restored(model: nn.Module) -> Iterator[Callable[[], None]]:
         restore()
 
 
-def _drawn(module: nn.Module) -> bool:
-    """Whether a module holds, itself, something that is drawn anew."""
-    own: list[Tensor | None] = [*module._parameters.values()]
+def _is_randomizable(module: nn.Module) -> bool:
+    """Whether a module has its own tensors to randomize."""
+    tensors: list[Tensor | None] = [*module._parameters.values()]
     if callable(getattr(module, "reset_parameters", None)):
-        own += module._buffers.values()
-    return any(tensor is not None and tensor.is_floating_point() for tensor in own)
+        tensors += module._buffers.values()
+    return any(tensor is not None and tensor.is_floating_point() for tensor in tensors)
 
 
-def _draw(parts: Sequence[nn.Module], seed: int, number: int) -> None:
-    devices = sorted({t.get_device() for part in parts for t in part.parameters() if t.is_cuda})
-    # A model may have been built under the same small seed, which would give its weights again.
-    mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def _randomize(modules: Sequence[nn.Module], seed: int, draw_index: int) -> None:
+    devices = sorted(
+        {t.get_device() for module in modules for t in module.parameters() if t.is_cuda}
+    )
+    # A model initialized under the same small seed would get its own weights again.
+    draw_seed = int(np.random.SeedSequence([seed, draw_index]).generate_state(1)[0])
     with torch.random.fork_rng(devices), torch.no_grad():
-        # Not torch.manual_seed, which would reach devices that the model does not use.
-        torch.default_generator.manual_seed(mixed)
+        # Not torch.manual_seed, which would also seed devices that the model does not use.
+        torch.default_generator.manual_seed(draw_seed)
         for device in devices:
-            torch.cuda.default_generators[device].manual_seed(mixed)
-        for module in parts:
+            torch.cuda.default_generators[device].manual_seed(draw_seed)
+        for module in modules:
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
                 continue
             for parameter in module._parameters.values():
                 if parameter is not None and parameter.is_floating_point():
-                    spread = float(parameter.double().std(correction=0)) or 0.02
-                    parameter.normal_(float(parameter.double().mean()), spread)
+                    std = float(parameter.double().std(correction=0)) or 0.02
+                    parameter.normal_(float(parameter.double().mean()), std)
 
 
-def _both_seen(first: Map, second: Map) -> tuple[Map, Map]:
-    """The frames, rows and columns that both maps have seen.
+def _jointly_visible(first: Map, second: Map) -> tuple[Map, Map]:
+    """The frames, rows and columns that are visible in both maps.
 
     Raises:
-        EvaluationError: other shapes, or holes in what they have seen.
+        EvaluationError: different shapes, or a jointly visible area that is not a rectangle.
     """
     if first.shape != second.shape:
         raise EvaluationError(
-            f"maps of shapes {first.shape} and {second.shape} cannot be compared; make both of one "
-            "sample"
+            f"maps of shapes {first.shape} and {second.shape} cannot be compared; use two "
+            "maps of the same sample"
         )
-    seen: Mask = ~(np.isnan(first) | np.isnan(second))
-    if not seen.any():
-        raise EvaluationError("no cell was seen in both maps")
+    visible: Mask = ~(np.isnan(first) | np.isnan(second))
+    if not visible.any():
+        raise EvaluationError("no cell is visible in both maps; use two maps of the same crop")
     ranges = [
-        np.flatnonzero(seen.any(tuple(set(range(seen.ndim)) - {a}))) for a in range(seen.ndim)
+        np.flatnonzero(visible.any(tuple(set(range(visible.ndim)) - {a})))
+        for a in range(visible.ndim)
     ]
     common = np.ix_(*ranges)
-    if not seen[common].all():
+    if not visible[common].all():
         raise EvaluationError(
-            "what both maps have seen is no rectangle, so structure cannot be compared over it; "
-            "use a rank correlation"
+            "the cells visible in both maps are no rectangle, so structure cannot be compared over "
+            "them; use a rank correlation"
         )
     return first[common].astype(np.float64), second[common].astype(np.float64)
 

@@ -15,7 +15,7 @@ from pycocotools import mask as tools
 from pycocotools.coco import COCO
 
 from mmcam.datasets.coco import read_captions, read_instances
-from mmcam.datasets.segments import segment
+from mmcam.datasets.segments import decode_segment
 from mmcam.errors import InputError, MissingExtra
 from mmcam.evaluators.coco_words import WordTable
 from mmcam.evaluators.pointing import chance, energy_inside, word_pointing
@@ -52,12 +52,12 @@ def rectangle(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 
 
 def test_a_polygon_covers_its_pixels() -> None:
-    assert np.array_equal(segment(SQUARE, 4, 6), rectangle(1, 1, 3, 4))
+    assert np.array_equal(decode_segment(SQUARE, 4, 6), rectangle(1, 1, 3, 4))
 
 
 def test_runs_go_down_the_columns() -> None:
     # Three columns of two: 0 | 1 1, 0 0, 1 0 read from the first column down.
-    mask = segment({"counts": [1, 2, 1, 2], "size": [2, 3]}, 2, 3)
+    mask = decode_segment({"counts": [1, 2, 1, 2], "size": [2, 3]}, 2, 3)
     assert mask.astype(int).tolist() == [[0, 1, 1], [1, 0, 1]]
 
 
@@ -67,10 +67,10 @@ def test_plain_and_compressed_runs_agree_with_pycocotools() -> None:
     flat = mask.T.ravel().astype(int)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
     counts = np.diff([0, *edges, flat.size]).tolist()
-    assert np.array_equal(segment(compressed, 7, 5), mask)
+    assert np.array_equal(decode_segment(compressed, 7, 5), mask)
     text = {"counts": compressed["counts"].decode(), "size": [7, 5]}
-    assert np.array_equal(segment(text, 7, 5), mask)
-    assert np.array_equal(segment({"counts": counts, "size": [7, 5]}, 7, 5), mask)
+    assert np.array_equal(decode_segment(text, 7, 5), mask)
+    assert np.array_equal(decode_segment({"counts": counts, "size": [7, 5]}, 7, 5), mask)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_plain_and_compressed_runs_agree_with_pycocotools() -> None:
 )
 def test_a_broken_segment_is_an_error(broken: Any) -> None:
     with pytest.raises(InputError, match="not in COCO's format"):
-        segment(broken, 2, 3)
+        decode_segment(broken, 2, 3)
 
 
 def test_a_segment_of_another_size_is_an_error() -> None:
     with pytest.raises(InputError, match="3x2 pixels lies on a picture of 6x4"):
-        segment({"counts": [6], "size": [2, 3]}, 4, 6)
+        decode_segment({"counts": [6], "size": [2, 3]}, 4, 6)
 
 
 def test_the_mask_of_a_category_is_the_union_of_its_instances(written: Any) -> None:
@@ -129,8 +129,8 @@ def test_a_picture_without_objects_is_read_too(written: Any) -> None:
 def test_without_pycocotools_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(MissingExtra, match=r"pip install 'mmcam\[evaluate\]'"):
-        segment(SQUARE, 4, 6)
-    assert segment({"counts": [6], "size": [2, 3]}, 2, 3).sum() == 0
+        decode_segment(SQUARE, 4, 6)
+    assert decode_segment({"counts": [6], "size": [2, 3]}, 2, 3).sum() == 0
 
 
 @pytest.mark.parametrize("read", [read_instances, read_captions])
@@ -143,7 +143,7 @@ def test_other_files_are_errors(read: Any, tmp_path: Path) -> None:
         read(path)
     for content in ("[]", "{}", '{"images": [{}], "annotations": [], "categories": []}'):
         path.write_text(content)
-        with pytest.raises(InputError, match="file of COCO"):
+        with pytest.raises(InputError, match=r"is not a COCO .* file"):
             read(path)
 
 
@@ -181,15 +181,15 @@ def test_words_of_real_captions_name_what_the_photos_hold(assets: Path) -> None:
     captions = read_captions(folder / "captions_train2017.json")
     table = WordTable.load(lemmatize=lambda word: word)
     assert sorted(captions) == sorted(photos)
-    there = said = 0
+    present = words = 0
     for number, texts in captions.items():
         for text in texts:
             for word in table.find(text.split()):
-                said += 1
-                there += word.category in photos[number].categories
+                words += 1
+                present += word.category in photos[number].categories
     # What the caption names, the annotators have mostly outlined.
-    assert said > 550
-    assert there / said > 0.9
+    assert words > 550
+    assert present / words > 0.9
 
 
 @pytest.mark.assets

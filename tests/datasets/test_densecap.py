@@ -30,8 +30,8 @@ def results(tmp_path: Path) -> Any:
 
 
 def test_the_best_descriptions_come_first(results: Any) -> None:
-    (found,) = read_densecap(results(), count=2).values()
-    assert [d.caption for d in found] == ["a cat", "the sky"]
+    (descriptions,) = read_densecap(results(), count=2).values()
+    assert [d.caption for d in descriptions] == ["a cat", "the sky"]
     assert len(read_densecap(results(), count=None)["a.jpg"]) == 3
     unscored = read_densecap(results(scores=None))["a.jpg"]
     assert [d.caption for d in unscored] == ["a dog", "a cat", "the sky"]

@@ -21,9 +21,9 @@ def test_maps_are_found_by_sample(tmp_path: Path) -> None:
     save(tmp_path, "1002_2.png", "1002_1.png", "1002_10.png", "7.png")
     save(tmp_path, "COCO_val2014_000000000042.png")
     (tmp_path / "readme.txt").write_text("maps")
-    found = find_human_maps(tmp_path)
-    assert sorted(found) == ["1002", "7", "COCO_val2014_000000000042"]
-    assert [path.name for path in found["1002"]] == ["1002_1.png", "1002_2.png", "1002_10.png"]
+    maps = find_human_maps(tmp_path)
+    assert sorted(maps) == ["1002", "7", "COCO_val2014_000000000042"]
+    assert [path.name for path in maps["1002"]] == ["1002_1.png", "1002_2.png", "1002_10.png"]
 
 
 def test_folders_without_maps_are_errors(tmp_path: Path) -> None:

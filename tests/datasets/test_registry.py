@@ -177,7 +177,7 @@ def test_voc_joins_the_boxes_of_a_class(tmp_path: Path) -> None:
     assert item.labels == ("dog", "cat")
     assert item.regions["dog"].boxes == ((0, 0, 4, 5), (4, 5, 9, 8))
     assert item.source == str(tmp_path / "JPEGImages" / "7.jpg")
-    with pytest.raises(InputError, match="no annotation of VOC"):
+    with pytest.raises(InputError, match="is not a VOC annotation"):
         open_data(f"voc:{tmp_path}")[1]
 
 
@@ -227,8 +227,8 @@ def coco(folder: Path) -> Path:
     names = [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}]
     content = {"images": images, "annotations": objects, "categories": names}
     write(folder / "annotations" / "instances_mini.json", content)
-    said = [{"image_id": 7, "caption": "a dog"}, {"image_id": 7, "caption": "a person "}]
-    captions = {"images": images, "annotations": said}
+    texts = [{"image_id": 7, "caption": "a dog"}, {"image_id": 7, "caption": "a person "}]
+    captions = {"images": images, "annotations": texts}
     write(folder / "annotations" / "captions_mini.json", captions)
     photo(folder / "mini" / "7.png")
     return folder
@@ -240,10 +240,10 @@ def test_coco_has_an_item_a_photo_or_a_caption(tmp_path: Path) -> None:
     assert item.labels == ("dog", "person")
     assert item.regions["dog"].boxes_on((16, 20)) == ((1, 1, 4, 3),)
     assert item.regions["person"].mask((16, 20)).sum() == 6
-    said = list(open_data(f"coco:{folder}?split=mini", "caption"))
-    assert [(one.id, one.text) for one in said] == [("7#0", "a dog"), ("7#1", "a person")]
-    assert said[0].regions == item.regions
-    assert {one.group for one in said} == {"7"}
+    captions = list(open_data(f"coco:{folder}?split=mini", "caption"))
+    assert [(row.id, row.text) for row in captions] == [("7#0", "a dog"), ("7#1", "a person")]
+    assert captions[0].regions == item.regions
+    assert {row.group for row in captions} == {"7"}
     (folder / "annotations" / "instances_mini.json").unlink()
     (first, _) = open_data(f"coco:{folder}", "caption")
     assert first.source == str(folder / "mini" / "7.png")
@@ -279,9 +279,9 @@ def test_vqa_hat_has_the_questions_with_maps(tmp_path: Path) -> None:
         photo(tmp_path / "maps" / name)
     (item,) = open_data(f"vqa-hat:{tmp_path}/maps")
     assert item.id == "1234"
-    assert [person.shape for person in item.people()] == [(16, 20), (16, 20)]
+    assert [human_map.shape for human_map in item.read_human_maps()] == [(16, 20), (16, 20)]
     (tmp_path / "v2_questions.json").write_text('{"questions": [{}]}')
-    with pytest.raises(InputError, match="no file of VQA"):
+    with pytest.raises(InputError, match="is not a VQA file"):
         open_data(f"vqa-hat:{tmp_path}/maps")
 
 
@@ -294,7 +294,7 @@ def test_densecap_scales_boxes_to_the_picture(tmp_path: Path) -> None:
     assert [item.text for item in items] == ["best", "worst"]
     assert items[0].regions[WHOLE].boxes == ((10, 5, 30, 15),)
     assert len(open_data(f"densecap:{file}?count=1")) == 1
-    with pytest.raises(InputError, match="mend the option"):
+    with pytest.raises(InputError, match="correct the option"):
         open_data(f"densecap:{file}?count=few")
 
 

@@ -39,14 +39,14 @@ class Squares(Dataset):
     def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
         self.count, self.broken = count, broken
         self.fingerprint = f"squares {count}"
-        self.made = 0
+        self.items_made = 0
 
     def __len__(self) -> int:
         return self.count
 
     def item(self, number: int) -> Item:
         """Picture `number`."""
-        self.made += 1
+        self.items_made += 1
         if number in self.broken:
             raise InputError(f"picture {number} is broken; draw it again")
         pixels, colour, box = square(number)
@@ -61,22 +61,22 @@ class Squares(Dataset):
 class Deadly(Squares):
     """Squares, one of which kills the process that reads it first."""
 
-    def __init__(self, count: int, mark: Path) -> None:
+    def __init__(self, count: int, marker: Path) -> None:
         super().__init__(count, broken=(3,))
-        self.mark = mark
+        self.marker = marker
 
     def item(self, number: int) -> Item:
-        if number == 13 and not self.mark.exists():
-            self.mark.touch()
+        if number == 13 and not self.marker.exists():
+            self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().item(number)
 
 
 def rows_of(folder: Any) -> list[dict[str, Any]]:
     """All rows of a run by item, without the time they took."""
-    from mmcam.evaluation.shards import Folder
+    from mmcam.evaluation.shards import RunFolder
 
-    rows = [row for table in Folder(folder).tables() for row in table.to_pylist()]
+    rows = [row for table in RunFolder(folder).tables() for row in table.to_pylist()]
     for row in rows:
         del row["seconds"]
     return sorted(rows, key=lambda row: int(row["index"]))

@@ -16,8 +16,8 @@ from tests.evaluation.coloured import rows_of
 pytestmark = pytest.mark.assets
 
 
-def means(facts: dict[str, Any], name: str) -> dict[str, float]:
-    return {one["method"]: one["mean"] for one in facts["metrics"] if one["name"] == name}
+def means(summary: dict[str, Any], name: str) -> dict[str, float]:
+    return {row["method"]: row["mean"] for row in summary["metrics"] if row["name"] == name}
 
 
 def test_photos_of_imagenet(assets: Path, tmp_path: Path) -> None:
@@ -28,9 +28,11 @@ def test_photos_of_imagenet(assets: Path, tmp_path: Path) -> None:
         methods=("gradcam", "gradcam++"),
         baselines=("random",),
     )
-    facts = evaluate(model, f"imagefolder:{assets}/image/imagenet_sample", study, tmp_path, limit=8)
-    assert (facts["items"], facts["failed"]) == (8, 0)
-    drops = means(facts, "average-drop")
+    summary = evaluate(
+        model, f"imagefolder:{assets}/image/imagenet_sample", study, tmp_path, limit=8
+    )
+    assert (summary["items"], summary["failed"]) == (8, 0)
+    drops = means(summary, "average-drop")
     assert drops["gradcam"] < drops["random"]
     rows = rows_of(tmp_path)
     assert rows[0]["label"] == "tench"  # its own label, from the file's name
@@ -52,7 +54,7 @@ def test_objects_and_captions_of_coco(assets: Path, tmp_path: Path) -> None:
         methods=("gradcam",),
         baselines=("uniform", "centre", "activation"),
     )
-    facts = evaluate(model, captions, study, tmp_path, limit=24)
+    summary = evaluate(model, captions, study, tmp_path, limit=24)
     rows = rows_of(tmp_path)
     failed = [row["error"] for row in rows if row["error"]]
     assert len(failed) < 24
@@ -61,7 +63,7 @@ def test_objects_and_captions_of_coco(assets: Path, tmp_path: Path) -> None:
     assert {row["kind"] for row in judged} == {"word"}
     assert {row["method"] for row in judged} == {"gradcam", "uniform", "centre", "activation"}
     assert all(
-        0 <= mean <= 1 for mean in means(facts, "energy-inside").values() if mean is not None
+        0 <= mean <= 1 for mean in means(summary, "energy-inside").values() if mean is not None
     )
 
 
@@ -79,8 +81,8 @@ def test_clips_of_kinetics(assets: Path, tmp_path: Path) -> None:
         methods=("gradcam", "gradcam++"),
     )
     spec = f"kinetics:{tmp_path}/val.csv?clips={assets}/video/clips"
-    facts = evaluate(model, spec, study, tmp_path / "out", workers=1)
-    assert facts["failed"] == 0
+    summary = evaluate(model, spec, study, tmp_path / "out", workers=1)
+    assert summary["failed"] == 0
     rows = rows_of(tmp_path / "out")
     assert [row["label"] for row in rows[::2]] == list(clips.values())
     assert min(row["probability"] for row in rows) > 0.9
@@ -88,23 +90,23 @@ def test_clips_of_kinetics(assets: Path, tmp_path: Path) -> None:
 
 def test_questions_about_flickrs_photos(assets: Path, tmp_path: Path) -> None:
     folder = assets / "image" / "flickr8k_test"
-    asked = [json.loads(line) for line in (folder / "vqa.jsonl").read_text().splitlines()[:6]]
+    questions = [json.loads(line) for line in (folder / "vqa.jsonl").read_text().splitlines()[:6]]
     lines = [
         {
-            "path": str(folder / "images" / one["image"]),
-            "text": one["question"],
-            "labels": [one["answer"]],
+            "path": str(folder / "images" / question["image"]),
+            "text": question["question"],
+            "labels": [question["answer"]],
         }
-        for one in asked
+        for question in questions
     ]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
     model = mmcam.load(assets / "image" / "vqa_flickr8k")
     study = Study(metrics=("average-drop",), task=mmcam.Answers(), baselines=("centre",))
-    facts = evaluate(model, f"jsonl:{tmp_path}/items.jsonl", study, tmp_path / "out")
+    summary = evaluate(model, f"jsonl:{tmp_path}/items.jsonl", study, tmp_path / "out")
     rows = rows_of(tmp_path / "out")
-    assert facts["items"] == 6
+    assert summary["items"] == 6
     assert {row["kind"] for row in rows} == {"answer"}
-    assert rows[0]["text"] == asked[0]["question"]
+    assert rows[0]["text"] == questions[0]["question"]
     assert len(open_data(f"flickr:{folder}")) == 5 * len(
         json.loads((folder / "captions.json").read_text())
     )

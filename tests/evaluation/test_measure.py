@@ -1,4 +1,4 @@
-"""Rows of tiny models, every number against the evaluator called by hand."""
+"""Rows of tiny models; every number is compared with a direct call of the evaluator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmcam.datasets import Item, Region
 from mmcam.datasets.items import WHOLE
 from mmcam.errors import InputError
 from mmcam.evaluation import Study
-from mmcam.evaluation.measure import Read, Row, measure, read
+from mmcam.evaluation.measure import LoadedItem, Row, load_item, measure
 from mmcam.evaluators import faithfulness, localization, pointing
 from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import human_correlation
@@ -28,12 +28,12 @@ from tests.evaluation.coloured import HEIGHT, WIDTH, Squares, network, square
 
 
 def rows_of(model: Adapter, study: Study, *items: Item) -> list[Row]:
-    """The rows of some items that are measured as one batch."""
-    made = [
-        Read(i, one.id, one, replace(one.read(model.window), text=study.text_of(one)))
-        for i, one in enumerate(items)
+    """The rows of items that are measured as one batch."""
+    loaded = [
+        LoadedItem(i, item.id, item, replace(item.read(model.window), text=study.text_of(item)))
+        for i, item in enumerate(items)
     ]
-    return measure(model, study, made)
+    return measure(model, study, loaded)
 
 
 def study(*metrics: str, **change: Any) -> Study:
@@ -41,29 +41,29 @@ def study(*metrics: str, **change: Any) -> Study:
 
 
 def test_every_number_of_pictures_is_the_evaluators_own() -> None:
-    model, people = network(), np.random.default_rng(0).random((7, 9))
+    model, human_map = network(), np.random.default_rng(0).random((7, 9))
     metrics = ("pointing", "energy-inside", "densecap-ratio", "segmentation-iou", "loc")
-    asked = study(*metrics, "human-attention", methods=("gradcam", "hirescam"))
-    items = [replace(Squares(3)[n], human_maps=(people,)) for n in range(3)]
-    rows = rows_of(model, asked, *items)
+    settings = study(*metrics, "human-attention", methods=("gradcam", "hirescam"))
+    items = [replace(Squares(3)[n], human_maps=(human_map,)) for n in range(3)]
+    rows = rows_of(model, settings, *items)
     assert [(r["index"], r["method"]) for r in rows] == [
-        (n, method) for n in range(3) for method in asked.methods
+        (n, method) for n in range(3) for method in settings.methods
     ]
     for row in rows:
         pixels, colour, box = square(row["index"])
         task = mmcam.Classes([colour])
-        (one,) = mmcam.explain(model, pixels, task, method=row["method"])
-        heatmap, region = one.heatmap(), box_region(box, (HEIGHT, WIDTH))
+        (explanation,) = mmcam.explain(model, pixels, task, method=row["method"])
+        heatmap, region = explanation.heatmap(), box_region(box, (HEIGHT, WIDTH))
         assert row["label"] == colour
         assert row["layer"] == "trunk"
-        assert row["score"] == pytest.approx(one.score, rel=1e-5)
-        assert row["probability"] == pytest.approx(one.probability, rel=1e-5)
+        assert row["score"] == pytest.approx(explanation.score, rel=1e-5)
+        assert row["probability"] == pytest.approx(explanation.probability, rel=1e-5)
         expected = {
             "pointing": float(pointing.pointing_game(heatmap, region)),
             "energy-inside": pointing.energy_inside(heatmap, region),
             "densecap-ratio": in_out_ratio(heatmap, region),
             "segmentation-iou": localization.segmentation_iou(heatmap, region),
-            "human-attention": human_correlation(heatmap, [people]),
+            "human-attention": human_correlation(heatmap, [human_map]),
             **{f"loc@{t:g}": localization.loc(heatmap, [box], t) for t in (0, 0.25, 0.5)},
         }
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
@@ -80,31 +80,31 @@ def probability(model: Adapter, pixels: np.ndarray, label: str) -> float:
 def test_faithfulness_scores_the_changed_picture() -> None:
     model = network()
     metrics = ("average-drop", "increase", "win", "deletion", "insertion", "quantile-curve")
-    asked = study(*metrics, methods=("gradcam",), baselines=("centre",), steps=5, batch=2)
-    (one, centre) = rows_of(model, asked, Squares(1)[0])
+    settings = study(*metrics, methods=("gradcam",), baselines=("centre",), steps=5, batch=2)
+    (gradcam, centre) = rows_of(model, settings, Squares(1)[0])
     pixels, colour, _ = square(0)
     heatmap = mmcam.explain(model, pixels, mmcam.Classes([colour]))[0].heatmap()
     full = probability(model, pixels, colour)
-    shown = probability(model, faithfulness.explanation_map(pixels, heatmap), colour)
-    assert one["average-drop"] == pytest.approx(faithfulness.drop(full, shown), abs=1e-3)
-    assert one["increase"] == float(shown > full)
-    assert one["win over centre"] == 1.0 - centre["win over gradcam"]
-    assert "win over gradcam" not in one
+    masked = probability(model, faithfulness.explanation_map(pixels, heatmap), colour)
+    assert gradcam["average-drop"] == pytest.approx(faithfulness.drop(full, masked), abs=1e-3)
+    assert gradcam["increase"] == float(masked > full)
+    assert gradcam["win over centre"] == 1.0 - centre["win over gradcam"]
+    assert "win over gradcam" not in gradcam
 
     def score(pictures: np.ndarray) -> np.ndarray:
         return np.array([probability(model, picture, colour) for picture in pictures])
 
     curve = faithfulness.deletion(pixels, heatmap, score, steps=5)
-    assert one["deletion"] == pytest.approx(curve.area, abs=1e-5)
-    assert one["deletion.curve"] == pytest.approx(curve.y.tolist(), abs=1e-5)
-    assert len(one["insertion.curve"]) == 6
-    assert one["insertion"] > centre["insertion"]
-    assert len(one["quantile-curve.curve"]) == 11
+    assert gradcam["deletion"] == pytest.approx(curve.area, abs=1e-5)
+    assert gradcam["deletion.curve"] == pytest.approx(curve.y.tolist(), abs=1e-5)
+    assert len(gradcam["insertion.curve"]) == 6
+    assert gradcam["insertion"] > centre["insertion"]
+    assert len(gradcam["quantile-curve.curve"]) == 11
 
 
 def test_predictions_are_compared_with_the_label_and_its_boxes() -> None:
     model = network()
-    asked = study(
+    settings = study(
         "localization-error",
         "pointing-or-rejecting",
         task=mmcam.Classes(top=2),
@@ -112,7 +112,7 @@ def test_predictions_are_compared_with_the_label_and_its_boxes() -> None:
         threshold=0.0,
     )
     item = Squares(1)[0]
-    first, second = rows_of(model, asked, item)
+    first, second = rows_of(model, settings, item)
     assert first["label"] == item.labels[0]
     heatmaps = [e.heatmap() for e in mmcam.explain(model, item.source, mmcam.Classes(top=2))]
     labels = [first["label"], second["label"]]
@@ -128,29 +128,29 @@ def test_predictions_are_compared_with_the_label_and_its_boxes() -> None:
 
 
 def test_baselines_know_nothing_of_the_score_and_are_the_same_again() -> None:
-    asked = study(
+    settings = study(
         "energy-inside", "pointing", baselines=("uniform", "centre", "random", "activation")
     )
-    rows = rows_of(network(), asked, Squares(2)[1])
-    assert [row["method"] for row in rows] == list(asked.series)
+    rows = rows_of(network(), settings, Squares(2)[1])
+    assert [row["method"] for row in rows] == list(settings.series)
     _, _, box = square(1)
     region = box_region(box, (HEIGHT, WIDTH))
     uniform = next(row for row in rows if row["method"] == "uniform")
     assert uniform["energy-inside"] == pytest.approx(region.mean(), rel=1e-5)
     assert uniform["layer"] == "none"
-    again = rows_of(network(), asked, Squares(2)[1])
-    other = rows_of(network(), asked, replace(Squares(2)[1], id="another"))
+    again = rows_of(network(), settings, Squares(2)[1])
+    renamed = rows_of(network(), settings, replace(Squares(2)[1], id="another"))
     energies = [
-        next(r["energy-inside"] for r in some if r["method"] == "random")
-        for some in (rows, again, other)
+        next(r["energy-inside"] for r in run_rows if r["method"] == "random")
+        for run_rows in (rows, again, renamed)
     ]
     assert energies[0] == energies[1] != energies[2]
 
 
 def test_a_bad_item_is_one_row_and_the_others_go_on() -> None:
-    model, asked = network(), study("pointing")
+    model, settings = network(), study("pointing")
     data = Squares(4, broken=(1,))
-    rows = measure(model, asked, [read(data, n, asked, model) for n in range(4)])
+    rows = measure(model, settings, [load_item(data, n, settings, model) for n in range(4)])
     assert [(row["index"], row["error"]) for row in rows] == [
         (0, None),
         (1, "InputError: picture 1 is broken; draw it again"),
@@ -194,8 +194,8 @@ def test_words_of_captions_are_judged_on_their_categories() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
     region = Region(boxes=((0, 0, 5, 4),))
     item = Item(id="x", source=noise, text="a dog runs", regions={"dog": region})
-    asked = study("word-pointing", "energy-inside", task=mmcam.Caption())
-    rows = rows_of(model, asked, item, replace(item, text="two dogs run"))
+    settings = study("word-pointing", "energy-inside", task=mmcam.Caption())
+    rows = rows_of(model, settings, item, replace(item, text="two dogs run"))
     words = [(r["kind"], r["label"], "word-pointing" in r, "energy-inside" in r) for r in rows]
     assert words == [
         ("sentence", "a dog runs", False, False),
@@ -229,8 +229,8 @@ def test_captions_are_scored_again_as_they_were_said(target: str) -> None:
     model = captioner()
     noise = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
     item = Item(id="x", source=noise, text="two dogs run")
-    asked = study("deletion", "average-drop", task=mmcam.Caption(), target=target, steps=2)
-    rows = rows_of(model, asked, item)
+    settings = study("deletion", "average-drop", task=mmcam.Caption(), target=target, steps=2)
+    rows = rows_of(model, settings, item)
     assert (rows[0]["text"] == "two dogs run") == (target == "given")
     for row in rows:  # nothing is deleted at first
         assert row["deletion.curve"][0] == pytest.approx(row["probability"], rel=1e-4)
@@ -245,8 +245,8 @@ def test_answers_are_asked_with_each_items_question() -> None:
         Item(id="b", source=noise, text="how many dogs?", labels=("two", "no")),
         Item(id="c", source=noise, text="is the dog red?"),
     ]
-    asked = study("deletion", task=mmcam.Answers(), steps=2)
-    rows = rows_of(model, asked, *items)
+    settings = study("deletion", task=mmcam.Answers(), steps=2)
+    rows = rows_of(model, settings, *items)
     assert [(r["index"], r["label"]) for r in rows[:3]] == [(0, "red"), (1, "two"), (1, "no")]
     assert rows[3]["index"] == 2
     for row, item in zip(rows, [items[0], items[1], items[1], items[2]], strict=True):
@@ -259,8 +259,8 @@ def test_clips_are_judged_on_the_window_that_the_model_sees() -> None:
     model = colour_net.model(clips=True)
     region = Region(boxes=((0, 0, 160, 120),))
     item = Item(id="clip", source=colour_net.clip(), labels=("red moves",), regions={WHOLE: region})
-    asked = study("average-drop", "energy-inside", task=mmcam.Actions(), baselines=("random",))
-    rows = rows_of(model, asked, item)
+    settings = study("average-drop", "energy-inside", task=mmcam.Actions(), baselines=("random",))
+    rows = rows_of(model, settings, item)
     assert [row["error"] for row in rows] == [None, None]
     assert rows[0]["kind"] == "action"
     frames = colour_net.clip()[8:24]  # the middle window of 16
@@ -275,30 +275,32 @@ def test_occlusion_is_compared_with_and_not_judged() -> None:
     rows = rows_of(network(), study("occlusion-correlation"), Squares(1)[0])
     assert [row["method"] for row in rows] == ["gradcam"]
     assert rows[0]["occlusion-correlation"] > 0.3
-    asked = study("occlusion-correlation", methods=("occlusion",))
-    (own,) = rows_of(network(), asked, Squares(1)[0])
-    assert own["occlusion-correlation"] == pytest.approx(1.0)
+    settings = study("occlusion-correlation", methods=("occlusion",))
+    (row,) = rows_of(network(), settings, Squares(1)[0])
+    assert row["occlusion-correlation"] == pytest.approx(1.0)
 
 
 def test_randomised_labels_and_models() -> None:
     model = network()
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
-    asked = study("label-randomization", "model-randomization", baselines=("activation",))
-    one, activation = rows_of(model, asked, Squares(1)[0])
+    settings = study("label-randomization", "model-randomization", baselines=("activation",))
+    gradcam, activation = rows_of(model, settings, Squares(1)[0])
     assert activation["label-randomization"] == pytest.approx(1.0)
-    assert one["label-randomization"] < activation["label-randomization"]
-    assert len(one["model-randomization.curve"]) == 2  # the convolution and the linear layer
-    assert one["model-randomization"] == pytest.approx(np.mean(one["model-randomization.curve"]))
+    assert gradcam["label-randomization"] < activation["label-randomization"]
+    assert len(gradcam["model-randomization.curve"]) == 2  # the convolution and the linear layer
+    assert gradcam["model-randomization"] == pytest.approx(
+        np.mean(gradcam["model-randomization.curve"])
+    )
     assert all(torch.equal(before[k], v) for k, v in model.model.state_dict().items())
 
 
 def test_several_layers_and_guided_products_are_rows_too() -> None:
-    asked = study(
+    settings = study(
         "average-drop", methods=("gradcam", "guided-gradcam"), layers=("trunk.0", "trunk")
     )
-    rows = rows_of(network(), asked, Squares(1)[0])
+    rows = rows_of(network(), settings, Squares(1)[0])
     assert {(row["method"], row["layer"]) for row in rows} == {
-        (method, layer) for method in asked.methods for layer in ("trunk.0", "trunk")
+        (method, layer) for method in settings.methods for layer in ("trunk.0", "trunk")
     }
 
 
@@ -317,12 +319,12 @@ def test_whatever_a_reader_raises_becomes_the_items_error() -> None:
         def item(self, number: int) -> Item:
             raise RuntimeError("a decoder\nfell over")
 
-    found = read(Raising(1), 0, study("pointing"), network())
-    assert found == Read(0, "#0", error="RuntimeError: a decoder fell over")
+    loaded = load_item(Raising(1), 0, study("pointing"), network())
+    assert loaded == LoadedItem(0, "#0", error="RuntimeError: a decoder fell over")
 
 
 def test_a_clip_for_a_model_of_pictures_is_an_error_of_its_item() -> None:
     clip = Sample(pixels=np.zeros((2, 8, 8, 3), np.uint8))
-    (row,) = measure(network(), study("pointing"), [Read(0, "clip", Squares(1)[0], clip)])
+    (row,) = measure(network(), study("pointing"), [LoadedItem(0, "clip", Squares(1)[0], clip)])
     assert "is a clip and" in row["error"]
     assert InputError.__name__ in row["error"]

@@ -40,10 +40,10 @@ def test_rows_are_those_of_the_local_engine(workers: int, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_killed_worker_loses_and_repeats_nothing(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    mark = tmp_path / "killed"
-    evaluate(network(), Deadly(22, mark), STUDY, tmp_path / "ray", engine="ray", workers=2)
-    assert mark.exists()
-    evaluate(network(), Deadly(22, mark), STUDY, tmp_path / "local")
+    marker = tmp_path / "killed"
+    evaluate(network(), Deadly(22, marker), STUDY, tmp_path / "ray", engine="ray", workers=2)
+    assert marker.exists()
+    evaluate(network(), Deadly(22, marker), STUDY, tmp_path / "local")
     assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "local")
 
 
@@ -55,7 +55,7 @@ def test_workers_that_cannot_begin_are_one_error(tmp_path: Path) -> None:
         def __setstate__(self, state: object) -> None:
             raise RuntimeError("no such place")
 
-    with pytest.raises(ModelError, match="Ray's workers gave up"):
+    with pytest.raises(ModelError, match="Ray's workers failed"):
         evaluate(network(), Here(4), STUDY, tmp_path, engine="ray", workers=1)
 
 

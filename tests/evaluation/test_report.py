@@ -17,7 +17,7 @@ from scipy import stats
 from mmcam.errors import InputError, MissingExtra
 from mmcam.evaluation import summarize
 from mmcam.evaluation.report import notes, tables
-from mmcam.evaluation.shards import Folder
+from mmcam.evaluation.shards import RunFolder
 from mmcam.evaluation.statistics import Sums
 from mmcam.evaluation.study import Column
 from mmcam.evaluators.intervals import wilson
@@ -42,36 +42,36 @@ def row(index: int, method: str = "gradcam", **values: Any) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, columns: list[Column], *shards: list[dict[str, Any]]) -> Folder:
+def write(folder: Path, columns: list[Column], *shards: list[dict[str, Any]]) -> RunFolder:
     folder.mkdir(exist_ok=True)
-    made = Folder(folder)
+    run_folder = RunFolder(folder)
     for rows in shards:
-        made.write_rows(rows, columns)
-    return made
+        run_folder.write_rows(rows, columns)
+    return run_folder
 
 
-def figures(facts: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(one["name"], one["method"]): one for one in facts["metrics"]}
+def figures(summary: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(entry["name"], entry["method"]): entry for entry in summary["metrics"]}
 
 
 def test_numbers_have_the_mean_and_students_interval(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(3, 2, 17)
     rows = [row(i, **{"energy-inside": v}) for i, v in enumerate(values)]
     write(tmp_path, [NUMBER], rows[:5], rows[5:])
-    one = figures(summarize(tmp_path))["energy-inside", "gradcam"]
+    entry = figures(summarize(tmp_path))["energy-inside", "gradcam"]
     low, high = stats.t.interval(0.95, 16, values.mean(), stats.sem(values))
-    assert (one["n"], one["groups"]) == (17, 17)
-    assert one["mean"] == pytest.approx(values.mean())
-    assert one["standard_error"] == pytest.approx(stats.sem(values))
-    assert (one["low"], one["high"]) == pytest.approx((low, high))
+    assert (entry["n"], entry["groups"]) == (17, 17)
+    assert entry["mean"] == pytest.approx(values.mean())
+    assert entry["standard_error"] == pytest.approx(stats.sem(values))
+    assert (entry["low"], entry["high"]) == pytest.approx((low, high))
 
 
 def test_truths_have_wilsons_interval(tmp_path: Path) -> None:
     rows = [row(i, pointing=float(i < 7)) for i in range(9)]
     write(tmp_path, [TRUTH], rows)
-    one = figures(summarize(tmp_path))["pointing", "gradcam"]
+    entry = figures(summarize(tmp_path))["pointing", "gradcam"]
     known = stats.binomtest(7, 9).proportion_ci(method="wilson")
-    assert (one["low"], one["high"]) == pytest.approx((known.low, known.high))
+    assert (entry["low"], entry["high"]) == pytest.approx((known.low, known.high))
 
 
 def test_rows_of_one_item_are_not_taken_for_independent(tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ def test_rows_of_one_item_are_not_taken_for_independent(tmp_path: Path) -> None:
         for t in range(n)
     ]
     write(tmp_path, [NUMBER], rows)
-    one = figures(summarize(tmp_path))["energy-inside", "gradcam"]
+    entry = figures(summarize(tmp_path))["energy-inside", "gradcam"]
     low, high = stats.t.interval(0.95, 2, 3.0, stats.sem(values))
-    assert (one["n"], one["groups"], one["mean"]) == (12, 3, 3.0)
-    assert (one["low"], one["high"]) == pytest.approx((low, high))
+    assert (entry["n"], entry["groups"], entry["mean"]) == (12, 3, 3.0)
+    assert (entry["low"], entry["high"]) == pytest.approx((low, high))
 
 
 def test_items_of_one_group_are_not_taken_for_independent(tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_items_of_one_group_are_not_taken_for_independent(tmp_path: Path) -> Non
         for i, v in enumerate(np.repeat(values, 4).tolist())
     ]
     write(tmp_path, [NUMBER], rows)
-    facts = summarize(tmp_path)
-    one = figures(facts)["energy-inside", "gradcam"]
-    assert (facts["items"], one["n"], one["groups"]) == (12, 12, 3)
-    assert one["standard_error"] == pytest.approx(stats.sem(values))
+    summary = summarize(tmp_path)
+    entry = figures(summary)["energy-inside", "gradcam"]
+    assert (summary["items"], entry["n"], entry["groups"]) == (12, 12, 3)
+    assert entry["standard_error"] == pytest.approx(stats.sem(values))
 
 
 def test_the_error_of_uneven_items_is_cochrans() -> None:
@@ -109,16 +109,16 @@ def test_the_error_of_uneven_items_is_cochrans() -> None:
     whole, parts = Sums(), Sums()
     whole.add(values, items)
     order = np.argsort(items)
-    for some in np.split(
+    for indices in np.split(
         order, [np.searchsorted(items[order], 5), np.searchsorted(items[order], 9)]
     ):
-        parts.add(values[some], items[some])
+        parts.add(values[indices], items[indices])
     sums = np.array([values[items == i].sum() for i in np.unique(items)])
     counts = np.array([(items == i).sum() for i in np.unique(items)])
     mean, n = values.mean(), len(sums)
     expected = math.sqrt(n / (n - 1) * ((sums - mean * counts) ** 2).sum()) / 60
-    assert whole.error == pytest.approx(expected)
-    assert parts.error == pytest.approx(expected)
+    assert whole.standard_error == pytest.approx(expected)
+    assert parts.standard_error == pytest.approx(expected)
 
 
 def test_clustered_truths_have_a_wider_interval_than_independent_ones() -> None:
@@ -128,9 +128,9 @@ def test_clustered_truths_have_a_wider_interval_than_independent_ones() -> None:
     apart.add(hits, np.arange(120))
     assert apart.interval(True) == pytest.approx(wilson(hits.mean(), 120))
     assert together.interval(True) == pytest.approx(wilson(hits.mean(), 29.0), rel=1e-6)
-    never = Sums()
-    never.add(np.zeros(120), np.arange(30).repeat(4))
-    assert never.interval(True) == wilson(0.0, 30.0)
+    no_hits = Sums()
+    no_hits.add(np.zeros(120), np.arange(30).repeat(4))
+    assert no_hits.interval(True) == wilson(0.0, 30.0)
 
 
 def test_missing_infinite_and_failed_are_counted(tmp_path: Path) -> None:
@@ -142,15 +142,15 @@ def test_missing_infinite_and_failed_are_counted(tmp_path: Path) -> None:
         {"index": 4, "item": "4", "target": -1, "error": "InputError: broken"},
     ]
     write(tmp_path, [NUMBER], rows)
-    facts = summarize(tmp_path)
-    one = figures(facts)["energy-inside", "gradcam"]
-    assert (one["n"], one["infinite"], one["mean"]) == (1, 1, 2.0)
-    assert one["standard_error"] is None
-    assert one["low"] is None
-    assert (facts["items"], facts["failed"]) == (5, 2)
-    assert facts["errors"] == {"InputError: broken": 2}
-    assert facts["seconds"] == 1.5
-    assert notes(facts) == [
+    summary = summarize(tmp_path)
+    entry = figures(summary)["energy-inside", "gradcam"]
+    assert (entry["n"], entry["infinite"], entry["mean"]) == (1, 1, 2.0)
+    assert entry["standard_error"] is None
+    assert entry["low"] is None
+    assert (summary["items"], summary["failed"]) == (5, 2)
+    assert summary["errors"] == {"InputError: broken": 2}
+    assert summary["seconds"] == 1.5
+    assert notes(summary) == [
         "2 failed: InputError: broken",
         "energy-inside: 1 without a number: EvaluationError: no region",
     ]
@@ -161,16 +161,16 @@ def test_win_rates_compare_the_same_targets(tmp_path: Path) -> None:
     second = {0: 4.0, 1: 2.0, 2: 9.0, 4: 1.0}
     rows = [row(i, "gradcam", **{"energy-inside": v, "deletion": v}) for i, v in first.items()]
     rows += [row(i, "gradcam++", **{"energy-inside": v, "deletion": v}) for i, v in second.items()]
-    write(tmp_path, [NUMBER, CURVE], sorted(rows, key=lambda one: int(one["index"])))
-    facts = summarize(tmp_path)
-    pairs = {(p["name"], p["method"]): p for p in facts["pairs"]}
+    write(tmp_path, [NUMBER, CURVE], sorted(rows, key=lambda entry: int(entry["index"])))
+    summary = summarize(tmp_path)
+    pairs = {(p["name"], p["method"]): p for p in summary["pairs"]}
     higher, lower = pairs["energy-inside", "gradcam"], pairs["deletion", "gradcam"]
     assert (higher["win_rate"], higher["ties"], higher["n"]) == (1 / 3, 1 / 3, 3)
     assert (lower["win_rate"], lower["other"]) == (1 / 3, "gradcam++")
     assert (higher["low"], higher["high"]) == pytest.approx(wilson(1 / 3, 3))
     assert pairs["energy-inside", "gradcam++"]["win_rate"] == 1 / 3
     screen = Console(record=True, width=120)
-    for table in tables(facts):
+    for table in tables(summary):
         screen.print(table)
     text = screen.export_text()
     assert text.count("gradcam++") == 2 + 2  # the figures of both columns, and each pair once
@@ -181,14 +181,14 @@ def test_layers_and_kinds_are_kept_apart(tmp_path: Path) -> None:
     rows = [row(0, layer="a", pointing=1.0), row(0, layer="b", pointing=0.0)]
     rows += [row(0, kind="word", layer="a", pointing=0.0)]
     write(tmp_path, [TRUTH], rows)
-    facts = summarize(tmp_path)
-    assert {(m["kind"], m["layer"]): m["mean"] for m in facts["metrics"]} == {
+    summary = summarize(tmp_path)
+    assert {(m["kind"], m["layer"]): m["mean"] for m in summary["metrics"]} == {
         ("class", "a"): 1.0,
         ("class", "b"): 0.0,
         ("word", "a"): 0.0,
     }
     screen = Console(record=True, width=120)
-    screen.print(tables(facts)[0])
+    screen.print(tables(summary)[0])
     assert "gradcam at a, word" in screen.export_text()
 
 
@@ -200,8 +200,8 @@ def test_curves_have_a_mean_at_each_point_and_plots_are_drawn(tmp_path: Path) ->
         for m in ("gradcam", "gradcam++")
     ]
     write(tmp_path, [CURVE, TRUTH], rows)
-    facts = summarize(tmp_path, plots=True)
-    points = facts["curves"][0]["points"]
+    summary = summarize(tmp_path, plots=True)
+    points = summary["curves"][0]["points"]
     assert [point["mean"] for point in points] == pytest.approx([0.9, 0.4, 0.1])
     drawn = {path.name for path in tmp_path.glob("plot-*.png")}
     assert drawn == {"plot-deletion.png", "plot-deletion-curve.png", "plot-pointing.png"}
@@ -212,10 +212,10 @@ def test_curves_have_a_mean_at_each_point_and_plots_are_drawn(tmp_path: Path) ->
 
 def test_a_summary_is_the_same_when_it_is_made_again(tmp_path: Path) -> None:
     write(tmp_path, [NUMBER], [row(i, **{"energy-inside": float(i)}) for i in range(4)])
-    facts = summarize(tmp_path)
+    summary = summarize(tmp_path)
     (tmp_path / "summary.json").unlink()
-    assert summarize(tmp_path) == facts
-    assert json.loads((tmp_path / "summary.json").read_text()) == facts
+    assert summarize(tmp_path) == summary
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 import mmcam
 from mmcam.errors import EvaluationError, InputError, OutputError
 from mmcam.evaluation import Study, evaluate, runner
-from mmcam.evaluation.shards import Folder, chunks
+from mmcam.evaluation.shards import RunFolder, pending_batches
 from tests.evaluation.coloured import Squares, network, rows_of
 
 STUDY = Study(
@@ -33,9 +33,11 @@ def run(out: Path, count: int = 10, **options: Any) -> dict[str, Any]:
 
 
 def test_a_run_leaves_rows_a_manifest_and_a_summary(tmp_path: Path) -> None:
-    seen: list[tuple[int, int, int]] = []
-    facts = run(tmp_path, progress=lambda *now: seen.append(now), command=["mmcam", "evaluate"])
-    assert seen == [(0, 10, 0), (4, 10, 1), (8, 10, 1), (10, 10, 1)]
+    progress: list[tuple[int, int, int]] = []
+    summary = run(
+        tmp_path, progress=lambda *counts: progress.append(counts), command=["mmcam", "evaluate"]
+    )
+    assert progress == [(0, 10, 0), (4, 10, 1), (8, 10, 1), (10, 10, 1)]
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == [
         "manifest.json",
         "rows-00000.parquet",
@@ -44,8 +46,8 @@ def test_a_run_leaves_rows_a_manifest_and_a_summary(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)
     expected = [n for n in range(10) for _ in range(1 if n == 3 else 2)]
     assert [row["index"] for row in rows] == expected
-    assert facts == json.loads((tmp_path / "summary.json").read_text())
-    assert (facts["items"], facts["failed"]) == (10, 1)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["items"], summary["failed"]) == (10, 1)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["command"] == ["mmcam", "evaluate"]
     assert manifest["settings"]["methods"] == ["gradcam", "gradcam++"]
@@ -76,7 +78,7 @@ def test_resuming_a_finished_run_reads_no_item(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in tmp_path.glob("rows*")}
     data = Squares(10, broken=(3,))
     evaluate(network(), data, STUDY, tmp_path, resume=True)
-    assert data.made == 0
+    assert data.items_made == 0
     assert {path.name: path.read_bytes() for path in tmp_path.glob("rows*")} == before
 
 
@@ -135,7 +137,7 @@ def test_options_that_make_no_sense(
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    with Folder(tmp_path).locked(), pytest.raises(OutputError, match="another run"):
+    with RunFolder(tmp_path).locked(), pytest.raises(OutputError, match="another run"):
         run(tmp_path)
     run(tmp_path)  # the lock is gone
 
@@ -143,10 +145,10 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_behind_is_removed(tmp_path: Path) -> None:
     run(tmp_path, limit=4)
     whole = (tmp_path / "rows-00000.parquet").read_bytes()
-    left = tmp_path / ".rows-00001.parquet.00112233.part"
-    left.write_bytes(whole[: len(whole) // 2])
+    leftover = tmp_path / ".rows-00001.parquet.00112233.part"
+    leftover.write_bytes(whole[: len(whole) // 2])
     run(tmp_path, resume=True)
-    assert not left.exists()
+    assert not leftover.exists()
     assert sorted({row["index"] for row in rows_of(tmp_path)}) == list(range(10))
 
 
@@ -164,23 +166,23 @@ def test_a_broken_shard_is_named(tmp_path: Path) -> None:
 def test_a_run_in_which_all_fails_ends_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "HOPELESS", 6)
+    monkeypatch.setattr(runner, "FAILURE_LIMIT", 6)
     data = Squares(20, broken=tuple(range(20)))
     with pytest.raises(EvaluationError, match=r"all 8 items failed.*draw it again"):
         evaluate(network(), data, STUDY, tmp_path)
-    assert data.made < 20
+    assert data.items_made < 20
 
 
 def test_batches_are_those_of_an_unbroken_run() -> None:
     done = bytearray([0, 0, 1, 0, 1, 1, 1, 1, 0])
-    assert list(chunks(done, range(9), 4)) == [[0, 1, 3], [8]]
-    assert list(chunks(bytearray(5), range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(pending_batches(done, range(9), 4)) == [[0, 1, 3], [8]]
+    assert list(pending_batches(bytearray(5), range(5), 2)) == [[0, 1], [2, 3], [4]]
 
 
-def _in_a_child(out: Path, told: Any) -> None:
-    runner.SECONDS = 0.0  # a shard after every batch
+def _in_a_child(out: Path, sender: Any) -> None:
+    runner.SHARD_SECONDS = 0.0  # a shard after every batch
     data = Squares(60, broken=(3,))
-    evaluate(network(), data, STUDY, out, resume=True, progress=lambda *now: told.send(now))
+    evaluate(network(), data, STUDY, out, resume=True, progress=lambda *counts: sender.send(counts))
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -188,30 +190,30 @@ def test_ten_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path) -> 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = evaluate(network(), Squares(60, broken=(3,)), STUDY, whole)
     fork, draw = multiprocessing.get_context("fork"), random.Random(7)
-    partly = []
+    finished_counts = []
     for _ in range(10):
-        hear, tell = fork.Pipe(duplex=False)
-        child = fork.Process(target=_in_a_child, args=(broken, tell))
+        receiver, sender = fork.Pipe(duplex=False)
+        child = fork.Process(target=_in_a_child, args=(broken, sender))
         child.start()
-        tell.close()
+        sender.close()
         for _ in range(draw.randrange(1, 4)):  # it begins, and does up to two batches
-            hear.recv()
+            receiver.recv()
         child.join(draw.uniform(0.0, 0.1))  # and then something: reads, explains, writes
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL
-        partly.append(len({row["index"] for row in rows_of(broken)}))
-    assert partly == sorted(partly)
-    assert len(set(partly)) > 3
-    assert partly[-1] < 60
-    found = evaluate(network(), Squares(60, broken=(3,)), STUDY, broken, resume=True)
+        finished_counts.append(len({row["index"] for row in rows_of(broken)}))
+    assert finished_counts == sorted(finished_counts)
+    assert len(set(finished_counts)) > 3
+    assert finished_counts[-1] < 60
+    resumed = evaluate(network(), Squares(60, broken=(3,)), STUDY, broken, resume=True)
     assert rows_of(broken) == rows_of(whole)
     for part in ("metrics", "pairs"):  # equal but for the order in which numbers were added up
-        assert len(found[part]) == len(expected[part]) > 0
-        for one, other in zip(found[part], expected[part], strict=True):
-            assert one == pytest.approx(other)
-    assert (found["items"], found["errors"]) == (expected["items"], expected["errors"])
+        assert len(resumed[part]) == len(expected[part]) > 0
+        for entry, expected_entry in zip(resumed[part], expected[part], strict=True):
+            assert entry == pytest.approx(expected_entry)
+    assert (resumed["items"], resumed["errors"]) == (expected["items"], expected["errors"])
 
 
 def test_items_are_read_only_a_little_ahead(tmp_path: Path) -> None:
@@ -220,7 +222,7 @@ def test_items_are_read_only_a_little_ahead(tmp_path: Path) -> None:
 
     def watch(done: int, total: int, failed: int) -> None:
         nonlocal most
-        most = max(most, data.made - done)
+        most = max(most, data.items_made - done)
 
     evaluate(network(), data, STUDY, tmp_path, progress=watch, workers=2)
     assert most <= 3 * 4  # what waits in memory does not grow with the data

@@ -10,13 +10,13 @@ import mmcam
 from mmcam.datasets import Item
 from mmcam.errors import EvaluationError, MethodError, MmcamError, ModelError
 from mmcam.evaluation import Study
-from mmcam.evaluation.metrics import MEASURES
+from mmcam.evaluation.metrics import METRIC_FUNCTIONS
 from mmcam.evaluators import EVALUATORS
 from tests.evaluation.coloured import network
 
 
 def test_every_evaluator_can_be_run() -> None:
-    assert list(MEASURES) == list(EVALUATORS)
+    assert list(METRIC_FUNCTIONS) == list(EVALUATORS)
 
 
 def study(**change: Any) -> Study:
@@ -46,7 +46,7 @@ def study(**change: Any) -> Study:
         (
             {"metrics": ("label-randomization",), "task": mmcam.Caption()},
             EvaluationError,
-            "ask for classes",
+            "use the task classes",
         ),
     ],
 )

@@ -19,9 +19,9 @@ def table() -> WordTable:
     return WordTable.load(lemmatize=lambda word: word)
 
 
-def found(table: WordTable, caption: str) -> list[tuple[str, str]]:
-    said = caption.split()
-    return [(" ".join(said[w.first : w.position + 1]), w.category) for w in table.find(said)]
+def phrases(table: WordTable, caption: str) -> list[tuple[str, str]]:
+    words = caption.split()
+    return [(" ".join(words[w.first : w.position + 1]), w.category) for w in table.find(words)]
 
 
 def test_there_are_cocos_eighty_categories_and_each_is_its_own_word(table: WordTable) -> None:
@@ -92,15 +92,15 @@ def test_words_in_any_form(table: WordTable, word: str, category: str | None) ->
 def test_the_longest_phrase_wins(
     table: WordTable, caption: str, expected: list[tuple[str, str]]
 ) -> None:
-    assert found(table, caption) == expected
+    assert phrases(table, caption) == expected
 
 
 def test_positions_are_those_of_the_caption_with_its_marks(table: WordTable) -> None:
     caption = 'A "teddy-bear", two traffic lights.'
-    said = [caption[start:stop] for start, stop in word_spans(caption)]
-    places = {w.category: w for w in table.find(said)}
-    assert said[places["traffic light"].position] == "lights"
-    assert said[places["traffic light"].first] == "traffic"
+    words = [caption[start:stop] for start, stop in word_spans(caption)]
+    matches = {w.category: w for w in table.find(words)}
+    assert words[matches["traffic light"].position] == "lights"
+    assert words[matches["traffic light"].first] == "traffic"
     assert table.find(["a", ",", "stop", "sign"]) == [VisualWord(2, 3, "stop sign")]
     # A mark parts a phrase.
     assert table.find(["stop", ",", "sign"]) == []

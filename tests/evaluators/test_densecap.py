@@ -66,7 +66,7 @@ def test_what_has_no_ratio_is_an_error() -> None:
         in_out_ratio(HEATMAP, np.ones((2, 3), bool))
     with pytest.raises(EvaluationError, match="region is empty"):
         in_out_ratio(HEATMAP, np.zeros((2, 3), bool))
-    with pytest.raises(EvaluationError, match="does not lie over"):
+    with pytest.raises(EvaluationError, match="does not match"):
         in_out_ratio(HEATMAP, LEFT.T)
 
 

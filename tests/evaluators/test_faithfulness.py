@@ -39,12 +39,12 @@ probabilities = st.floats(0.001, 1)
 
 
 def brightness(pixels: np.ndarray) -> np.ndarray:
-    """A model that is as sure as the sample is bright."""
+    """A model whose score is the mean brightness."""
     return pixels.reshape(len(pixels), -1).mean(1) / 255
 
 
-def lamp(*at: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A model that looks at one pixel."""
+def single_pixel(*at: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A model whose score is one pixel."""
     return lambda pixels: pixels[(slice(None), *at, 0)] / 255
 
 
@@ -82,9 +82,13 @@ def test_how_the_three_hang_together(full: float, first: float, second: float) -
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, NAN, 20.0])
 def test_other_numbers_are_no_probabilities(value: float) -> None:
-    for judge in (lambda: drop(value, 0.5), lambda: increase(0.5, value), lambda: win(1, 1, value)):
-        with pytest.raises(EvaluationError, match="no probability"):
-            judge()
+    for metric in (
+        lambda: drop(value, 0.5),
+        lambda: increase(0.5, value),
+        lambda: win(1, 1, value),
+    ):
+        with pytest.raises(EvaluationError, match="is not a probability"):
+            metric()
 
 
 def test_no_confidence_has_no_drop() -> None:
@@ -125,9 +129,9 @@ class Peer:
     def __init__(self, *size: int) -> None:
         torch.manual_seed(3)
         self.model = nn.Sequential(nn.Flatten(), nn.Linear(3 * math.prod(size), 4)).double()
-        draw = np.random.default_rng(1)
+        rng = np.random.default_rng(1)
         self.samples = [noise(*size, seed=seed) for seed in range(8)]
-        self.maps = [draw.permutation(math.prod(size)).reshape(size) + 1.0 for _ in self.samples]
+        self.maps = [rng.permutation(math.prod(size)).reshape(size) + 1.0 for _ in self.samples]
         self.inputs = [torch.from_numpy(s / 255).movedim(-1, 0)[None] for s in self.samples]
         self.labels = [int(self.model(x).argmax()) for x in self.inputs]
         self.turn = iter(self.maps)
@@ -152,9 +156,9 @@ class Peer:
 
         return scored
 
-    def ours(self, judge: Callable[..., Any], **options: Any) -> list[Any]:
+    def ours(self, metric: Callable[..., Any], **options: Any) -> list[Any]:
         return [
-            judge(sample, heatmap, self.score(label), **options)
+            metric(sample, heatmap, self.score(label), **options)
             for sample, heatmap, label in zip(self.samples, self.maps, self.labels, strict=True)
         ]
 
@@ -175,9 +179,9 @@ def test_deletion_and_insertion_are_torchcams(size: tuple[int, ...]) -> None:
     peer = Peer(*size)
     metric = DeletionInsertionMetric(peer, lambda logits: logits.softmax(1), steps=12)
     theirs = peer.theirs(metric)
-    for judge in (deletion, insertion):
-        areas = [curve.area for curve in peer.ours(judge, steps=12, substitute=black)]
-        assert np.mean(areas) == pytest.approx(theirs[f"{judge.__name__}_auc"], abs=1e-6)
+    for function in (deletion, insertion):
+        areas = [curve.area for curve in peer.ours(function, steps=12, substitute=black)]
+        assert np.mean(areas) == pytest.approx(theirs[f"{function.__name__}_auc"], abs=1e-6)
 
 
 def test_the_quantile_curve_by_hand() -> None:
@@ -186,9 +190,15 @@ def test_the_quantile_curve_by_hand() -> None:
     curve = quantile_curve(white(2, 2), heatmap, brightness, (0, 0.25, 0.5, 0.75, 1))
     assert curve.y.tolist() == [100, 75, 50, 25, 0]
     assert curve.x.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    # The lamp stands at the highest pixel, and goes last; inverted, first.
-    assert quantile_curve(white(2, 2), heatmap, lamp(0, 0), (0.75, 1)).y.tolist() == [100, 0]
-    assert quantile_curve(white(2, 2), 1 - heatmap, lamp(0, 0), (0, 0.25)).y.tolist() == [100, 0]
+    # The scored pixel is the highest and goes last; with the inverted map, first.
+    assert quantile_curve(white(2, 2), heatmap, single_pixel(0, 0), (0.75, 1)).y.tolist() == [
+        100,
+        0,
+    ]
+    assert quantile_curve(white(2, 2), 1 - heatmap, single_pixel(0, 0), (0, 0.25)).y.tolist() == [
+        100,
+        0,
+    ]
 
 
 def test_equal_pixels_stay_together() -> None:
@@ -212,9 +222,9 @@ def test_the_quantile_is_numpys() -> None:
 def test_the_quantile_counts_what_was_seen() -> None:
     heatmap = np.array([[0.1, 0.2, NAN, NAN]])
     assert quantile_curve(white(1, 4), heatmap, brightness, (0.5, 1)).y.tolist() == [75, 50]
-    with pytest.raises(EvaluationError, match="no shares"):
+    with pytest.raises(EvaluationError, match="no fractions"):
         quantile_curve(white(1, 2), np.ones((1, 2)), brightness, (1.5,))
-    with pytest.raises(EvaluationError, match="no probability"):
+    with pytest.raises(EvaluationError, match="is not a probability"):
         quantile_curve(white(1, 2), np.ones((1, 2)), lambda p: -brightness(p))
 
 
@@ -224,17 +234,24 @@ def test_deletion_by_hand() -> None:
     assert curve.x.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert curve.y.tolist() == pytest.approx([1, 0.75, 0.5, 0.25, 0])
     assert curve.area == pytest.approx(0.5)
-    # The lamp goes out at the first step: one trapezoid of 1/4 * 1/2; or at the last.
-    assert deletion(white(2, 2), heatmap, lamp(0, 0), steps=4, substitute=black).area == 1 / 8
-    assert deletion(white(2, 2), heatmap, lamp(0, 1), steps=4, substitute=black).area == 7 / 8
+    # The scored pixel goes at the first step: one trapezoid of 1/4 * 1/2; or at the last.
+    assert (
+        deletion(white(2, 2), heatmap, single_pixel(0, 0), steps=4, substitute=black).area == 1 / 8
+    )
+    assert (
+        deletion(white(2, 2), heatmap, single_pixel(0, 1), steps=4, substitute=black).area == 7 / 8
+    )
 
 
 def test_insertion_by_hand() -> None:
     heatmap = np.array([[0.9, 0.1], [0.3, 0.2]])
-    curve = insertion(white(2, 2), heatmap, lamp(0, 0), steps=4, substitute=black)
+    curve = insertion(white(2, 2), heatmap, single_pixel(0, 0), steps=4, substitute=black)
     assert curve.y.tolist() == [0, 1, 1, 1, 1]
     assert curve.area == 7 / 8
-    assert insertion(white(2, 2), 1 - heatmap, lamp(0, 0), steps=4, substitute=black).area == 1 / 8
+    assert (
+        insertion(white(2, 2), 1 - heatmap, single_pixel(0, 0), steps=4, substitute=black).area
+        == 1 / 8
+    )
 
 
 @pytest.mark.parametrize("size", [(5, 6), (3, 4, 5)])
@@ -253,21 +270,24 @@ def test_curves_go_from_the_sample_to_its_substitute_and_back(
 
 
 def test_pixels_go_in_falling_order_and_equal_ones_as_they_are_read() -> None:
-    seen: list[np.ndarray] = []
+    black_masks: list[np.ndarray] = []
 
-    def watch(pixels: np.ndarray) -> np.ndarray:
-        seen.extend(pixels[..., 0] == 0)
+    def record(pixels: np.ndarray) -> np.ndarray:
+        black_masks.extend(pixels[..., 0] == 0)
         return brightness(pixels)
 
     heatmap = np.array([[0.5, 0.5, 0.9], [-1.0, NAN, 0.0]])
-    deletion(white(2, 3), heatmap, watch, steps=5, substitute=black, chunk=2)
-    gone = [np.flatnonzero(later & ~now).tolist() for now, later in itertools.pairwise(seen)]
-    assert gone == [[2], [0], [1], [5], [3]]
-    seen.clear()
-    deletion(white(6, 9), np.round(noise(6, 9)[..., 0] / 255.0), watch, steps=54, substitute=black)
-    gone = [int((later & ~now).argmax()) for now, later in itertools.pairwise(seen)]
-    ones = int(np.round(noise(6, 9)[..., 0] / 255.0).sum())
-    assert gone == sorted(gone[:ones]) + sorted(gone[ones:])
+    deletion(white(2, 3), heatmap, record, steps=5, substitute=black, chunk=2)
+    deleted = [
+        np.flatnonzero(after & ~before).tolist()
+        for before, after in itertools.pairwise(black_masks)
+    ]
+    assert deleted == [[2], [0], [1], [5], [3]]
+    black_masks.clear()
+    deletion(white(6, 9), np.round(noise(6, 9)[..., 0] / 255.0), record, steps=54, substitute=black)
+    deleted = [int((after & ~before).argmax()) for before, after in itertools.pairwise(black_masks)]
+    bright_count = int(np.round(noise(6, 9)[..., 0] / 255.0).sum())
+    assert deleted == sorted(deleted[:bright_count]) + sorted(deleted[bright_count:])
 
 
 @given(st.integers(1, 40), st.integers(1, 20))
@@ -289,8 +309,8 @@ def test_only_the_order_of_a_map_matters(seed: int, power: float) -> None:
 
 
 def test_the_area_is_sklearns() -> None:
-    draw = np.random.default_rng(0)
-    curve = Curve(np.sort(draw.random(9)), draw.random(9))
+    rng = np.random.default_rng(0)
+    curve = Curve(np.sort(rng.random(9)), rng.random(9))
     assert curve.area == pytest.approx(auc(curve.x, curve.y))
 
 
@@ -329,7 +349,7 @@ def test_the_sample_is_left_as_it_is() -> None:
 
 def test_bad_requests_are_errors() -> None:
     pixels, heatmap = noise(4, 4), np.ones((4, 4))
-    with pytest.raises(EvaluationError, match="does not lie over"):
+    with pytest.raises(EvaluationError, match="does not match"):
         explanation_map(pixels, np.ones((3, 4)))
     with pytest.raises(EvaluationError, match="NaN everywhere"):
         deletion(pixels, NAN * heatmap, brightness)

@@ -32,19 +32,19 @@ def test_the_correlation_by_hand() -> None:
 
 
 def test_both_maps_come_to_fourteen_by_fourteen() -> None:
-    draw = np.random.default_rng(0)
-    heatmap, person = draw.normal(size=(28, 42)), draw.random((14, 28))
-    cells = heatmap.reshape(14, 2, 14, 3).mean((1, 3)), person.reshape(14, 14, 2).mean(2)
+    rng = np.random.default_rng(0)
+    heatmap, human_map = rng.normal(size=(28, 42)), rng.random((14, 28))
+    cells = heatmap.reshape(14, 2, 14, 3).mean((1, 3)), human_map.reshape(14, 14, 2).mean(2)
     expected = scipy.stats.spearmanr(cells[0].ravel(), cells[1].ravel()).statistic
-    assert human_correlation(heatmap, [person]) == pytest.approx(expected)
+    assert human_correlation(heatmap, [human_map]) == pytest.approx(expected)
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_scale_and_offset_of_either_map_do_not_matter(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    heatmap, person = draw.normal(size=(15, 20)), draw.random((30, 40))
-    rho = human_correlation(heatmap, [person])
-    assert human_correlation(7 * heatmap - 2, [person / 3]) == pytest.approx(rho)
+    rng = np.random.default_rng(seed)
+    heatmap, human_map = rng.normal(size=(15, 20)), rng.random((30, 40))
+    rho = human_correlation(heatmap, [human_map])
+    assert human_correlation(7 * heatmap - 2, [human_map / 3]) == pytest.approx(rho)
 
 
 def test_unseen_cells_are_left_out() -> None:
@@ -55,11 +55,11 @@ def test_unseen_cells_are_left_out() -> None:
 
 
 def test_a_constant_map_has_no_correlation() -> None:
-    person = np.array([[1.0, 2.0, 3.0, 4.0]])
+    human_map = np.array([[1.0, 2.0, 3.0, 4.0]])
     for value in (0.0, 0.1, -0.7):
-        assert human_correlation(np.full((7, 9), value), [person], CELLS) == 0
+        assert human_correlation(np.full((7, 9), value), [human_map], CELLS) == 0
     with pytest.raises(EvaluationError, match="human map 1 is constant"):
-        human_correlation(person, [person, 0 * person], CELLS)
+        human_correlation(human_map, [human_map, 0 * human_map], CELLS)
 
 
 def test_the_ceiling_is_the_mean_over_pairs() -> None:
@@ -83,8 +83,8 @@ def test_the_baselines() -> None:
     np.testing.assert_allclose(centre, centre[::-1, ::-1])
     # Half a side off the middle is two spreads: a factor of exp(-2).
     assert centre_map((1, 1001))[0, 0] == pytest.approx(math.exp(-2), rel=0.01)
-    people = [centre_map((14, 14))]
-    chance = [human_correlation(random_map(seed), people) for seed in range(200)]
+    human_maps = [centre_map((14, 14))]
+    chance = [human_correlation(random_map(seed), human_maps) for seed in range(200)]
     # The standard deviation of one is 1 / sqrt(195) = 0.072, that of the mean of 200, 0.005.
     assert abs(np.mean(chance)) < 0.02
     assert np.std(chance) == pytest.approx(1 / math.sqrt(195), rel=0.2)

@@ -170,8 +170,8 @@ def test_loc_of_a_clip_counts_all_frames() -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_the_segmentation_overlap_is_sklearns(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    heatmap, region = draw.normal(size=(5, 6)), draw.random((5, 6)) > 0.5
+    rng = np.random.default_rng(seed)
+    heatmap, region = rng.normal(size=(5, 6)), rng.random((5, 6)) > 0.5
     heatmap[0, 0], region[0, 0] = 3, True
     above = heatmap > 0.3 * heatmap.max()
     expected = jaccard_score(region.ravel(), above.ravel())

@@ -15,11 +15,11 @@ from mmcam.evaluators.maps import (
     average_ranks,
     box_region,
     positive,
-    read,
+    read_map,
     read_region,
     spearman,
     to_cells,
-    visible,
+    visible_part,
 )
 
 NAN = math.nan
@@ -28,7 +28,7 @@ NAN = math.nan
 @pytest.mark.parametrize(
     ("heatmap", "words"),
     [
-        (np.full((2, 3), NAN), "saw nothing"),
+        (np.full((2, 3), NAN), "no cell is visible"),
         (np.array([[1.0, np.inf]]), "infinite"),
         (np.zeros((2, 2, 2, 2)), "one map at a time"),
         (np.zeros((0, 4)), "one map at a time"),
@@ -36,14 +36,14 @@ NAN = math.nan
 )
 def test_maps_that_cannot_be_read(heatmap: np.ndarray, words: str) -> None:
     with pytest.raises(EvaluationError, match=words):
-        read(heatmap)
+        read_map(heatmap)
 
 
 def test_the_positive_part_is_zero_where_nothing_was_seen() -> None:
     heatmap = np.array([[-1, NAN], [2, 0]], dtype=np.float32)
-    values, seen = positive(heatmap)
+    values, visible = positive(heatmap)
     assert values.tolist() == [[0, 0], [2, 0]]
-    assert seen.tolist() == [[True, False], [True, True]]
+    assert visible.tolist() == [[True, False], [True, True]]
     assert values.dtype == np.float64
     assert heatmap[0, 0] == -1
 
@@ -61,11 +61,11 @@ def test_a_region_of_another_size_is_refused() -> None:
 
 
 def test_only_the_seen_part_of_a_region_counts() -> None:
-    seen = np.array([[True, True, False]])
-    assert visible(np.array([[True, False, True]]), seen).tolist() == [[True, False, False]]
+    visible = np.array([[True, True, False]])
+    assert visible_part(np.array([[True, False, True]]), visible).tolist() == [[True, False, False]]
     for region in ([[False, False, True]], [[False] * 3]):
         with pytest.raises(EvaluationError, match="leave this sample out"):
-            visible(np.array(region), seen)
+            visible_part(np.array(region), visible)
 
 
 def test_a_box_holds_the_pixels_whose_middles_it_holds() -> None:

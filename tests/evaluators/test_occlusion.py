@@ -19,8 +19,8 @@ def test_the_correlation_by_hand() -> None:
 
 
 def test_the_grid_is_the_occlusion_maps() -> None:
-    draw = np.random.default_rng(0)
-    heatmap, drops = draw.random((8, 12)), draw.normal(size=(4, 4))
+    rng = np.random.default_rng(0)
+    heatmap, drops = rng.random((8, 12)), rng.normal(size=(4, 4))
     cells = heatmap.reshape(4, 2, 4, 3).mean((1, 3))
     expected = scipy.stats.spearmanr(cells.ravel(), drops.ravel()).statistic
     assert occlusion_correlation(heatmap, drops) == pytest.approx(expected)

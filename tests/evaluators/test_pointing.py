@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mmcam.errors import EvaluationError
 from mmcam.evaluators.pointing import (
-    Pointed,
+    PointingResult,
     centre_pointing,
     chance,
     energy_inside,
@@ -26,21 +26,21 @@ from mmcam.evaluators.pointing import (
 NAN = math.nan
 
 
-def one(size: tuple[int, ...], *at: int, value: float = 1.0) -> np.ndarray:
+def single_cell(size: tuple[int, ...], *cell: int, value: float = 1.0) -> np.ndarray:
     """A map that is 0 but for one cell."""
     heatmap = np.zeros(size, dtype=np.float32)
-    heatmap[at] = value
+    heatmap[cell] = value
     return heatmap
 
 
-def lit(size: tuple[int, ...], *at: int) -> np.ndarray:
-    return one(size, *at) > 0
+def lit(size: tuple[int, ...], *cell: int) -> np.ndarray:
+    return single_cell(size, *cell) > 0
 
 
 def test_the_peak_is_the_highest_seen_cell() -> None:
     assert peak(np.array([[0, 3, 1], [NAN, 2, 0]])) == (0, 1)
     assert peak(np.array([[NAN, NAN, -1], [NAN, 2, 0]])) == (1, 1)
-    assert peak(one((3, 4, 5), 2, 1, 3)) == (2, 1, 3)
+    assert peak(single_cell((3, 4, 5), 2, 1, 3)) == (2, 1, 3)
 
 
 def test_a_map_without_positive_values_has_no_peak() -> None:
@@ -54,7 +54,7 @@ def test_of_equal_maxima_the_one_in_their_middle_is_the_peak() -> None:
     plateau[3:6, 0:3] = 1
     assert peak(plateau) == (4, 1)
     # Two far apart: their middle is no maximum, so the nearer of them, the first of equals.
-    assert peak(one((1, 5), 0, 0) + one((1, 5), 0, 4)) == (0, 0)
+    assert peak(single_cell((1, 5), 0, 0) + single_cell((1, 5), 0, 4)) == (0, 0)
 
 
 def test_a_hit_is_a_peak_in_the_region() -> None:
@@ -71,16 +71,16 @@ def test_a_hit_is_a_peak_in_the_region() -> None:
 def test_the_tolerance_is_a_disc_of_fifteen_pixels(down: int, right: int, hit: bool) -> None:
     # 9^2 + 12^2 = 15^2 lies on its edge; 11^2 + 11^2 = 242 > 225 >= 10^2 + 11^2 = 221.
     region = lit((60, 60), 30 + down, 30 + right)
-    assert pointing_game(one((60, 60), 30, 30), region) is hit
+    assert pointing_game(single_cell((60, 60), 30, 30), region) is hit
 
 
 def test_the_tolerance_ends_at_the_picture() -> None:
-    assert pointing_game(one((5, 40), 0, 0), lit((5, 40), 4, 0))
-    assert not pointing_game(one((5, 40), 0, 0), lit((5, 40), 0, 39))
+    assert pointing_game(single_cell((5, 40), 0, 0), lit((5, 40), 4, 0))
+    assert not pointing_game(single_cell((5, 40), 0, 0), lit((5, 40), 0, 39))
 
 
 def test_the_tolerance_stays_in_the_frame() -> None:
-    clip = one((3, 8, 8), 1, 4, 4)
+    clip = single_cell((3, 8, 8), 1, 4, 4)
     assert pointing_game(clip, lit((3, 8, 8), 1, 4, 6))
     assert not pointing_game(clip, lit((3, 8, 8), 0, 4, 4))
     assert pointing_game(clip, lit((8, 8), 4, 4), tolerance=0)
@@ -92,39 +92,39 @@ def test_an_empty_map_misses() -> None:
 
 
 def test_only_what_was_seen_can_be_hit() -> None:
-    heatmap = one((4, 40), 1, 30)
+    heatmap = single_cell((4, 40), 1, 30)
     heatmap[:, 34:] = NAN
     region = np.zeros((4, 40), bool)
     region[:, 35:] = True
-    with pytest.raises(EvaluationError, match="empty where the model saw"):
+    with pytest.raises(EvaluationError, match="empty inside the model's input"):
         pointing_game(heatmap, region)
     region[0, 0] = True
     assert not pointing_game(heatmap, region)
 
 
 def test_no_ground_truth_is_an_error() -> None:
-    for judge in (pointing_game, centre_pointing, chance, energy_inside):
+    for metric in (pointing_game, centre_pointing, chance, energy_inside):
         with pytest.raises(EvaluationError, match="leave this sample out"):
-            judge(np.ones((3, 3)), np.zeros((3, 3), bool))
+            metric(np.ones((3, 3)), np.zeros((3, 3), bool))
         with pytest.raises(EvaluationError, match="NaN everywhere"):
-            judge(np.full((3, 3), NAN), np.ones((3, 3), bool))
+            metric(np.full((3, 3), NAN), np.ones((3, 3), bool))
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 6))
 def test_the_game_is_a_distance_to_the_region(seed: int, tolerance: float) -> None:
-    draw = np.random.default_rng(seed)
-    heatmap, region = draw.random((9, 13)), draw.random((9, 13)) > 0.95
-    region[draw.integers(9), draw.integers(13)] = True
-    away = scipy.ndimage.distance_transform_edt(~region)
-    at = np.unravel_index(heatmap.argmax(), heatmap.shape)
-    assert pointing_game(heatmap, region, tolerance) == (away[at] <= tolerance)
-    assert chance(heatmap, region, tolerance) == pytest.approx((away <= tolerance).mean())
+    rng = np.random.default_rng(seed)
+    heatmap, region = rng.random((9, 13)), rng.random((9, 13)) > 0.95
+    region[rng.integers(9), rng.integers(13)] = True
+    distances = scipy.ndimage.distance_transform_edt(~region)
+    cell = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    assert pointing_game(heatmap, region, tolerance) == (distances[cell] <= tolerance)
+    assert chance(heatmap, region, tolerance) == pytest.approx((distances <= tolerance).mean())
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 5))
 def test_scaling_a_map_changes_nothing(seed: int, scale: float) -> None:
-    draw = np.random.default_rng(seed)
-    heatmap, region = draw.normal(size=(6, 6)), draw.random((6, 6)) > 0.5
+    rng = np.random.default_rng(seed)
+    heatmap, region = rng.normal(size=(6, 6)), rng.random((6, 6)) > 0.5
     region[0, 0] = True
     assert pointing_game(scale * heatmap, region, 1) == pointing_game(heatmap, region, 1)
 
@@ -162,7 +162,7 @@ def test_the_centre_is_the_middle_of_what_was_seen() -> None:
 def test_rejecting_is_right_for_what_is_absent(
     present: bool, inside: bool, maximum: float, right: bool
 ) -> None:
-    heatmap = one((4, 4), 1, 1, value=maximum)
+    heatmap = single_cell((4, 4), 1, 1, value=maximum)
     region = lit((4, 4), 1, 1) if inside else lit((4, 4), 3, 3)
     truth = region if present else None
     assert pointing_or_rejecting(heatmap, truth, threshold=2, tolerance=0) is right
@@ -180,23 +180,26 @@ def test_an_empty_map_is_rejected_by_any_positive_threshold() -> None:
 def test_the_threshold_with_most_hits() -> None:
     # Rejecting below 3 is right twice (1, 2) and keeps the hits 3 and 5: four of five.
     rows = [
-        Pointed(5, True, True),
-        Pointed(1, True, False),
-        Pointed(3, True, True),
-        Pointed(2, False, False),
-        Pointed(4, False, True),
+        PointingResult(5, True, True),
+        PointingResult(1, True, False),
+        PointingResult(3, True, True),
+        PointingResult(2, False, False),
+        PointingResult(4, False, True),
     ]
     assert rejection_threshold(rows) == 3
     # Rejecting the absent one would cost two hits.
-    assert rejection_threshold([Pointed(1, True, True)] * 2 + [Pointed(2, True, False)]) == 1
-    assert rejection_threshold([Pointed(2, True, True)]) == 2
-    assert rejection_threshold([Pointed(2, True, False)]) > 2
+    assert (
+        rejection_threshold([PointingResult(1, True, True)] * 2 + [PointingResult(2, True, False)])
+        == 1
+    )
+    assert rejection_threshold([PointingResult(2, True, True)]) == 2
+    assert rejection_threshold([PointingResult(2, True, False)]) > 2
     with pytest.raises(EvaluationError, match="no predictions"):
         rejection_threshold([])
 
 
 rows_of_predictions = st.lists(
-    st.builds(Pointed, st.integers(0, 4).map(float), st.booleans(), st.booleans()),
+    st.builds(PointingResult, st.integers(0, 4).map(float), st.booleans(), st.booleans()),
     min_size=1,
     max_size=8,
 )
@@ -204,7 +207,7 @@ rows_of_predictions = st.lists(
 
 @settings(max_examples=200)
 @given(rows_of_predictions)
-def test_no_other_threshold_has_more_hits(rows: list[Pointed]) -> None:
+def test_no_other_threshold_has_more_hits(rows: list[PointingResult]) -> None:
     def hits(threshold: float) -> int:
         return sum(
             not row.present if row.maximum < threshold else row.hit and row.present for row in rows
@@ -216,11 +219,11 @@ def test_no_other_threshold_has_more_hits(rows: list[Pointed]) -> None:
 
 def test_a_word_points_at_its_category() -> None:
     regions = {"dog": lit((4, 4), 0, 0), "cat": lit((4, 4), 0, 1)}
-    assert word_pointing(one((4, 4), 0, 0), regions, "dog")
-    assert not word_pointing(one((4, 4), 0, 0), regions, "cat")
-    assert word_pointing(one((4, 4), 0, 0), regions, "cat", tolerance=1)
+    assert word_pointing(single_cell((4, 4), 0, 0), regions, "dog")
+    assert not word_pointing(single_cell((4, 4), 0, 0), regions, "cat")
+    assert word_pointing(single_cell((4, 4), 0, 0), regions, "cat", tolerance=1)
     with pytest.raises(EvaluationError, match="no segment of 'cot'; it has: cat"):
-        word_pointing(one((4, 4), 0, 0), regions, "cot")
+        word_pointing(single_cell((4, 4), 0, 0), regions, "cot")
 
 
 def test_energy_is_the_share_of_positive_values_inside() -> None:

@@ -118,7 +118,7 @@ def test_structure_is_compared_where_both_have_seen(
     first[20, 20] = NAN
     with pytest.raises(EvaluationError, match="no rectangle"):
         measure(first, second)
-    with pytest.raises(EvaluationError, match="no cell was seen"):
+    with pytest.raises(EvaluationError, match="no cell is visible"):
         measure(NAN * first, second)
     with pytest.raises(EvaluationError, match="cannot be compared"):
         measure(first, second.reshape(20, 80))
@@ -127,17 +127,17 @@ def test_structure_is_compared_where_both_have_seen(
 
 
 def test_another_label_is_drawn() -> None:
-    asked: list[int] = []
+    labels: list[int] = []
 
     def explain(label: int) -> np.ndarray:
-        asked.append(label)
+        labels.append(label)
         return noise(5, 5, seed=label)
 
     drawn = set()
     for seed in range(40):
-        asked.clear()
+        labels.clear()
         value = random_label_similarity(explain, 2, 4, seed=seed)
-        first, second = asked
+        first, second = labels
         assert first == 2
         assert value == rank_similarity(noise(5, 5, seed=2), noise(5, 5, seed=second))
         drawn.add(second)
@@ -190,14 +190,14 @@ def net() -> Net:
 def test_layers_are_drawn_from_the_top_and_put_back(net: Net) -> None:
     before, modes = state(net), [m.training for m in net.modules()]
     random = torch.get_rng_state()
-    seen = cascading_randomization(net, lambda: state(net))
-    assert list(seen) == [None, "twin", "head.2", "norm", "conv", ""]
-    assert seen[None] == before == state(net)
+    states = cascading_randomization(net, lambda: state(net))
+    assert list(states) == [None, "twin", "head.2", "norm", "conv", ""]
+    assert states[None] == before == state(net)
     assert [m.training for m in net.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
 
     def changed(layer: str) -> set[str]:
-        return {name for name, now in seen[layer].items() if now[1] != before[name][1]}
+        return {name for name, current in states[layer].items() if current[1] != before[name][1]}
 
     top = {"twin.weight", "head.2.weight", "twin.bias"}
     assert changed("twin") == top
@@ -206,15 +206,18 @@ def test_layers_are_drawn_from_the_top_and_put_back(net: Net) -> None:
     assert changed("norm") == changed("head.2") | {"norm.running_mean"}
     assert changed("conv") == changed("norm") | {"conv.weight", "conv.bias"}
     assert changed("") == changed("conv") | {"scale"}
-    assert all(now[0] == before[name][0] for s in seen.values() for name, now in s.items())
+    assert all(
+        current[0] == before[name][0] for s in states.values() for name, current in s.items()
+    )
 
 
 def test_one_layer_at_a_time(net: Net) -> None:
     before = state(net)
     layers = ["conv", "head"]
-    seen = cascading_randomization(net, lambda: state(net), layers, independent=True)
+    states = cascading_randomization(net, lambda: state(net), layers, independent=True)
     changed = [
-        {name for name, now in seen[layer].items() if now[1] != before[name][1]} for layer in layers
+        {name for name, current in states[layer].items() if current[1] != before[name][1]}
+        for layer in layers
     ]
     assert changed == [
         {"conv.weight", "conv.bias"},

@@ -123,8 +123,8 @@ def test_an_explanations_heatmap_goes_in() -> None:
     adapter = mmcam.wrap(net, Preprocess(mean=(0, 0, 0), std=(1, 1, 1), resize=24, crop=24))
 
     def explain() -> np.ndarray:
-        (found,) = mmcam.explain(adapter, PIXELS, mmcam.Classes([1]), layers=["trunk"])
-        return found.heatmap()
+        (explanation,) = mmcam.explain(adapter, PIXELS, mmcam.Classes([1]), layers=["trunk"])
+        return explanation.heatmap()
 
     heatmap = explain()
     # A crop of 24 of 30 columns: three on each side were not seen.
@@ -143,5 +143,7 @@ def test_importing_evaluators_loads_no_optional_package() -> None:
         "import sys, mmcam.evaluators, mmcam.datasets.coco, mmcam.evaluators.coco_words;"
         "print({'torchmetrics', 'pycocotools', 'skimage', 'scipy', 'nltk'} & set(sys.modules))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == "set()"

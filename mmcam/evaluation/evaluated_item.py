@@ -1,4 +1,4 @@
-"""One item as metrics see it: its maps, what is known to be true of it, and the model to ask."""
+"""One item as the metrics need it: its maps, its ground truth, and the model for re-scoring."""
 
 from __future__ import annotations
 
@@ -31,35 +31,36 @@ from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample, Target
 
 CELLS = 14
+"""Rows and columns of the baselines' maps."""
 
 
 def seed_of(item_id: str) -> int:
-    """A seed that is fixed by an item's id, on any machine."""
+    """A seed derived from an item's id; the same on any machine."""
     return int(hashlib.sha256(item_id.encode(errors="backslashreplace")).hexdigest()[:8], 16)
 
 
 def with_baselines(
-    found: Sequence[Explanation], study: Study, item_id: str
+    explanations: Sequence[Explanation], study: Study, item_id: str
 ) -> tuple[Explanation, ...]:
-    """All maps of an item in the order of the series, target after target, baselines made here."""
+    """All maps of an item, target by target in the order of `study.series`, with the baselines."""
     groups: list[list[Explanation]] = []
-    for explanation in found:
+    for explanation in explanations:
         if groups and groups[-1][0].target is explanation.target:
             groups[-1].append(explanation)
         else:
             groups.append([explanation])
-    made: list[Explanation] = []
+    maps: list[Explanation] = []
     for number, group in enumerate(groups):
         for name in study.series:
-            made += [one for one in group if one.method == name]
+            maps += [explanation for explanation in group if explanation.method == name]
             if name not in METHODS and name in study.baselines:
-                made.append(_baseline(name, group[0], seed_of(f"{item_id}\n{number}")))
-    return tuple(made)
+                maps.append(_baseline(name, group[0], seed_of(f"{item_id}\n{number}")))
+    return tuple(maps)
 
 
-def _baseline(name: str, like: Explanation, seed: int) -> Explanation:
-    """A map over what the model saw; noise has cells in time too."""
-    time = 4 * len(like.placement.spans)
+def _baseline(name: str, template: Explanation, seed: int) -> Explanation:
+    """A map over the model's input, placed as `template`; noise has cells in time too."""
+    time = 4 * len(template.placement.spans)
     shape = (CELLS, CELLS)
     if name == "random":
         values = random_map(seed, (max(time, 1) * CELLS, CELLS)).reshape(-1, *shape)
@@ -67,21 +68,21 @@ def _baseline(name: str, like: Explanation, seed: int) -> Explanation:
         plane = centre_map(shape) if name == "centre" else np.ones(shape)
         values = np.repeat(plane[None], max(time, 1), 0)
     cam = torch.from_numpy(values if time else values[0]).float()
-    return replace(like, cam=cam, method=name, layer="none")
+    return replace(template, cam=cam, method=name, layer="none")
 
 
-def signed(explanation: Explanation) -> Map:
-    """The raw map on the original with its signs, NaN where the model did not see."""
+def signed_map(explanation: Explanation) -> Map:
+    """The raw map on the original with its signs, NaN outside the model's input."""
     frames = range(explanation.frame_count) if explanation.is_clip else None
     placed: Map = onto_original(explanation.saliency, explanation.placement, frames).numpy()
     return placed
 
 
 @dataclass(eq=False)
-class Subject:
-    """One item after the forward: its maps and everything metrics ask of it, made once.
+class EvaluatedItem:
+    """One item after the forward pass, with everything that the metrics need, computed once.
 
-    `found` are the engine's own maps, `maps` those that are judged.
+    `explanations` are the engine's own maps; `maps` are the evaluated ones, baselines included.
     """
 
     item: Item
@@ -92,12 +93,12 @@ class Subject:
     task: Any
     text: str
     classes: int | None
-    found: tuple[Explanation, ...]
+    explanations: tuple[Explanation, ...]
     maps: tuple[Explanation, ...]
     words: tuple[str, ...] = ()
-    heat: dict[int, Map] = field(default_factory=dict)
+    heatmaps: dict[int, Map] = field(default_factory=dict)
     masks: dict[str, Bool[np.ndarray, "height width"]] = field(default_factory=dict)
-    others: dict[tuple[int, int], tuple[Explanation, ...]] = field(default_factory=dict)
+    label_maps: dict[tuple[int, int], tuple[Explanation, ...]] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -112,22 +113,24 @@ class Subject:
 
     @property
     def targets(self) -> list[Target]:
-        """What was asked, each once, in order."""
-        return list({id(one.target): one.target for one in self.maps}.values())
+        """The explained targets without duplicates, in order."""
+        return list(
+            {id(explanation.target): explanation.target for explanation in self.maps}.values()
+        )
 
     def heatmap(self, explanation: Explanation) -> Map:
         """The map on the original, in [0, 1]."""
-        if id(explanation) not in self.heat:
-            self.heat[id(explanation)] = explanation.heatmap()
-        return self.heat[id(explanation)]
+        if id(explanation) not in self.heatmaps:
+            self.heatmaps[id(explanation)] = explanation.heatmap()
+        return self.heatmaps[id(explanation)]
 
     @cached_property
     def regions(self) -> Mapping[str, Region]:
-        """Regions by what the model calls them."""
+        """Regions by the model's names of their labels."""
         return {self.model_name(label): region for label, region in self.item.regions.items()}
 
     def model_name(self, label: str | int) -> str:
-        """What the model calls a label of the data."""
+        """The model's name of a dataset label."""
         if label == WHOLE:
             return WHOLE
         return model_label(self.adapter, label, self.classes)
@@ -140,11 +143,11 @@ class Subject:
 
     @cached_property
     def categories(self) -> dict[int, str]:
-        """The COCO category that words of the caption stand for, by their position."""
-        return {found.position: found.category for found in _words().find(self.words)}
+        """The COCO categories of the caption's words, by position."""
+        return {word.position: word.category for word in _word_table().find(self.words)}
 
-    def key(self, target: Target) -> str | None:
-        """Which region a target is about: None where it is about nothing that has one.
+    def region_key(self, target: Target) -> str | None:
+        """The key of the region that a target refers to; None if no region matches.
 
         Raises:
             EvaluationError: the item has no region of a label, or none at all.
@@ -170,105 +173,111 @@ class Subject:
         return self.regions[key].boxes_on(self.size)
 
     @cached_property
-    def explained(self) -> dict[int, float]:
-        """For each map the probability of its target when only the explanation map is shown.
+    def masked_probabilities(self) -> dict[int, float]:
+        """The probability of each map's target on its explanation map, by the map's `id()`.
 
         Raises:
             EvaluationError: a target without a probability.
         """
-        for one in self.maps:
-            if one.probability is None:
+        for explanation in self.maps:
+            if explanation.probability is None:
                 raise EvaluationError(
-                    f"'{one.label}' ({one.target.kind}) has no probability; deletion and insertion "
-                    "take any score"
+                    f"'{explanation.label}' ({explanation.target.kind}) has no probability; use "
+                    "deletion or insertion, which take any score"
                 )
 
-        def shown() -> Iterator[np.ndarray]:
-            for one in self.maps:
-                yield explanation_map(self.sample.pixels, self.heatmap(one))
+        def explanation_maps() -> Iterator[np.ndarray]:
+            for explanation in self.maps:
+                yield explanation_map(self.sample.pixels, self.heatmap(explanation))
 
-        found = self.probabilities(shown(), [one.target for one in self.maps])
-        return {id(one): float(value) for one, value in zip(self.maps, found, strict=True)}
+        targets = [explanation.target for explanation in self.maps]
+        values = self.probabilities(explanation_maps(), targets)
+        return {
+            id(explanation): float(value)
+            for explanation, value in zip(self.maps, values, strict=True)
+        }
 
-    def rivals(self, explanation: Explanation) -> dict[str, Explanation]:
-        """The other methods' maps of the same target, at the same layer where they have it."""
-        rivals: dict[str, Explanation] = {}
-        for one in self.maps:
-            other = one.target is explanation.target and one.method != explanation.method
-            if other and (one.method not in rivals or one.layer == explanation.layer):
-                rivals[one.method] = one
-        return rivals
+    def other_methods(self, explanation: Explanation) -> dict[str, Explanation]:
+        """The other methods' maps of the same target, at the same layer if they have it."""
+        others: dict[str, Explanation] = {}
+        for candidate in self.maps:
+            if candidate.target is not explanation.target or candidate.method == explanation.method:
+                continue
+            if candidate.method not in others or candidate.layer == explanation.layer:
+                others[candidate.method] = candidate
+        return others
 
     def occlusion(self, explanation: Explanation) -> Explanation:
         """The occlusion map of the same target."""
         return next(
-            one
-            for one in self.found
-            if one.target is explanation.target and one.method == "occlusion"
+            candidate
+            for candidate in self.explanations
+            if candidate.target is explanation.target and candidate.method == "occlusion"
         )
 
     def explain(
         self, task: Any, targets: Sequence[Target] | None = None
     ) -> tuple[Explanation, ...]:
-        """The item explained again, by the model as it is now: the same maps in the same order."""
+        """Explain the item again with the model's current weights: the same maps, same order."""
         sample = replace(self.sample, text=self.text)
         with autocast(self.adapter.model, self.study.amp):
-            (found,) = explain_samples(
+            (result,) = explain_samples(
                 self.adapter, [sample], task, self.study.plan, self.study.layers, targets=targets
             )
-        return with_baselines(found.explanations, self.study, self.item.id)
+        return with_baselines(result.explanations, self.study, self.item.id)
 
-    def of_label(self, explanation: Explanation, label: int) -> Map:
+    def map_of_label(self, explanation: Explanation, label: int) -> Map:
         """The map of another class by the same method at the same layer."""
         key = (id(explanation.target), label)
-        if key not in self.others:
-            self.others[key] = self.explain(replace(self.study.task, labels=(label,)))
-        place = (explanation.method, explanation.layer)
-        return signed(next(o for o in self.others[key] if (o.method, o.layer) == place))
+        if key not in self.label_maps:
+            self.label_maps[key] = self.explain(replace(self.study.task, labels=(label,)))
+        method, layer = explanation.method, explanation.layer
+        candidates = self.label_maps[key]
+        return signed_map(next(c for c in candidates if (c.method, c.layer) == (method, layer)))
 
     def class_index(self, target: Target) -> int:
-        """The number of the class that a target is about.
+        """The index of a target's class.
 
         Raises:
             EvaluationError: the model has no numbered classes.
         """
-        known: Any = self.adapter
+        adapter: Any = self.adapter
         if (
             self.classes is None
-            or not hasattr(known, "index")
+            or not hasattr(adapter, "index")
             or not isinstance(self.study.task, Classes)
         ):
             raise EvaluationError(
-                f"{known.name} has no numbered classes to draw another label from"
+                f"{adapter.name} has no numbered classes to draw another label from"
             )
-        return int(known.index(target.label, self.classes))
+        return int(adapter.index(target.label, self.classes))
 
     @cached_property
-    def randomized(self) -> list[np.ndarray]:
-        """For each map its similarity to those of the model as its layers are drawn anew."""
-        originals = [signed(one) for one in self.maps]
+    def randomized_similarities(self) -> list[np.ndarray]:
+        """For each map its similarities to the maps of the model as its layers are randomized."""
+        originals = [signed_map(explanation) for explanation in self.maps]
 
-        def similar() -> list[float]:
-            made = self.explain(self.task, self.targets)
+        def similarities() -> list[float]:
+            explanations = self.explain(self.task, self.targets)
             return [
-                rank_similarity(first, signed(again))
-                for first, again in zip(originals, made, strict=True)
+                rank_similarity(original, signed_map(explanation))
+                for original, explanation in zip(originals, explanations, strict=True)
             ]
 
-        rows = cascading_randomization(self.adapter.model, similar, seed=seed_of(self.item.id))
+        rows = cascading_randomization(self.adapter.model, similarities, seed=seed_of(self.item.id))
         table = np.asarray([row for layer, row in rows.items() if layer is not None])
         return list(table.T)
 
 
 def model_label(adapter: Adapter, label: str | int, classes: int | None) -> str:
-    """What the model calls a label of the data; the label itself where it cannot tell."""
-    known: Any = adapter
+    """The model's name of a dataset label; the label itself if the model does not know it."""
+    named: Any = adapter
     if classes is not None and hasattr(adapter, "index") and hasattr(adapter, "label"):
         with suppress(LabelError):
-            return str(known.label(known.index(label, classes)))
+            return str(named.label(named.index(label, classes)))
     return str(label)
 
 
 @cache
-def _words() -> WordTable:
+def _word_table() -> WordTable:
     return WordTable.load()
