@@ -68,7 +68,7 @@ def ending_at(adapter: GenerativeAdapter, token: int) -> Iterator[GenerativeAdap
     place, key = (config.text_config, "sep_token_id") if is_blip else (generation, "eos_token_id")
     setattr(place, key, token)
     try:
-        yield replace(adapter, tokenizer=replace(adapter.tokenizer, ends=(token,)))
+        yield replace(adapter, tokenizer=replace(adapter.tokenizer, end_tokens=(token,)))
     finally:
         setattr(place, key, own)
 
@@ -185,7 +185,7 @@ def test_attention_is_the_models_own(name: str) -> None:
     )
     assert spoken.attention is not None
     tokens = inputs.rest["sentences"][0].tokens
-    prefix = inputs.rest["asked"][0].prefix
+    prefix = inputs.rest["prompt_tokens"][0].prefix
     ids = torch.tensor([[*prefix, *tokens[:-1]]])
     model: Any = adapter.model
     with torch.no_grad():
@@ -256,11 +256,11 @@ def test_prompts_of_different_length_are_one_batch(case: Tiny) -> None:
     sentences = [adapter.tokenizer.encode(text) for text in ("dog", "a red ball")]
     adapter.model.eval()
     with torch.no_grad():
-        inputs = adapter.ask(samples, prompts)
+        inputs = adapter.prepare_prompts(samples, prompts)
         together = adapter.teacher_force(inputs, sentences).log_probs
         said, encoder_output = adapter.generate(inputs, TASK)
         for row in range(2):
-            single = adapter.ask([samples[row]], [prompts[row]])
+            single = adapter.prepare_prompts([samples[row]], [prompts[row]])
             (alone,) = adapter.teacher_force(single, [sentences[row]]).log_probs
             torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
             assert adapter.generate(single, TASK)[0] == [said[row]]
@@ -298,7 +298,7 @@ def test_the_model_is_left_as_found(case: Tiny) -> None:
         explained(adapter, [sample], Caption(GIVEN), layers=[case.layer])
         assert_as_found(adapter.model, before)
         with pytest.raises(LayerError):
-            explained(adapter, [sample], Caption(GIVEN), layers=[adapter.model_type.text])
+            explained(adapter, [sample], Caption(GIVEN), layers=[adapter.model_type.text_module])
         assert_as_found(adapter.model, before)
     finally:
         hook.remove()
@@ -310,7 +310,7 @@ def test_all_sorts_of_captions(case: Tiny) -> None:
     """Forced, of one word, empty, said with a beam, and cut off."""
     adapter, sample = speaker(case), picture(case.size)
     inputs = ready(adapter, sample, Caption(""))
-    assert inputs.rest["sentences"][0].tokens == adapter.tokenizer.ends[:1]
+    assert inputs.rest["sentences"][0].tokens == adapter.tokenizer.end_tokens[:1]
     (found,) = explained(adapter, [sample], Caption(""))
     assert [e.label for e in found] == ["(no words)"]
     assert found[0].cam.any()
@@ -327,9 +327,9 @@ def test_all_sorts_of_captions(case: Tiny) -> None:
 def test_a_caption_that_is_too_long_is_refused(name: str) -> None:
     case = case_of(name)
     adapter = speaker(case)
-    assert adapter.positions is not None
-    text = " ".join(["dog"] * adapter.positions)
-    with pytest.raises(LabelError, match=rf"positions for {adapter.positions}; give a shorter"):
+    assert adapter.max_positions is not None
+    text = " ".join(["dog"] * adapter.max_positions)
+    with pytest.raises(LabelError, match=rf"positions for {adapter.max_positions}; give a shorter"):
         explained(adapter, [picture(case.size)], Caption(text))
 
 

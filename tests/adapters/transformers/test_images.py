@@ -33,7 +33,7 @@ every = pytest.mark.parametrize("case", SPEAKERS, ids=str)
 def quiet(adapter: GenerativeAdapter) -> GenerativeAdapter:
     """The same with hardly any exchange between the places of the picture."""
     model = copy.deepcopy(adapter.model)
-    for part in adapter.model_type.image:
+    for part in adapter.model_type.vision_modules:
         for name, parameter in model.get_submodule(part).named_parameters():
             if any(word in name for word in ("attn", "attention", "conv1", "conv2")):
                 parameter.data *= 0.03
@@ -76,7 +76,7 @@ def test_a_lit_patch_lights_its_own_cell(case: Tiny, turned: bool) -> None:
         grid = tuple(dark.shape[1:])
         assert min(grid) > 1
         places = [(0, 0), (grid[0] - 1, 1), (1, grid[1] - 1), (grid[0] // 2, grid[1] // 2 - 1)]
-        views = inputs.rest.get("views", [None])[0]
+        views = inputs.rest.get("tile_layout", [None])[0]
         parts = 2 if views is not None and views.whole is not None else 1
         for cell in places:
             if views is not None and _is_padding(cell, grid, inputs.placements[0]):
@@ -111,23 +111,23 @@ def test_what_the_text_attends_to_lies_on_its_place(case: Tiny) -> None:
         inputs = ready(adapter, one, Caption(GIVEN))
         model: Any = adapter.model
         with torch.no_grad():
-            if adapter.model_type.feed == "interleaved":
-                made = model.get_image_features(**adapter.pictures.given(inputs))
+            if adapter.model_type.fusion == "interleaved":
+                made = model.get_image_features(**adapter.images.model_arguments(inputs))
                 return next(iter(made.pooler_output)), inputs
-            return adapter._encoder(**adapter.pictures.given(inputs))[0][0], inputs
+            return adapter._encoder(**adapter.images.model_arguments(inputs))[0][0], inputs
 
     dark, inputs = given(sample)
 
     def placed(tokens: Tensor) -> Tensor:
-        grid: Tensor = adapter.pictures.placed(
-            tokens[None, :, None], inputs, adapter.model_type.lead
+        grid: Tensor = adapter.images.attention_to_grid(
+            tokens[None, :, None], inputs, adapter.model_type.attended_prefix
         )
         return grid[0]
 
     shares = torch.softmax(torch.randn(len(dark)), 0)
     grid = placed(shares)
     assert 0.3 < grid.sum() <= 1 + 1e-5
-    views = inputs.rest.get("views", [None])[0]
+    views = inputs.rest.get("tile_layout", [None])[0]
     for cell in [(0, 0), (1, grid.shape[1] - 1), (grid.shape[0] - 1, 1)]:
         if views is not None and _is_padding(cell, grid.shape, inputs.placements[0]):
             continue
@@ -140,7 +140,7 @@ def test_what_the_text_attends_to_lies_on_its_place(case: Tiny) -> None:
 def test_the_picture_is_given_as_the_processor_has_it(case: Tiny) -> None:
     adapter, sample = speaker(case), picture((3 * case.size[0], 2 * case.size[1]))
     inputs = ready(adapter, sample, Caption(GIVEN))
-    made = adapter.pictures.given(inputs)
+    made = adapter.images.model_arguments(inputs)
     expected = usual(adapter, sample)
     for key in ("pixel_values", "image_sizes", "image_grid_thw"):
         assert (key in made) == (key in expected)
@@ -148,7 +148,7 @@ def test_the_picture_is_given_as_the_processor_has_it(case: Tiny) -> None:
             torch.testing.assert_close(made[key], expected[key])
     assert inputs.pixels.shape[:2] == (1, 3)
     pixels = inputs.pixels.double().requires_grad_(True)
-    again = adapter.pictures.given(replace(inputs, pixels=pixels))["pixel_values"]
+    again = adapter.images.model_arguments(replace(inputs, pixels=pixels))["pixel_values"]
     (gradient,) = torch.autograd.grad(again.sum(), pixels)
     assert (gradient > 0).all()
 
@@ -167,7 +167,7 @@ def test_the_input_lies_where_its_placement_says(name: str, size: tuple[int, int
     pixels = inputs.pixels[0]
     flat = pixels.flatten(1) * std[:, None] + mean[:, None]
     values = flat.view_as(pixels)[:2]
-    views = inputs.rest.get("views", [None])[0]
+    views = inputs.rest.get("tile_layout", [None])[0]
     left, top, right, bottom = inputs.placements[0].box
     if views is not None and views.whole is not None:
         tiles = values[:, [i for i in range(values.shape[1]) if i != views.whole]]
@@ -205,7 +205,7 @@ def test_a_map_of_views_is_the_sum_of_theirs(name: str) -> None:
         (targets,) = adapter.targets(output, Caption(GIVEN, words=[]))
         (gradient,) = (g[layer] for g in recording.gradients(targets[0].score(output)[None]))
     activation = recording.activation(layer)
-    views = inputs.rest["views"][0]
+    views = inputs.rest["tile_layout"][0]
     tiles = [i for i in range(5) if i != views.whole]
     maps, total = [], adapter.grid(layer, gradient, inputs)
     for some in (tiles, [views.whole]):

@@ -19,7 +19,7 @@ from tests.adapters.tiny_generative_models import EYES, TEXT
 
 def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
 
-    with pytest.raises(ModelError, match=r"hf:blip has no words by itself.*\"processor\": DIR"):
+    with pytest.raises(ModelError, match=r"hf:blip has no tokenizer.*\"processor\": DIR"):
         load("hf:blip", weights="random")
     saved = folder(case_of("blip"))
     parts = {**_blip(), "processor": str(saved)}
@@ -54,12 +54,12 @@ def test_a_checkpoint_that_says_nothing_is_refused(tmp_path: Path) -> None:
     head = {key: value for key, value in state.items() if "lm_head" not in key}
     assert len(head) < len(state)
     save_file(head, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"no weights for lm_head.weight.*say captions"):
+    with pytest.raises(WeightsError, match=r"no weights for lm_head.weight.*generate captions"):
         load(f"hf:{tmp_path}")
     config = json.loads((tmp_path / "config.json").read_text())
     config["architectures"] = ["LlavaForSomethingElse"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="is a LlavaForSomethingElse, which says no captions"):
+    with pytest.raises(ModelError, match="is a LlavaForSomethingElse, which generates no captions"):
         load(f"hf:{tmp_path}")
 
 
@@ -85,7 +85,7 @@ def test_the_architecture_says_whether_a_blip_answers(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["architectures"] = ["BlipForImageTextRetrieval"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="is a BlipForImageTextRetrieval, which says no captions"):
+    with pytest.raises(ModelError, match="is a BlipForImageTextRetrieval, which generates no captions"):
         load(f"hf:{tmp_path}")
 
 

@@ -78,8 +78,8 @@ def told(adapter: GenerativeAdapter, sample: Sample, tokens: tuple[int, ...]) ->
         logits = model.text_decoder(
             torch.cat([start, answer[:, :-1]], 1), encoder_hidden_states=question
         ).logits
-    elif adapter.is_two:
-        body = model.get_submodule(adapter.model_type.body)
+    elif adapter.is_encoder_decoder:
+        body = model.get_submodule(adapter.model_type.language_model)
         settings = body.generation_config
         starts = [settings.decoder_start_token_id, settings.forced_bos_token_id]
         first = torch.tensor([[token for token in starts if token is not None]])
@@ -107,7 +107,7 @@ def test_forced_answers_have_the_models_own_log_likelihood(case: Tiny) -> None:
         spoken = adapter.forward(inputs)
     for row, (text, sentence) in enumerate(zip(ANSWERS, spoken.sentences, strict=True)):
         assert adapter.tokenizer.tokenizer.decode(sentence.tokens[:-1]).strip() == text
-        assert sentence.tokens[-1] == adapter.tokenizer.ends[0]
+        assert sentence.tokens[-1] == adapter.tokenizer.end_tokens[0]
         steps = len(sentence.tokens)
         expected = told(adapter, sample, sentence.tokens)
         torch.testing.assert_close(spoken.log_probs[row, :steps], expected, rtol=1e-4, atol=1e-4)
@@ -138,7 +138,7 @@ def test_the_models_own_answers_are_those_of_generate(case: Tiny) -> None:
                 max_new_tokens=21,
                 do_sample=False,
             )
-        prefix = list(inputs.rest["asked"][0].prefix)
+        prefix = list(inputs.rest["prompt_tokens"][0].prefix)
         rows = [row.tolist() for row in made]
         rows = [row[len(prefix) :] if row[: len(prefix)] == prefix else row for row in rows]
         tokenizer = adapter.tokenizer.tokenizer
@@ -198,7 +198,7 @@ def test_the_words_of_a_question_have_their_part(case: Tiny) -> None:
     layer = adapter.words
     assert layer is not None
     assert [text for text, _ in explanation.words] == QUESTION.split()
-    (words,), (prompt,) = inputs.rest["words"], inputs.rest["asked"]
+    (words,), (prompt,) = inputs.rest["words"], inputs.rest["prompt_tokens"]
     tokens = prompt.source or prompt.prefix
     for word, (text, part) in zip(words, explanation.words, strict=True):
         spelled = adapter.tokenizer.tokenizer.decode(tokens[word.start : word.stop])
@@ -319,7 +319,7 @@ def test_the_same_answer_twice_is_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["blip", "vit-gpt2", "swin-gpt2"])
 def test_models_of_captions_take_no_question(name: str) -> None:
     case = case_of(name)
-    with pytest.raises(LabelError, match="says captions and takes no question; choose"):
+    with pytest.raises(LabelError, match="generates captions and takes no questions; choose"):
         mmcam.explain(speaker(case), picture(case.size), Answers(QUESTION))
 
 
@@ -328,17 +328,17 @@ def test_questions_that_cannot_be_asked(case: Tiny) -> None:
     adapter, sample = speaker(case), picture(case.size)
     with pytest.raises(LabelError, match=r"question for 'noise 0' is empty; ask something"):
         mmcam.explain(adapter, sample, Answers("  "))
-    if adapter.model_type.feed == "interleaved":
+    if adapter.model_type.fusion == "interleaved":
         mark = adapter.processor.image_token
         mark = getattr(mark, "content", mark)
         with pytest.raises(LabelError, match="stands for the picture"):
             mmcam.explain(adapter, sample, Answers(f"what does {mark} ?", ["red"]))
     long = " ".join(["what does the dog describe"] * 100)
-    if adapter.positions is None:
+    if adapter.max_positions is None:
         maps = mmcam.explain(adapter, sample, Answers(long, ["red"]))
         assert len(maps["red"].words) == 500
         return
-    said = rf'"what does the dog .*\.\.\." has \d+ tokens .* positions for {adapter.positions}'
+    said = rf'"what does the dog .*\.\.\." has \d+ tokens .* positions for {adapter.max_positions}'
     with pytest.raises(LabelError, match=said):
         mmcam.explain(adapter, sample, Answers(long, ["red"]))
 
@@ -403,7 +403,7 @@ def test_a_word_that_the_chat_template_has_too_is_found_in_the_question() -> Non
     adapter = speaker(case)
     for question in ("user", "assistant", "user assistant user"):
         (words,) = ready(adapter, picture(case.size), Answers(question, ["red"])).rest["words"]
-        (prompt,) = ready(adapter, picture(case.size), Answers(question, ["red"])).rest["asked"]
+        (prompt,) = ready(adapter, picture(case.size), Answers(question, ["red"])).rest["prompt_tokens"]
         assert [word.text for word in words] == question.split()
         tokenizer = adapter.tokenizer.tokenizer
         before = tokenizer.decode(prompt.prefix[: words[0].start])
@@ -430,6 +430,6 @@ def test_blips_attention_is_that_of_its_question() -> None:
 def test_blips_model_of_answers_says_no_captions() -> None:
     adapter = speaker(BLIP_VQA)
     assert isinstance(adapter, BlipVqaAdapter)
-    with pytest.raises(LabelError, match="answers questions and is not asked by Caption"):
+    with pytest.raises(LabelError, match="answers questions and does not support Caption"):
         mmcam.explain(adapter, picture(BLIP_VQA.size), Caption())
     assert adapter.name.endswith(str(folder(BLIP_VQA)))

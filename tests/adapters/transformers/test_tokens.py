@@ -26,7 +26,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 def language_of(kind: str) -> TransformersTokenizer:
     tokenizer = TOKENIZERS[kind]()
     end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    return TransformersTokenizer(tokenizer=tokenizer, name=kind, ends=(end,))
+    return TransformersTokenizer(tokenizer=tokenizer, name=kind, end_tokens=(end,))
 
 
 def spelled(sentence: Any, tokenizer: Any) -> list[tuple[str, str]]:
@@ -91,8 +91,8 @@ def test_a_tokenizer_without_offsets_is_read_token_by_token(tmp_path: Path) -> N
     (tmp_path / "vocabulary.txt").write_text("\n".join(words), encoding="utf-8")
     slow = BertTokenizerLegacy(str(tmp_path / "vocabulary.txt"))
     assert not slow.is_fast
-    quick = TransformersTokenizer(tokenizer=fast, name="fast", ends=(3,))
-    other = TransformersTokenizer(tokenizer=slow, name="slow", ends=(3,))
+    quick = TransformersTokenizer(tokenizer=fast, name="fast", end_tokens=(3,))
+    other = TransformersTokenizer(tokenizer=slow, name="slow", end_tokens=(3,))
     for text in ("a man and two dogs running .", "The Snow, a red ball", "dog"):
         assert other.encode(text) == quick.encode(text)
         assert other.decode(quick.encode(text).tokens).words == quick.encode(text).words
@@ -114,7 +114,7 @@ def test_words_that_cannot_be_spelled_are_named(kind: str, text: str, hint: str)
 
 
 def test_a_text_with_a_token_of_the_models_own_is_refused() -> None:
-    with pytest.raises(LabelError, match=r"'</s>', a token that .* keeps for itself"):
+    with pytest.raises(LabelError, match=r"'</s>', a special token of .*; leave it out"):
         language_of("sentence pieces").encode("a dog </s> runs")
 
 
@@ -126,7 +126,7 @@ def test_case_is_the_tokenizers() -> None:
 def test_a_caption_is_spelled_as_it_follows_its_prompt() -> None:
     """With a space before it where the model says one, so that its first word is the same."""
     tokenizer = speaker(case_of("idefics3")).tokenizer
-    assert tokenizer.gap == " "
+    assert tokenizer.separator == " "
     spaced = tokenizer.tokenizer(f" {GIVEN}", add_special_tokens=False)["input_ids"]
     assert list(tokenizer.encode(GIVEN).tokens[:-1]) == spaced
     case = case_of("blip-2 opt")

@@ -302,5 +302,5 @@ def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
     assert made.weights is None
     assert made.labels == ()
     assert mmcam.explain(made, picture(WIDE), Answers(QUESTION, ["1"]))[0].label == "1"
-    with pytest.raises(ModelError, match=r"hf:vilt has no words by itself"):
+    with pytest.raises(ModelError, match=r"hf:vilt has no tokenizer"):
         load("hf:vilt", weights="random")
