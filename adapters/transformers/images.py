@@ -174,8 +174,8 @@ class TileLayout(NamedTuple):
 
     `canvas` is the canvas' (height, width) in pixels of the tiles, `content_box` the (top, left,
     height, width) of the picture in it; the rest is padding. `global_view` is the index of the view
-    of the whole picture, or None if there is no such view. `size` is the original's
-    (height, width).
+    of the whole picture, or None if there is no such view. `size` is the (height,
+    width) of the original.
     """
 
     rows: int

@@ -32,7 +32,7 @@ class PromptQuestion(NamedTuple):
 
 
 class AnswerSet(NamedTuple):
-    """The answers to one question, the indices of a contrast's two, and the encoder's output."""
+    """The answers to one question, the indices of a contrast's pair, and the encoder's output."""
 
     answers: list[Sentence]
     contrast: tuple[int, int] | None

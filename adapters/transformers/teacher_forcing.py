@@ -147,7 +147,7 @@ class TeacherForcing(CaptionAdapter):
             out = self._output_layer()
             states = [] if out is None else stack.enter_context(record_inputs(out))
             batch, logits, attention = forward[self.model_type.fusion](inputs, sentences)
-        # A word needs one logit of the whole vocabulary; `CaptionOutput` computes no others.
+        # Of the logits of the whole vocabulary, a word and its gradient need only one.
         if out is not None and len(states) == 1 and _is_linear_output(out, states[0], logits):
             return CaptionOutput(batch.caption_steps(states[0]), sentences, (), attention, out)
         return CaptionOutput(batch.caption_steps(logits), sentences, (), attention)
