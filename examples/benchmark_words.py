@@ -206,7 +206,7 @@ class Forced(nn.Module):
         rest = case.inputs.rest
         self.is_blip = case.is_blip
         if case.is_blip:
-            (prompt,), (sentence,) = rest["asked"], rest["sentences"]
+            (prompt,), (sentence,) = rest["prompt_tokens"], rest["sentences"]
             self.given: tuple[Tensor, ...] = (
                 torch.tensor([[*prompt.prefix, *sentence.tokens[:-1]]]),
             )

@@ -18,19 +18,19 @@ from mmcam.adapters.transformers.vilt import load_vilt
 
 
 def names() -> Sequence[str]:
-    """The model types that are known; any hub name or folder of theirs works."""
+    """The known model types; any hub name or folder of a model of these types works."""
     return [*CLASSIFIER_TYPES, *MODEL_TYPES, "vilt"]
 
 
 def load(recipe: Recipe) -> Classifier | CaptionAdapter:
-    """A model by hub name or folder; untrained, a model type will do (`hf:vit`).
+    """A model by hub name or folder, or an untrained one by its model type (`hf:vit`).
 
-    A model with words that is named by its type needs a processor: `args["processor"]` is its
-    folder. Which of a type's models it is, its configuration says (`architectures`).
+    An untrained model that takes or generates text needs a processor: `args["processor"]` is its
+    folder. The configuration's `architectures` choose among several models of a type.
 
     Raises:
-        ModelError: no such model, or one that neither classifies pictures or clips nor says
-            captions or answers; one with words that comes without its processor.
+        ModelError: no such model; a model that neither classifies pictures or clips nor generates
+            captions or answers; a model that takes or generates text without its processor.
         WeightsError: the weights do not fit.
     """
     config = read_config(recipe, names())

@@ -1,4 +1,4 @@
-"""BLIP's model of answers: a question that looks at the picture, and a decoder that reads it."""
+"""BLIP for VQA: the question attends to the picture, and a decoder attends to the question."""
 
 from __future__ import annotations
 
@@ -27,90 +27,91 @@ class BlipVqaAdapter(GenerativeAdapter):
     """
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """As `GenerativeAdapter.prepare`, for questions alone.
+        """As `GenerativeAdapter.prepare`, for questions only.
 
         Raises:
             LabelError: another task, or a question or answer that the model cannot take.
         """
         if not isinstance(task, Answers):
             raise LabelError(
-                f"{self.name} answers questions and is not asked by {task!r}; give Answers(...)"
+                f"{self.name} answers questions and does not support {task!r}; give Answers(...)"
             )
         return super().prepare(samples, task)
 
-    def _behind(self, prompt: str) -> TransformersTokenizer:
-        """The language of an answer, which begins a text of its own."""
+    def _tokenizer_after(self, prompt: str) -> TransformersTokenizer:
+        """The tokenizer of answers, which are texts of their own."""
         return self.tokenizer
 
-    def _prompt(self, sample: Sample, prompt: str) -> Prompt:
-        """The token before an answer, and the question as its encoder reads it."""
+    def _tokenize_prompt(self, sample: Sample, prompt: str) -> Prompt:
+        """The decoder's start token, and the question as the text encoder's input."""
         model: Any = self.model
         source = self.processor.tokenizer(prompt)["input_ids"]
         return Prompt((int(model.decoder_start_token_id),), tuple(source))
 
-    def _starting(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
+    def _generate_arguments(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
         source = prefix.new_tensor([prompt.source for prompt in prompts])
         return {"input_ids": source, "attention_mask": torch.ones_like(source)}
 
-    def _cross_attention(
+    def _forward_cross_attention(
         self, inputs: Inputs, sentences: Sequence[Sentence]
     ) -> tuple[TextBatch, Tensor, Tensor | None]:
-        """The question read with the picture, and the answer told from that."""
+        """Encode the question with the picture, then run the decoder on the answer."""
         model: Any = self.model
         hidden = self._encoder(**self._image_arguments(inputs))[0]
         rows = max(len(hidden), len(sentences))
         hidden = hidden.repeat(rows // len(hidden), 1, 1)
-        script = self._text_batch(inputs, sentences, rows)
-        prompts: list[Prompt] = inputs.rest["asked"]
-        lengths = script.ids.new_tensor([len(prompt.source) for prompt in prompts])
-        ids, mask = _filled([prompt.source for prompt in prompts], lengths)
-        times = rows // len(prompts)
-        ids, mask = ids.repeat(times, 1), mask.repeat(times, 1)
+        batch = self._text_batch(inputs, sentences, rows)
+        prompts: list[Prompt] = inputs.rest["prompt_tokens"]
+        lengths = batch.ids.new_tensor([len(prompt.source) for prompt in prompts])
+        ids, mask = _pad([prompt.source for prompt in prompts], lengths)
+        repeats = rows // len(prompts)
+        ids, mask = ids.repeat(repeats, 1), mask.repeat(repeats, 1)
         question = model.text_encoder(
             input_ids=ids,
             attention_mask=mask,
             encoder_hidden_states=hidden,
             output_attentions=inputs.output_attentions,
         )
-        read = lengths.repeat(times)
-        logits = self._decoded(script.ids, question.last_hidden_state, read)
+        row_lengths = lengths.repeat(repeats)
+        logits = self._decode(batch.ids, question.last_hidden_state, row_lengths)
         attention = None
         if inputs.output_attentions:
-            looks = torch.stack([layer.detach().mean(1) for layer in question.cross_attentions])
-            looked = self._read_from(looks.mean(0), inputs)
-            attention = looked[:, None].expand(-1, script.steps, -1, -1)
-        return script, logits, attention
+            layers = torch.stack([layer.detach().mean(1) for layer in question.cross_attentions])
+            grid = self._question_attention(layers.mean(0), inputs)
+            attention = grid[:, None].expand(-1, batch.steps, -1, -1)
+        return batch, logits, attention
 
-    def _decoded(self, ids: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
-        """Logits behind the first `lengths` states of each question.
+    def _decode(self, ids: Tensor, states: Tensor, lengths: Tensor) -> Tensor:
+        """Logits of a decoder that attends to the first `lengths` states of each question.
 
-        Questions of one length at a time: the decoder's attention to them heeds no mask, so that
-        what a shorter one is filled up with would be read.
+        Questions of each length are decoded separately: the decoder's cross-attention ignores the
+        mask, so that it would attend to the padding of shorter questions.
         """
         model: Any = self.model
-        parts, rows = [], []
+        logits, rows = [], []
         for length in lengths.unique().tolist():
-            some = (lengths == length).nonzero()[:, 0]
-            rows.append(some)
+            group = (lengths == length).nonzero()[:, 0]
+            rows.append(group)
             output = model.text_decoder(
-                input_ids=ids[some], encoder_hidden_states=states[some, :length], use_cache=False
+                input_ids=ids[group], encoder_hidden_states=states[group, :length], use_cache=False
             )
-            parts.append(output.logits)
-        return torch.cat(parts)[torch.cat(rows).argsort()]
+            logits.append(output.logits)
+        return torch.cat(logits)[torch.cat(rows).argsort()]
 
-    def _read_from(self, looks: Tensor, inputs: Inputs) -> Tensor:
-        """Where the words of each question looked, `[row h w]`, from `[row token patch]`."""
-        asked: list[PromptQuestion] = inputs.rest["questions"]
-        made = []
-        for row, encode_images in enumerate(looks):
-            words = asked[row % len(asked)].words
-            made.append(encode_images[words[0].start : words[-1].stop].mean(0))
-        return self.pictures.placed(torch.stack(made)[..., None], inputs, self.model_type.lead)
+    def _question_attention(self, attention: Tensor, inputs: Inputs) -> Tensor:
+        """The attention of each question's words, `[row h w]`, from `[row token patch]`."""
+        questions: list[PromptQuestion] = inputs.rest["questions"]
+        means = []
+        for row, weights in enumerate(attention):
+            words = questions[row % len(questions)].words
+            means.append(weights[words[0].start : words[-1].stop].mean(0))
+        tokens = torch.stack(means)[..., None]
+        return self.images.attention_to_grid(tokens, inputs, self.model_type.attended_prefix)
 
 
-def _filled(rows: Sequence[Sequence[int]], lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens of different number as a batch, filled up at the end, and where they are."""
+def _pad(rows: Sequence[Sequence[int]], lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of tokens as a batch, padded on the right, and its attention mask."""
     longest = max(map(len, rows))
     ids = lengths.new_tensor([(*row, *[0] * (longest - len(row))) for row in rows])
-    places = torch.arange(longest, device=lengths.device)
-    return ids, (places < lengths[:, None]).long()
+    positions = torch.arange(longest, device=lengths.device)
+    return ids, (positions < lengths[:, None]).long()

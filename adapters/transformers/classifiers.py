@@ -1,4 +1,4 @@
-"""Image and video classifiers of transformers: where each type is explained, and its input."""
+"""Image and video classifiers of transformers: default layers and preprocessing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmcam.grids import to_grid
 
 
 class ClassifierType(NamedTuple):
-    """Where a model type is explained: its layer, and how many tokens come before the grid."""
+    """The default layer of a model type, and the number of tokens before its grid."""
 
     layer: str
     prefix: int | None = None
@@ -57,33 +57,34 @@ CLASSIFIER_TYPES: dict[str, ClassifierType] = {
     "vivit": ClassifierType("vivit.layers.-1.layernorm_before", 1),
     "vjepa2": ClassifierType("vjepa2.encoder.layer.-1", 0),
 }
-"""Model type -> where it is explained. Types that are not here are asked by a probe."""
+"""Model type -> its default layer. For types that are not listed, a probe finds the layer."""
 
 RESAMPLING = {0: "nearest-exact", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
-"""Pillow's numbers of filters, which processors store -> torchvision's names."""
+"""Pillow's filter numbers, which processors store -> torchvision's names."""
 
 
 def load_classifier(recipe: Recipe, config: Any) -> Classifier:
     """A classifier of pictures or clips with this configuration.
 
     Raises:
-        ModelError: a model of another kind, or one without the settings of its processor.
+        ModelError: not a classifier, or the settings of its image processor are missing.
         WeightsError: the weights do not fit.
     """
     video = _is_video(config)
     model = _model(recipe, config, video)
-    place = CLASSIFIER_TYPES.get(config.model_type)
+    classifier_type = CLASSIFIER_TYPES.get(config.model_type)
     labels = tuple(name for _, name in sorted((config.id2label or {}).items()))
-    named = not all(name.startswith("LABEL_") for name in labels)
+    has_names = not all(name.startswith("LABEL_") for name in labels)
     return Classifier(
         name=recipe.title,
         model=model,
         preprocess=recipe.preprocessing(_preprocess(recipe, config, video)),
-        labels=recipe.labels or (labels if named else ()),
-        layers=recipe.layers or ((counted(model, place.layer),) if place else ()),
+        labels=recipe.labels or (labels if has_names else ()),
+        layers=recipe.layers
+        or ((counted(model, classifier_type.layer),) if classifier_type else ()),
         weights=recipe.fill(model, partial(convert_state_dict, type(model), config)),
-        pack=_frames_first if video else _as_it_is,
-        to_grid=_fold_of(config, place),
+        pack=_frames_first if video else _identity,
+        to_grid=_to_grid_of(config, classifier_type),
     )
 
 
@@ -91,7 +92,7 @@ def _is_video(config: Any) -> bool:
     """Whether the configuration is that of a classifier of clips.
 
     Raises:
-        ModelError: it is no classifier at all.
+        ModelError: it is not a classifier.
     """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
@@ -124,15 +125,15 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
     # Types with several classifiers (DeiT, LeViT) are an error without a choice.
     choice = auto._model_mapping[type(config)]
     classifier = choice[0] if isinstance(choice, (list, tuple)) else choice
-    made: nn.Module = classifier(config)
-    return made
+    untrained: nn.Module = classifier(config)
+    return untrained
 
 
 def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
-    """What the model's own processor does: resize, crop, rescale, normalise.
+    """The steps of the model's own processor: resize, crop, rescale, normalise.
 
     Raises:
-        ModelError: a trained model without a processor whose settings are known here.
+        ModelError: a trained model without known settings of its image processor.
     """
     values = _processor(recipe)
     if "image_mean" not in values and recipe.pretrained and recipe.preprocess is None:
@@ -159,7 +160,7 @@ def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
 
 
 def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
-    """What a processor's settings resize to (a short side or a size), and what they crop."""
+    """The size that a processor resizes to (short side, or height and width), and its crop size."""
     size = values.get("size") or side
     if isinstance(size, Mapping):
         size = size.get("shortest_edge") or [size["height"], size["width"]]
@@ -169,20 +170,20 @@ def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
     if isinstance(crop, Mapping):
         crop = [crop["height"], crop["width"]]
     if isinstance(size, int):
-        kind = values.get("image_processor_type", "")
-        if kind.startswith("ConvNext"):
-            # It keeps `crop_pct` of pictures below 384 pixels, and squashes larger ones.
-            whole = int(size / values["crop_pct"])
-            size, crop = ([size, size], crop) if size >= 384 else (whole, [size, size])
-        elif kind.startswith("PoolFormer"):
+        processor = values.get("image_processor_type", "")
+        if processor.startswith("ConvNext"):
+            # It crops to `crop_pct` for sizes below 384 pixels, and squashes otherwise.
+            resized = int(size / values["crop_pct"])
+            size, crop = ([size, size], crop) if size >= 384 else (resized, [size, size])
+        elif processor.startswith("PoolFormer"):
             size = int(size / (values.get("crop_pct") or 1))
-        elif kind.startswith("Levit"):
+        elif processor.startswith("Levit"):
             size = int(256 / 224 * size)
     return (size if values.get("do_resize", True) else None), crop
 
 
 def _normalisation(values: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation, after a division by 255, that give a processor's numbers."""
+    """The equivalent mean and standard deviation of a processor for pixels divided by 255."""
     mean = values.get("image_mean") or (0.5,) * 3
     std = values.get("image_std") or (0.5,) * 3
     if not values.get("do_normalize", True):
@@ -202,7 +203,7 @@ def _processor(recipe: Recipe) -> Mapping[str, Any]:
         return {}
     for auto in (AutoImageProcessor, AutoVideoProcessor):
         try:
-            # What a class switches off by None is left out of its settings.
+            # Settings that a class switches off by None are missing from its dict.
             off = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"))
             return {**off, **auto.from_pretrained(recipe.name).to_dict()}
         except (OSError, ValueError):
@@ -214,31 +215,31 @@ def _frames_first(pixels: Tensor) -> Tensor:
     return pixels.transpose(1, 2)
 
 
-def _as_it_is(pixels: Tensor) -> Tensor:
+def _identity(pixels: Tensor) -> Tensor:
     return pixels
 
 
-def _fold_of(config: Any, place: ClassifierType | None) -> ToGrid:
-    """How the layers of this model type fold: prefix, time slices, and the order of tokens."""
+def _to_grid_of(config: Any, classifier_type: ClassifierType | None) -> ToGrid:
+    """The function that turns a layer's output into a grid: prefix, time slices, token order."""
     tubelet = getattr(config, "tubelet_size", 1)
     tubelet = tubelet if isinstance(tubelet, int) else tubelet[0]
-    prefix = place.prefix if place else None
+    prefix = classifier_type.prefix if classifier_type else None
     if config.model_type == "dinov2_with_registers":
         prefix = 1 + config.num_register_tokens
 
-    def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    def layer_to_grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         if config.model_type == "timesformer" and tensor.ndim == 3:
             return _columns_then_time(tensor, space)
         slices = space[0] // tubelet if len(space) == 3 else 1
         return to_grid(tensor, space, prefix=prefix, slices=slices)
 
-    return folded
+    return layer_to_grid
 
 
 def _columns_then_time(tensor: Tensor, space: Sequence[int]) -> Tensor:
     """TimeSformer's tokens: a class token, then rows, columns and, fastest, time."""
     frames, height, width = space
-    swapped = to_grid(tensor, (frames, height, width), prefix=1, slices=frames)
-    rows, columns = swapped.shape[3:]
+    time_first = to_grid(tensor, (frames, height, width), prefix=1, slices=frames)
+    rows, columns = time_first.shape[3:]
     grid = tensor[:, 1:].movedim(-1, 1).reshape(len(tensor), -1, rows, columns, frames)
     return grid.movedim(-1, 2)

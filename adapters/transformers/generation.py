@@ -18,15 +18,15 @@ from mmcam.adapters.transformers.hooks import (
     record_outputs,
     restore_attributes,
 )
-from mmcam.adapters.transformers.images import layout, stacked
-from mmcam.adapters.transformers.prompts import Prompt, among, caption_context
+from mmcam.adapters.transformers.images import collate, tile_layout
+from mmcam.adapters.transformers.prompts import Prompt, caption_context, prompt_tokens
 from mmcam.adapters.transformers.questions import (
     AnswerSet,
     PromptQuestion,
-    read,
-    reply,
-    spread,
-    wrapped,
+    answer_rows,
+    answer_set,
+    locate_question,
+    question_prompt,
 )
 from mmcam.adapters.transformers.teacher_forcing import TeacherForcing
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
@@ -34,61 +34,63 @@ from mmcam.errors import InputError, LabelError, ModelError
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample, Target
 
-LIMIT = 20
-"""How many tokens an answer of the model's own may have."""
+MAX_ANSWER_TOKENS = 20
+"""The maximum number of tokens of a generated answer."""
 
 
 @dataclass(kw_only=True)
 class GenerativeAdapter(TeacherForcing):
-    """A model that `generate`s text about a picture: captions, and answers to questions."""
+    """A model that generates text about a picture: captions, and answers to questions."""
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """As `CaptionAdapter.prepare`; a given text is spelled as it follows the prompt.
+        """As `CaptionAdapter.prepare`; a given text is tokenized as it follows the prompt.
 
-        With answers, each is a row: a picture has as many rows as it has answers.
+        For `Answers`, each answer is a row: a picture has as many rows as it has answers.
         """
         if isinstance(task, Answers):
-            return self._answering(samples, task)
+            return self._prepare_answers(samples, task)
         if not isinstance(task, Caption) or task.prompt is None:
             return super().prepare(samples, task)
-        after = replace(self, tokenizer=self._behind(task.prompt))
-        return super(GenerativeAdapter, after).prepare(samples, task)
+        adapter = replace(self, tokenizer=self._tokenizer_after(task.prompt))
+        return super(GenerativeAdapter, adapter).prepare(samples, task)
 
-    def _behind(self, prompt: str) -> TransformersTokenizer:
-        """The language of what is said behind a prompt."""
-        if self.is_two:
+    def _tokenizer_after(self, prompt: str) -> TransformersTokenizer:
+        """The tokenizer of texts that follow a prompt."""
+        if self.is_encoder_decoder:
             return self.tokenizer
-        context, gap = caption_context(self.processor, self.model_type, prompt)
-        return replace(self.tokenizer, context=context, gap=gap)
+        context, separator = caption_context(self.processor, self.model_type, prompt)
+        return replace(self.tokenizer, context=context, separator=separator)
 
-    def _answering(self, samples: Sequence[Sample], task: Answers) -> Inputs:
-        """A row for each answer that is given, or that the model says by itself.
+    def _prepare_answers(self, samples: Sequence[Sample], task: Answers) -> Inputs:
+        """One row for each given or generated answer.
 
         Raises:
-            LabelError: a model of captions alone, no question, one that the model cannot read, or
-                an answer that it cannot say.
+            LabelError: a captioning model, no question, a question that the model cannot take, or
+                an answer that it cannot generate.
         """
         texts = [task.question_for(sample.text, sample.id) for sample in samples]
-        prompts = [wrapped(self.name, self.processor, self.model_type, text) for text in texts]
-        inputs = self.ask(samples, prompts)
-        asked = [
-            self._read(text, prompt)
-            for text, prompt in zip(texts, inputs.rest["asked"], strict=True)
+        prompts = [
+            question_prompt(self.name, self.processor, self.model_type, text) for text in texts
         ]
-        facts = {"questions": asked, "words": [question.words for question in asked]}
+        inputs = self.prepare_prompts(samples, prompts)
+        questions = [
+            self._locate_question(text, prompt)
+            for text, prompt in zip(texts, inputs.rest["prompt_tokens"], strict=True)
+        ]
+        facts = {"questions": questions, "words": [question.words for question in questions]}
         inputs = replace(inputs, rest={**inputs.rest, **facts})
-        replies = [self._reply(inputs.row(place), task) for place in range(len(samples))]
-        return spread(inputs, replies)
+        answer_sets = [self._answer_set(inputs.row(row), task) for row in range(len(samples))]
+        return answer_rows(inputs, answer_sets)
 
-    def _read(self, question: str, prompt: Prompt) -> PromptQuestion:
-        """A question as the model reads it.
+    def _locate_question(self, question: str, prompt: Prompt) -> PromptQuestion:
+        """A question with its words' positions in the prompt.
 
         Raises:
-            LabelError: it is too long, or the model knows no word of it.
+            LabelError: the question is too long, or the tokenizer knows no word of it.
         """
-        short = f'the question "{textwrap.shorten(question, 60, placeholder=" ...")}"'
-        self._check_length(max(len(prompt.prefix) + 1, len(prompt.source)), short)
-        return read(
+        subject = f'the question "{textwrap.shorten(question, 60, placeholder=" ...")}"'
+        self._check_length(max(len(prompt.prefix) + 1, len(prompt.source)), subject)
+        return locate_question(
             self.tokenizer,
             self.processor,
             self.model_type,
@@ -96,21 +98,24 @@ class GenerativeAdapter(TeacherForcing):
             prompt.source or prompt.prefix,
         )
 
-    def _reply(self, one: Inputs, task: Answers) -> AnswerSet:
-        """The answers for a batch of one."""
-        after = replace(self, tokenizer=self._behind(one.rest["prompts"][0]))
+    def _answer_set(self, inputs: Inputs, task: Answers) -> AnswerSet:
+        """The answers for a batch of one sample."""
+        adapter = replace(self, tokenizer=self._tokenizer_after(inputs.rest["prompts"][0]))
         if task.answers is not None:
-            return reply((), self.encode_images(one), task, after.tokenizer)
+            return answer_set((), self.encode_images(inputs), task, adapter.tokenizer)
         with (
             restore_attributes(self.model),
             record_outputs(self._encoder) as outputs,
             torch.no_grad(),
         ):
-            own = after._said(one, num_beams=task.top, max_new_tokens=LIMIT, count=task.top)
-        times = task.top if self.model_type.feed == "prefix" else 1
-        first = {sentence.text: sentence for sentence in reversed(own)}
-        own = [sentence for sentence in own if first[sentence.text] is sentence]
-        return reply(own, every_nth_row(times, outputs[0], times), task, after.tokenizer)
+            generated = adapter._generate(
+                inputs, num_beams=task.top, max_new_tokens=MAX_ANSWER_TOKENS, count=task.top
+            )
+        repeats = task.top if self.model_type.fusion == "prefix" else 1
+        first = {sentence.text: sentence for sentence in reversed(generated)}
+        generated = [sentence for sentence in generated if first[sentence.text] is sentence]
+        encoder_output = every_nth_row(repeats, outputs[0], repeats)
+        return answer_set(generated, encoder_output, task, adapter.tokenizer)
 
     def pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
         """The pictures, preprocessed, with the prompt for each.
@@ -124,11 +129,11 @@ class GenerativeAdapter(TeacherForcing):
                 f"{self.name} takes no prompt ('{task.prompt}'); leave it out, or choose a model "
                 "that follows instructions (mmcam list models)"
             )
-        prompt = self.model_type.prompt if task.prompt is None else task.prompt
-        return self.ask(samples, [prompt] * len(samples))
+        prompt = self.model_type.default_prompt if task.prompt is None else task.prompt
+        return self.prepare_prompts(samples, [prompt] * len(samples))
 
-    def ask(self, samples: Sequence[Sample], prompts: Sequence[str]) -> Inputs:
-        """The pictures, preprocessed, each with a prompt of its own.
+    def prepare_prompts(self, samples: Sequence[Sample], prompts: Sequence[str]) -> Inputs:
+        """The pictures, preprocessed, each with its own prompt.
 
         Raises:
             InputError: a clip, or pictures whose inputs differ in shape.
@@ -139,8 +144,8 @@ class GenerativeAdapter(TeacherForcing):
                     f"'{sample.id}' is a clip and {self.name} is a model of pictures; choose "
                     "another model (mmcam list models)"
                 )
-        taken = [self.pictures.take(sample) for sample in samples]
-        shapes = {(tuple(t.pixels.shape), layout(t.facts)) for t in taken}
+        images = [self.images.process(sample) for sample in samples]
+        shapes = {(tuple(image.pixels.shape), tile_layout(image.metadata)) for image in images}
         if len(shapes) > 1:
             sizes = sorted({shape for shape, _ in shapes})
             raise InputError(
@@ -148,74 +153,76 @@ class GenerativeAdapter(TeacherForcing):
                 "cannot be one batch; explain them one by one (batch=1)"
             )
         parameter = next(self.model.parameters())
-        facts = {
+        metadata = {
             key: value.to(parameter.device) if isinstance(value, Tensor) else value
-            for key, value in stacked([t.facts for t in taken]).items()
+            for key, value in collate([image.metadata for image in images]).items()
         }
-        asked = [
-            self._prompt(sample, prompt) for sample, prompt in zip(samples, prompts, strict=True)
+        tokens = [
+            self._tokenize_prompt(sample, prompt)
+            for sample, prompt in zip(samples, prompts, strict=True)
         ]
         return Inputs(
-            pixels=torch.stack([t.pixels for t in taken]).to(parameter),
-            placements=tuple(t.placement for t in taken),
-            rest={"prompts": list(prompts), "asked": asked, **facts},
+            pixels=torch.stack([image.pixels for image in images]).to(parameter),
+            placements=tuple(image.placement for image in images),
+            rest={"prompts": list(prompts), "prompt_tokens": tokens, **metadata},
         )
 
-    def _prompt(self, sample: Sample, prompt: str) -> Prompt:
-        """A prompt as tokens, with those of the picture where the model has them among its text."""
+    def _tokenize_prompt(self, sample: Sample, prompt: str) -> Prompt:
+        """A prompt as tokens, with image tokens if the model has them in its text."""
         tokenizer = self.processor.tokenizer
-        if self.model_type.feed != "interleaved":
-            start = self._start
+        if self.model_type.fusion != "interleaved":
+            start = self._start_token
             words = tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else []
             return Prompt((start, *words))
-        ids = among(self.processor, self._config, self.model_type, sample.pixels, prompt)
-        if not self.is_two:
+        ids = prompt_tokens(self.processor, self._config, self.model_type, sample.pixels, prompt)
+        if not self.is_encoder_decoder:
             return Prompt(tuple(ids))
-        starts = (self._generation.decoder_start_token_id, self._generation.forced_bos_token_id)
+        config = self._generation_config
+        starts = (config.decoder_start_token_id, config.forced_bos_token_id)
         return Prompt(tuple(token for token in starts if token is not None), tuple(ids))
 
     def generate(self, inputs: Inputs, task: Caption) -> tuple[list[Sentence], Any]:
-        """What the model says of each picture, and the encoder's output."""
-        prompts: list[Prompt] = inputs.rest["asked"]
+        """The generated caption of each picture, and the encoder's output."""
+        prompts: list[Prompt] = inputs.rest["prompt_tokens"]
         lengths = {(len(prompt.prefix), len(prompt.source)) for prompt in prompts}
         rows = len(prompts)
         groups = [slice(0, rows)] if len(lengths) == 1 else [slice(i, i + 1) for i in range(rows)]
-        said: list[Sentence] = []
-        encoder_output: list[Any] = []
-        for some in groups:
-            one = replace(
+        sentences: list[Sentence] = []
+        encoder_outputs: list[Any] = []
+        for group in groups:
+            batch = replace(
                 inputs,
-                pixels=inputs.pixels[some],
-                placements=inputs.placements[some],
-                rest={key: value[some] for key, value in inputs.rest.items()},
+                pixels=inputs.pixels[group],
+                placements=inputs.placements[group],
+                rest={key: value[group] for key, value in inputs.rest.items()},
             )
             with restore_attributes(self.model), record_outputs(self._encoder) as outputs:
-                said += self._said(
-                    one, num_beams=task.num_beams, max_new_tokens=task.max_new_tokens
+                sentences += self._generate(
+                    batch, num_beams=task.num_beams, max_new_tokens=task.max_new_tokens
                 )
-            # Where pictures are no arguments of their own, there is one for each beam.
-            times = task.num_beams if self.model_type.feed == "prefix" else 1
-            encoder_output.append(every_nth_row(times, outputs[0], times * len(one.pixels)))
-        return said, concatenate(encoder_output)
+            # With "prefix", the encoder's output has a row for each beam.
+            repeats = task.num_beams if self.model_type.fusion == "prefix" else 1
+            encoder_outputs.append(every_nth_row(repeats, outputs[0], repeats * len(batch.pixels)))
+        return sentences, concatenate(encoder_outputs)
 
-    def _said(
+    def _generate(
         self, inputs: Inputs, *, num_beams: int, max_new_tokens: int, count: int = 1
     ) -> list[Sentence]:
-        """The `count` best texts for each of some pictures whose prompts are equally long."""
-        prompts: list[Prompt] = inputs.rest["asked"]
+        """The `count` best texts for each picture; all prompts must have the same length."""
+        prompts: list[Prompt] = inputs.rest["prompt_tokens"]
         device = inputs.pixels.device
         prefix = torch.tensor([prompt.prefix for prompt in prompts], device=device)
-        room = max_new_tokens + 1
-        if self.positions is not None:
-            self._check_length(prefix.shape[1] + 1, "its prompt")
-            room = min(room, self.positions - prefix.shape[1])
+        limit = max_new_tokens + 1
+        if self.max_positions is not None:
+            self._check_length(prefix.shape[1] + 1, "the prompt")
+            limit = min(limit, self.max_positions - prefix.shape[1])
         model: Any = self.model
-        made = model.generate(
+        sequences = model.generate(
             **self._image_arguments(inputs),
-            **self._starting(prompts, prefix),
+            **self._generate_arguments(prompts, prefix),
             num_beams=num_beams,
             num_return_sequences=count,
-            max_new_tokens=room,
+            max_new_tokens=limit,
             max_length=None,
             do_sample=False,
             temperature=None,
@@ -223,64 +230,66 @@ class GenerativeAdapter(TeacherForcing):
             top_k=None,
         )
         first = prefix.shape[1]
-        if not torch.equal(made[:, :first], prefix.repeat_interleave(count, 0)):
+        if not torch.equal(sequences[:, :first], prefix.repeat_interleave(count, 0)):
             first = 0
         return [
-            self.tokenizer.decode(self._ended(row, max_new_tokens))
-            for row in made[:, first:].tolist()
+            self.tokenizer.decode(self._truncate(row, max_new_tokens))
+            for row in sequences[:, first:].tolist()
         ]
 
-    def _starting(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
-        """What `generate` is given beside the pictures, for equally long prompts."""
+    def _generate_arguments(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
+        """The arguments of `generate` for prompts of the same length."""
         arguments: dict[str, Any] = {}
-        if self.model_type.feed == "interleaved":
+        if self.model_type.fusion == "interleaved":
             source = [prompt.source or prompt.prefix for prompt in prompts]
             arguments["input_ids"] = prefix.new_tensor(source)
             arguments["attention_mask"] = torch.ones_like(arguments["input_ids"])
             ids = arguments["input_ids"]
             arguments |= self._token_types(ids, ids.new_tensor([ids.shape[1]] * len(ids)))
-        elif self.model_type.feed == "prefix":
+        elif self.model_type.fusion == "prefix":
             arguments["input_ids"] = prefix
-        elif self.model_type.takes_prompt:  # BLIP's drops the last token of its prompt
+        elif self.model_type.takes_prompt:  # BLIP drops the last token of its prompt
             arguments["input_ids"] = torch.cat([prefix, prefix[:, :1]], 1)
-        if self.model_type.feed != "cross_attention" or self.is_two:  # BLIP's brings its own
-            arguments["eos_token_id"] = list(self.tokenizer.ends)
-            arguments["pad_token_id"] = self._pad
+        # BLIP's `generate` sets these two itself.
+        if self.model_type.fusion != "cross_attention" or self.is_encoder_decoder:
+            arguments["eos_token_id"] = list(self.tokenizer.end_tokens)
+            arguments["pad_token_id"] = self._pad_token
         return arguments
 
     @property
-    def _start(self) -> int:
-        """The token before everything that a decoder says.
+    def _start_token(self) -> int:
+        """The token that the decoder starts with.
 
         Raises:
-            ModelError: its configuration names none.
+            ModelError: the configuration names none.
         """
-        first = self._generation.decoder_start_token_id if self.is_two else None
-        for found in (first, self._generation.bos_token_id, self.processor.tokenizer.cls_token_id):
-            if found is not None:
-                return int(found)
+        config = self._generation_config
+        first = config.decoder_start_token_id if self.is_encoder_decoder else None
+        for token in (first, config.bos_token_id, self.processor.tokenizer.cls_token_id):
+            if token is not None:
+                return int(token)
         raise ModelError(
             f"the configuration of {self.name} names no token that begins a caption; set "
             "decoder_start_token_id in its generation_config.json"
         )
 
     @property
-    def _pad(self) -> int:
-        pad = self._generation.pad_token_id
-        return self.tokenizer.ends[0] if pad is None else int(pad)
+    def _pad_token(self) -> int:
+        pad = self._generation_config.pad_token_id
+        return self.tokenizer.end_tokens[0] if pad is None else int(pad)
 
-    def _ended(self, tokens: list[int], max_new_tokens: int) -> list[int]:
-        """The tokens up to the first that ends a caption; cut off at the limit without one."""
-        for place, token in enumerate(tokens):
-            if token in self.tokenizer.ends:
-                return tokens[: place + 1]
+    def _truncate(self, tokens: list[int], max_new_tokens: int) -> list[int]:
+        """The tokens up to the first end token, or the first `max_new_tokens` if there is none."""
+        for i, token in enumerate(tokens):
+            if token in self.tokenizer.end_tokens:
+                return tokens[: i + 1]
         return tokens[:max_new_tokens]
 
     def targets(self, output: CaptionOutput, task: Any) -> list[list[Target]]:
-        """The answer of each row; of a caption the sentence and its words, in reading order.
+        """The answer of each row, or the sentence and the words of a caption in reading order.
 
         Raises:
-            LabelError: a word that the caption does not have.
+            LabelError: a word that is not in the caption.
         """
         if isinstance(task, Answers):
             return captions.answer_targets(output.sentences, self.has_attention)
@@ -290,13 +299,13 @@ class GenerativeAdapter(TeacherForcing):
         """The caption of each picture, or its question with the answers, with log-probabilities."""
         if "questions" not in inputs.rest:
             return super().text(output, inputs)
-        asked: dict[int, PromptQuestion] = dict(
+        questions: dict[int, PromptQuestion] = dict(
             zip(inputs.sample_index, inputs.rest["questions"], strict=True)
         )
         facts = captions.answer_facts(
-            output, [one.text for one in asked.values()], inputs.sample_index
+            output, [question.text for question in questions.values()], inputs.sample_index
         )
-        for fact, one in zip(facts, asked.values(), strict=True):
-            fact["words"] = [word.text for word in one.words]
-            fact["unknown_words"] = list(one.unknown)
+        for fact, question in zip(facts, questions.values(), strict=True):
+            fact["words"] = [word.text for word in question.words]
+            fact["unknown_words"] = list(question.unknown)
         return facts

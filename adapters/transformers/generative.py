@@ -20,14 +20,14 @@ from mmcam.errors import ModelError
 
 
 def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
-    """A model that says captions or answers, with its own processor.
+    """A model that generates captions or answers, with its own processor.
 
     Args:
         recipe: which model; `args["processor"]` may name the folder of its processor.
         config: its configuration.
 
     Raises:
-        ModelError: no processor, or a model that says nothing of pictures.
+        ModelError: no processor, or a model that generates no text about pictures.
         WeightsError: the weights do not fit.
     """
     answers = "BlipForQuestionAnswering" in (config.architectures or ())
@@ -35,97 +35,99 @@ def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
     processor = load_processor(recipe, config)
     model = _model(recipe, config)
     weights = recipe.fill(model, partial(convert_state_dict, type(model), config))
-    text: Any = model.get_submodule(model_type.text)
-    if hasattr(text, "set_attn_implementation"):
-        text.set_attn_implementation("eager")  # the other kinds keep no attention
+    text_module: Any = model.get_submodule(model_type.text_module)
+    if hasattr(text_module, "set_attn_implementation"):
+        text_module.set_attn_implementation("eager")  # the others return no attention weights
     install_capture_hooks(model)
     if config.model_type == "vision-encoder-decoder":
-        tokens = prefix_tokens(config.encoder)
-        model_type = model_type._replace(prefix=tokens, lead=tokens)
-    context, gap = caption_context(processor, model_type, model_type.prompt)
-    body: Any = model.get_submodule(model_type.body)
-    is_two = body.config.is_encoder_decoder
-    speaker = BlipVqaAdapter if answers else GenerativeAdapter
-    return speaker(
+        prefix = prefix_tokens(config.encoder)
+        model_type = model_type._replace(prefix=prefix, attended_prefix=prefix)
+    context, separator = caption_context(processor, model_type, model_type.default_prompt)
+    language_model: Any = model.get_submodule(model_type.language_model)
+    is_encoder_decoder = language_model.config.is_encoder_decoder
+    adapter_class = BlipVqaAdapter if answers else GenerativeAdapter
+    return adapter_class(
         name=recipe.title,
         model=model,
         tokenizer=TransformersTokenizer(
             tokenizer=processor.tokenizer,
             name=recipe.title,
-            ends=_ends(model, model_type, config, processor.tokenizer),
-            context="" if is_two else context,
-            gap="" if is_two else gap,
+            end_tokens=_end_tokens(model, model_type, config, processor.tokenizer),
+            context="" if is_encoder_decoder else context,
+            separator="" if is_encoder_decoder else separator,
         ),
         layers=recipe.layers or (model_type.encoder,),
         encoder=model_type.encoder,
         gradient_strategy="batched",
-        batch=8 if model_type.pictures == "plain" else 1,
+        batch=8 if model_type.image_layout == "plain" else 1,
         weights=weights,
         has_attention=model_type.has_attention,
-        words=_words(model, model_type),
+        words=_word_embedding(model, model_type),
         model_type=model_type,
-        pictures=IMAGE_LAYOUTS[model_type.pictures](
+        images=IMAGE_LAYOUTS[model_type.image_layout](
             processor=processor.image_processor, config=config
         ),
         processor=processor,
-        positions=_positions(model, model_type),
+        max_positions=_max_positions(model, model_type),
     )
 
 
 def _model(recipe: Recipe, config: Any) -> nn.Module:
     from transformers import AutoModelForImageTextToText, BlipForQuestionAnswering
 
-    kind = AutoModelForImageTextToText._model_mapping[type(config)]
-    named = config.architectures or [kind.__name__]
-    if BlipForQuestionAnswering.__name__ in named:
-        kind = BlipForQuestionAnswering
-    elif kind.__name__ not in named:
+    model_class = AutoModelForImageTextToText._model_mapping[type(config)]
+    architectures = config.architectures or [model_class.__name__]
+    if BlipForQuestionAnswering.__name__ in architectures:
+        model_class = BlipForQuestionAnswering
+    elif model_class.__name__ not in architectures:
         raise ModelError(
-            f"'{recipe.name}' is a {named[0]}, which says no captions; choose a checkpoint of "
-            f"{kind.__name__}"
+            f"'{recipe.name}' is a {architectures[0]}, which generates no captions; choose a "
+            f"checkpoint of {model_class.__name__}"
         )
-    return build_model(recipe, kind, config)
+    return build_model(recipe, model_class, config)
 
 
-def _ends(model: nn.Module, model_type: ModelType, config: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a caption, the one that a given caption ends with first.
+def _end_tokens(
+    model: nn.Module, model_type: ModelType, config: Any, tokenizer: Any
+) -> tuple[int, ...]:
+    """The tokens that end a caption; the first one ends given captions.
 
     Raises:
         ModelError: there are none.
     """
-    text = config.get_text_config(decoder=True)
-    named = generation_config_of(model, model_type).eos_token_id
+    text_config = config.get_text_config(decoder=True)
+    eos = generation_config_of(model, model_type).eos_token_id
     if config.model_type == "blip":
-        named = text.sep_token_id
-    for found in (named, getattr(text, "eos_token_id", None), tokenizer.eos_token_id):
-        if found is not None:
-            ends = tuple(found) if isinstance(found, (list, tuple)) else (int(found),)
-            own = tokenizer.eos_token_id
-            return tuple(sorted(ends, key=lambda end: end != own))
+        eos = text_config.sep_token_id
+    for ids in (eos, getattr(text_config, "eos_token_id", None), tokenizer.eos_token_id):
+        if ids is not None:
+            end_tokens = tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
+            first = tokenizer.eos_token_id
+            return tuple(sorted(end_tokens, key=lambda token: token != first))
     raise ModelError(
         f"the configuration of this {config.model_type} names no token that ends a caption; set "
         "eos_token_id in its generation_config.json"
     )
 
 
-def _words(model: nn.Module, model_type: ModelType) -> str | None:
-    """The layer that embeds the words of a question, where there is one alone."""
-    if model_type.question is None or not model_type.reads_once:
+def _word_embedding(model: nn.Module, model_type: ModelType) -> str | None:
+    """The layer that embeds the words of a question, or None if several layers do."""
+    if model_type.question_template is None or not model_type.single_embedding:
         return None
-    table: Any = model
-    table = table.get_input_embeddings()
-    name = next(name for name, module in model.named_modules() if module is table)
-    body: Any = model.get_submodule(model_type.body)
-    # What reads the prompt comes first; what says the answer may use the same table.
-    return f"{name}#0" if body.config.is_encoder_decoder else name
+    embedding: Any = model
+    embedding = embedding.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embedding)
+    language_model: Any = model.get_submodule(model_type.language_model)
+    # The encoder's call for the prompt comes first; the decoder may share the embedding.
+    return f"{name}#0" if language_model.config.is_encoder_decoder else name
 
 
-def _positions(model: nn.Module, model_type: ModelType) -> int | None:
-    """The longest text that a model can read and say; None where there is no limit."""
-    config: Any = model.get_submodule(model_type.body).config
-    text = config.get_text_config(decoder=True)
+def _max_positions(model: nn.Module, model_type: ModelType) -> int | None:
+    """The maximum number of tokens of prompt and generated text, or None if unlimited."""
+    config: Any = model.get_submodule(model_type.language_model).config
+    text_config = config.get_text_config(decoder=True)
     for key in ("max_position_embeddings", "n_positions"):
-        if isinstance(getattr(text, key, None), int):
-            length: int = getattr(text, key)
+        if isinstance(getattr(text_config, key, None), int):
+            length: int = getattr(text_config, key)
             return length
     return None

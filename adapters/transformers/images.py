@@ -1,4 +1,4 @@
-"""Pictures as the processors of transformers make them, and the grids that lie over them."""
+"""Image inputs as the processors of transformers make them, and the grids over them."""
 
 from __future__ import annotations
 
@@ -19,139 +19,150 @@ from mmcam.types import Inputs, Placement, Sample
 
 
 class ProcessedImage(NamedTuple):
-    """One picture: the model's input, where it lies, and what else the model is told of it."""
+    """One picture as the model's input, its placement on the original, and further model inputs."""
 
     pixels: Float[Tensor, "3 *space"]
     placement: Placement
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SingleImage:
-    """One view of the picture, resized and maybe cropped or padded."""
+    """One view of the picture: resized, and cropped or padded if the processor does so."""
 
     processor: Any
     config: Any
 
-    def take(self, sample: Sample) -> ProcessedImage:
-        """The processor's picture."""
+    def process(self, sample: Sample) -> ProcessedImage:
+        """The picture as the processor makes it."""
         if any(getattr(self.processor, key, None) for key in ("do_center_crop", "do_pad")):
             pixels, placement = Transform(self._pixels)(sample)
             return ProcessedImage(pixels, placement, {})
         from PIL import Image
 
-        return ProcessedImage(self._pixels(Image.fromarray(sample.pixels)), _whole(sample), {})
+        pixels = self._pixels(Image.fromarray(sample.pixels))
+        return ProcessedImage(pixels, _full_placement(sample), {})
 
     def _pixels(self, image: Any) -> Tensor:
         pixels: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"][0]
         return pixels
 
-    def given(self, inputs: Inputs) -> dict[str, Any]:
+    def model_arguments(self, inputs: Inputs) -> dict[str, Any]:
         """The model's arguments for the pictures."""
         return {"pixel_values": inputs.pixels}
 
-    def folded(self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None) -> Tensor:
-        """A layer of the part that sees, as a grid `[batch channel h w]`.
+    def layer_to_grid(
+        self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None
+    ) -> Tensor:
+        """The output of a vision layer as a grid `[batch channel h w]`.
 
         Raises:
-            LayerError: it has none.
+            LayerError: the output has no grid.
         """
         _check_rows(tensor, len(inputs.pixels))
         return to_grid(tensor, inputs.pixels.shape[2:], prefix=prefix)
 
-    def placed(
-        self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, lead: int | None
+    def attention_to_grid(
+        self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, prefix: int | None
     ) -> Tensor:
-        """Shares of the tokens which the text attends to, as a grid `[row h w]`."""
-        return to_grid(tokens, inputs.pixels.shape[2:], prefix=lead)[:, 0]
+        """Attention weights of the tokens that the text attends to, as a grid `[row h w]`."""
+        return to_grid(tokens, inputs.pixels.shape[2:], prefix=prefix)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedPatches(SingleImage):
-    """Qwen's: any size, as a list of flat patches, in groups of those that are merged later.
+    """Qwen2-VL's layout: a picture of any size as a list of flat patches.
 
-    The patches of a group stand together; in 2.5 so do the groups of a window.
+    Patches that are merged later form a group and are adjacent in the list; in Qwen2.5-VL the
+    groups of a window are adjacent too.
     """
 
     @cached_property
     def _sizes(self) -> tuple[int, int, int]:
-        """The side of a patch, of a group in patches, and how often a picture is repeated."""
+        """The patch size in pixels, the group size in patches, and the repeats of a picture."""
         vision = self.config.vision_config
         return vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
 
-    def take(self, sample: Sample) -> ProcessedImage:
-        """The processor's patches, put together again."""
+    def process(self, sample: Sample) -> ProcessedImage:
+        """The processor's patches, reassembled to a picture."""
         from PIL import Image
 
-        made = self.processor(images=Image.fromarray(sample.pixels), return_tensors="pt")
-        (_, rows, columns) = made["image_grid_thw"][0].tolist()
-        side, group, times = self._sizes
-        patches = made["pixel_values"].view(
-            rows // group, columns // group, group, group, 3, times, side, side
+        features = self.processor(images=Image.fromarray(sample.pixels), return_tensors="pt")
+        (_, rows, columns) = features["image_grid_thw"][0].tolist()
+        side, group, repeats = self._sizes
+        patches = features["pixel_values"].view(
+            rows // group, columns // group, group, group, 3, repeats, side, side
         )
         pixels = patches[..., 0, :, :].permute(4, 0, 2, 5, 1, 3, 6)
-        facts = {"image_grid_thw": torch.tensor([1, rows, columns])}
+        metadata = {"image_grid_thw": torch.tensor([1, rows, columns])}
         return ProcessedImage(
-            pixels.reshape(3, rows * side, columns * side).contiguous(), _whole(sample), facts
+            pixels.reshape(3, rows * side, columns * side).contiguous(),
+            _full_placement(sample),
+            metadata,
         )
 
-    def given(self, inputs: Inputs) -> dict[str, Any]:
-        """The patches again, differentiably."""
-        side, group, times = self._sizes
+    def model_arguments(self, inputs: Inputs) -> dict[str, Any]:
+        """The flat patches, differentiable with respect to `inputs.pixels`."""
+        side, group, repeats = self._sizes
         batch, _, height, width = inputs.pixels.shape
         rows, columns = height // side, width // side
-        cut = inputs.pixels.reshape(
+        blocks = inputs.pixels.reshape(
             batch, 3, rows // group, group, side, columns // group, group, side
         )
-        patches = cut.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
-        flat = patches.expand(-1, -1, -1, -1, -1, -1, times, -1, -1)
+        patches = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
+        flat = patches.expand(-1, -1, -1, -1, -1, -1, repeats, -1, -1)
         return {
             "pixel_values": flat.reshape(batch * rows * columns, -1),
             "image_grid_thw": inputs.rest["image_grid_thw"],
         }
 
-    def folded(self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None) -> Tensor:
-        """A layer's patches, or the groups they were merged into, on their own places."""
+    def layer_to_grid(
+        self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None
+    ) -> Tensor:
+        """A layer's patches, or the groups that they are merged into, in raster order."""
         side, group, _ = self._sizes
         rows, columns = (length // side // group for length in inputs.pixels.shape[2:])
         batch, groups = len(inputs.pixels), rows * columns
-        stem = layer.partition("#")[0]
-        part = stem.removeprefix("model.visual").strip(".").partition(".")[0]
-        each, left_over = divmod(tensor.shape[1], batch * groups) if tensor.ndim == 3 else (0, 1)
+        path = layer.partition("#")[0]
+        part = path.removeprefix("model.visual").strip(".").partition(".")[0]
+        per_group, remainder = (
+            divmod(tensor.shape[1], batch * groups) if tensor.ndim == 3 else (0, 1)
+        )
         if (
-            left_over
-            or each not in (1, group**2)
+            remainder
+            or per_group not in (1, group**2)
             or part not in ("", "patch_embed", "blocks", "merger")
         ):
             raise LayerError(
-                f"an output of shape {tuple(tensor.shape)} holds no patches of {rows * group} x "
-                f"{columns * group} nor groups of {group} x {group} of them; explain a block"
+                f"an output of shape {tuple(tensor.shape)} holds neither {rows * group} x "
+                f"{columns * group} patches nor groups of {group} x {group} patches; explain a "
+                "block"
             )
-        tokens = tensor.reshape(batch, groups, each, -1)
+        tokens = tensor.reshape(batch, groups, per_group, -1)
         if part in ("blocks", "merger"):
-            tokens = tokens[:, self._order(rows, columns).argsort().to(tokens.device)]
-        inner = math.isqrt(each)
+            tokens = tokens[:, self._block_order(rows, columns).argsort().to(tokens.device)]
+        inner = math.isqrt(per_group)
         grid = tokens.reshape(batch, rows, columns, inner, inner, -1).permute(0, 5, 1, 3, 2, 4)
         return grid.reshape(batch, -1, rows * inner, columns * inner)
 
-    def _order(self, rows: int, columns: int) -> Tensor:
-        """The groups, numbered row by row, in the order in which the blocks have them."""
+    def _block_order(self, rows: int, columns: int) -> Tensor:
+        """The raster indices of the groups in the order in which the blocks have them."""
         vision = self.config.vision_config
         side, group, _ = self._sizes
         window = getattr(vision, "window_size", 0) // side // group or max(rows, columns)
-        numbers = torch.arange(rows * columns).view(rows, columns)
+        indices = torch.arange(rows * columns).view(rows, columns)
         return torch.cat(
             [
-                numbers[top : top + window, left : left + window].flatten()
+                indices[top : top + window, left : left + window].flatten()
                 for top in range(0, rows, window)
                 for left in range(0, columns, window)
             ]
         )
 
-    def placed(
-        self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, lead: int | None
+    def attention_to_grid(
+        self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, prefix: int | None
     ) -> Tensor:
-        """Shares of the groups, row by row."""
+        """Attention weights of the groups, which the text has in raster order."""
         side, group, _ = self._sizes
         rows, columns = (length // side // group for length in inputs.pixels.shape[2:])
         grid: Tensor = tokens[..., 0].unflatten(1, (rows, columns))
@@ -159,47 +170,48 @@ class PackedPatches(SingleImage):
 
 
 class TileLayout(NamedTuple):
-    """How a picture was cut: `rows` x `columns` tiles of a canvas, and the whole picture, smaller.
+    """How a picture is tiled: `rows` x `columns` tiles of a canvas, and a smaller global view.
 
-    `canvas` is (height, width) in pixels of the tiles, `inside` the (top, left, height, width) of
-    the picture in it, the rest is padding; `whole` is the number of the view of the whole picture
-    among the views, or None where there is no such view. `size` is the original's.
+    `canvas` is the canvas' (height, width) in pixels of the tiles, `content_box` the (top, left,
+    height, width) of the picture in it; the rest is padding. `global_view` is the index of the view
+    of the whole picture, or None if there is no such view. `size` is the (height,
+    width) of the original.
     """
 
     rows: int
     columns: int
-    whole: int | None
+    global_view: int | None
     canvas: tuple[int, int]
-    inside: tuple[int, int, int, int]
+    content_box: tuple[int, int, int, int]
     size: tuple[int, int]
 
-    def kept(self, height: int, width: int) -> tuple[slice, slice]:
-        """The cells of the canvas, as `height` x `width`, that hold some of the picture.
+    def unpadded(self, height: int, width: int) -> tuple[slice, slice]:
+        """The rows and columns of a `height` x `width` grid on the canvas that hold the picture.
 
-        What LLaVA-Next hands on to its text: padding is left out, in whole cells on both sides.
+        LLaVA-Next gives only these to its text: padding is cut off in whole cells on both sides.
         """
-        if self.inside[2:] == self.canvas:
+        if self.content_box[2:] == self.canvas:
             return slice(0, height), slice(0, width)
         rows, columns = self.size
         if columns / rows > width / height:
-            spare = (height - int(round(rows * (width / columns), 7))) // 2
-            return slice(spare, height - spare), slice(0, width)
-        spare = (width - int(round(columns * (height / rows), 7))) // 2
-        return slice(0, height), slice(spare, width - spare)
+            padding = (height - int(round(rows * (width / columns), 7))) // 2
+            return slice(padding, height - padding), slice(0, width)
+        padding = (width - int(round(columns * (height / rows), 7))) // 2
+        return slice(0, height), slice(padding, width - padding)
 
     def edges(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """The edges of the kept cells on the original, from 0 to 1 along each axis."""
-        down, across = self.kept(height, width)
-        top, left, tall, wide = self.inside
-        rows = torch.arange(down.start, down.stop + 1, dtype=torch.float64)
-        columns = torch.arange(across.start, across.stop + 1, dtype=torch.float64)
+        """The edges of the unpadded cells on the original, from 0 to 1 along each axis."""
+        row_slice, column_slice = self.unpadded(height, width)
+        top, left, content_height, content_width = self.content_box
+        rows = torch.arange(row_slice.start, row_slice.stop + 1, dtype=torch.float64)
+        columns = torch.arange(column_slice.start, column_slice.stop + 1, dtype=torch.float64)
         return (
-            (rows * self.canvas[0] / height - top) / tall,
-            (columns * self.canvas[1] / width - left) / wide,
+            (rows * self.canvas[0] / height - top) / content_height,
+            (columns * self.canvas[1] / width - left) / content_width,
         )
 
     def box(self, cell: int) -> tuple[float, float, float, float]:
-        """Where the kept cells of `cell` x `cell` pixels lie, in pixels of the original."""
+        """The box of the unpadded cells of `cell` x `cell` pixels, in pixels of the original."""
         rows, columns = self.edges(self.canvas[0] // cell, self.canvas[1] // cell)
         height, width = self.size
         return (
@@ -214,115 +226,128 @@ class TileLayout(NamedTuple):
 class TiledImage(SingleImage):
     """Several views of a picture, `[3, view, h, w]`, whose layers become one grid.
 
-    The tiles lie side by side. The view of the whole picture adds channels of its own, enlarged to
-    the same grid; activation and gradient are both divided by the square root of the cells that
-    one of its cells became, so that a map is the sum of those of the tiles and of the whole.
+    The tiles are joined side by side. The view of the whole picture is enlarged to the same grid
+    and adds channels of its own. Its activation and its gradient are both divided by the square
+    root of the number of tile cells per cell of the view, so that a map is the sum of the maps of
+    the tiles and of the whole picture.
     """
 
-    def take(self, sample: Sample) -> ProcessedImage:
-        """The processor's views."""
+    def process(self, sample: Sample) -> ProcessedImage:
+        """The views that the processor makes."""
         from PIL import Image
 
-        pixels, views, facts = self._views(Image.fromarray(sample.pixels), sample.pixels.shape[:2])
-        placement = Placement(size=views.size, box=views.box(self._patch))
-        return ProcessedImage(pixels.transpose(0, 1), placement, {"views": views, **facts})
+        pixels, layout, metadata = self._tile(
+            Image.fromarray(sample.pixels), sample.pixels.shape[:2]
+        )
+        placement = Placement(size=layout.size, box=layout.box(self._patch_size))
+        return ProcessedImage(
+            pixels.transpose(0, 1), placement, {"tile_layout": layout, **metadata}
+        )
 
     @property
-    def _patch(self) -> int:
-        side: int = self.config.vision_config.patch_size
-        return side
+    def _patch_size(self) -> int:
+        patch_size: int = self.config.vision_config.patch_size
+        return patch_size
 
-    def _views(
-        self, image: Any, size: tuple[int, ...]
-    ) -> tuple[Tensor, TileLayout, dict[str, Any]]:
-        """LLaVA-Next's: the whole picture squashed, then tiles of it resized and padded."""
+    def _tile(self, image: Any, size: tuple[int, ...]) -> tuple[Tensor, TileLayout, dict[str, Any]]:
+        """LLaVA-Next's views: the squashed picture, then tiles of the resized, padded picture."""
         from transformers.image_processing_utils import select_best_resolution
 
-        made = self.processor(images=image, return_tensors="pt")
-        pixels = made["pixel_values"][0]
+        features = self.processor(images=image, return_tensors="pt")
+        pixels = features["pixel_values"][0]
         height, width = size
         canvas = select_best_resolution((height, width), self.config.image_grid_pinpoints)
-        tall, wide = canvas
-        if tall / height > wide / width:
-            tall = min(math.ceil(height * wide / width), tall)
+        content_height, content_width = canvas
+        if content_height / height > content_width / width:
+            content_height = min(math.ceil(height * content_width / width), content_height)
         else:
-            wide = min(math.ceil(width * tall / height), wide)
+            content_width = min(math.ceil(width * content_height / height), content_width)
         side = pixels.shape[-1]
-        views = TileLayout(
+        layout = TileLayout(
             rows=canvas[0] // side,
             columns=canvas[1] // side,
-            whole=0,
+            global_view=0,
             canvas=(canvas[0], canvas[1]),
-            inside=((canvas[0] - tall) // 2, (canvas[1] - wide) // 2, tall, wide),
+            content_box=(
+                (canvas[0] - content_height) // 2,
+                (canvas[1] - content_width) // 2,
+                content_height,
+                content_width,
+            ),
             size=(height, width),
         )
-        return pixels, views, {"image_sizes": torch.tensor([height, width])}
+        return pixels, layout, {"image_sizes": torch.tensor([height, width])}
 
-    def given(self, inputs: Inputs) -> dict[str, Any]:
-        """The views, one after the other."""
-        facts = {key: inputs.rest[key] for key in ("image_sizes",) if key in inputs.rest}
-        return {"pixel_values": inputs.pixels.transpose(1, 2).contiguous(), **facts}
+    def model_arguments(self, inputs: Inputs) -> dict[str, Any]:
+        """The views of each picture, `[batch, view, 3, h, w]`, and the pictures' sizes, if used."""
+        sizes = {key: inputs.rest[key] for key in ("image_sizes",) if key in inputs.rest}
+        return {"pixel_values": inputs.pixels.transpose(1, 2).contiguous(), **sizes}
 
-    def folded(self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None) -> Tensor:
-        """A layer's views as one grid."""
+    def layer_to_grid(
+        self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None
+    ) -> Tensor:
+        """A layer's output for all views as one grid."""
         batch, _, count, *space = inputs.pixels.shape
         _check_rows(tensor, batch * count)
-        each = to_grid(tensor, space, prefix=prefix).unflatten(0, (batch, count))
-        tiles, whole = _stitched(each, inputs.rest["views"][0])
+        views = to_grid(tensor, space, prefix=prefix).unflatten(0, (batch, count))
+        tiles, whole = _join_tiles(views, inputs.rest["tile_layout"][0])
         if whole is None:
             return tiles
-        return torch.cat([tiles, whole / _enlargement(each, tiles) ** 0.5], 1)
+        return torch.cat([tiles, whole / _area_ratio(views, tiles) ** 0.5], 1)
 
-    def placed(
-        self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, lead: int | None
+    def attention_to_grid(
+        self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, prefix: int | None
     ) -> Tensor:
-        """Shares of the tokens of all views, summed over what lies on the same place."""
-        views: TileLayout = inputs.rest["views"][0]
+        """Attention weights of the tokens of all views, summed where the views overlap."""
+        layout: TileLayout = inputs.rest["tile_layout"][0]
         count = inputs.pixels.shape[2]
-        each = self._each(tokens[..., 0], views, count, inputs.pixels.shape[3] // self._patch)
-        tiles, whole = _stitched(each[:, :, None], views)
+        side = inputs.pixels.shape[3] // self._patch_size
+        views = self._attention_by_view(tokens[..., 0], layout, count, side)
+        tiles, whole = _join_tiles(views[:, :, None], layout)
         if whole is not None:
-            tiles = tiles + whole / _enlargement(each[:, :, None], tiles)
+            tiles = tiles + whole / _area_ratio(views[:, :, None], tiles)
         return tiles[:, 0]
 
-    def _each(self, tokens: Tensor, views: TileLayout, count: int, side: int) -> Tensor:
-        """Shares `[row, token]` by view, `[row, view, h, w]`, zero where padding was left out."""
+    def _attention_by_view(
+        self, tokens: Tensor, layout: TileLayout, count: int, side: int
+    ) -> Tensor:
+        """Weights `[row, token]` by view, `[row, view, h, w]`, zero where padding is cut off."""
         whole = tokens[:, : side**2].view(-1, 1, side, side)
-        canvas = tokens.new_zeros(len(tokens), views.rows * side, views.columns * side)
-        down, across = views.kept(*canvas.shape[1:])
-        kept = canvas[:, down, across]
-        # Each row of the tiles ends with a token that says so.
-        lines = tokens[:, side**2 :].view(len(tokens), kept.shape[1], kept.shape[2] + 1)
-        kept.copy_(lines[..., :-1])
-        tiles = canvas.view(-1, views.rows, side, views.columns, side).transpose(2, 3)
+        canvas = tokens.new_zeros(len(tokens), layout.rows * side, layout.columns * side)
+        row_slice, column_slice = layout.unpadded(*canvas.shape[1:])
+        content = canvas[:, row_slice, column_slice]
+        # Each row of the tiles ends with a newline token.
+        lines = tokens[:, side**2 :].view(len(tokens), content.shape[1], content.shape[2] + 1)
+        content.copy_(lines[..., :-1])
+        tiles = canvas.view(-1, layout.rows, side, layout.columns, side).transpose(2, 3)
         return torch.cat([whole, tiles.flatten(1, 2)], 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitImage(TiledImage):
-    """Idefics3's and SmolVLM's: tiles of the squashed picture, then the whole of it."""
+    """Idefics3's and SmolVLM's views: tiles of the squashed picture, then the whole picture."""
 
-    def _views(
-        self, image: Any, size: tuple[int, ...]
-    ) -> tuple[Tensor, TileLayout, dict[str, Any]]:
-        made = self.processor(images=image, return_tensors="pt", return_row_col_info=True)
-        pixels = made["pixel_values"][0]
-        rows, columns = (int(made[key][0][0]) for key in ("rows", "cols"))
+    def _tile(self, image: Any, size: tuple[int, ...]) -> tuple[Tensor, TileLayout, dict[str, Any]]:
+        features = self.processor(images=image, return_tensors="pt", return_row_col_info=True)
+        pixels = features["pixel_values"][0]
+        rows, columns = (int(features[key][0][0]) for key in ("rows", "cols"))
         height, width = size
-        is_cut = rows > 0
-        down, across = (rows, columns) if is_cut else (1, 1)
-        canvas = (down * pixels.shape[-2], across * pixels.shape[-1])
-        views = TileLayout(
-            rows=down,
-            columns=across,
-            whole=rows * columns if is_cut else None,
+        is_split = rows > 0
+        tile_rows, tile_columns = (rows, columns) if is_split else (1, 1)
+        canvas = (tile_rows * pixels.shape[-2], tile_columns * pixels.shape[-1])
+        layout = TileLayout(
+            rows=tile_rows,
+            columns=tile_columns,
+            global_view=rows * columns if is_split else None,
             canvas=canvas,
-            inside=(0, 0, *canvas),
+            content_box=(0, 0, *canvas),
             size=(height, width),
         )
-        return pixels, views, {}
+        return pixels, layout, {}
 
-    def _each(self, tokens: Tensor, views: TileLayout, count: int, side: int) -> Tensor:
+    def _attention_by_view(
+        self, tokens: Tensor, layout: TileLayout, count: int, side: int
+    ) -> Tensor:
         inner = side // self.config.scale_factor
         return tokens.view(len(tokens), count, inner, inner)
 
@@ -333,19 +358,19 @@ IMAGE_LAYOUTS: dict[str, type[SingleImage]] = {
     "anyres": TiledImage,
     "split": SplitImage,
 }
-"""How pictures become a model's input, by `ModelType.pictures`."""
+"""`ModelType.image_layout` -> how pictures become the model's input."""
 
 
-def _whole(sample: Sample) -> Placement:
+def _full_placement(sample: Sample) -> Placement:
     height, width = sample.pixels.shape[:2]
     return Placement(size=(height, width), box=(0.0, 0.0, float(width), float(height)))
 
 
 def _check_rows(tensor: Tensor, rows: int) -> None:
-    """That a layer's output has a row a view.
+    """Check that a layer's output has one row per view.
 
     Raises:
-        LayerError: it has others, such as windows.
+        LayerError: the rows are something else, such as windows.
     """
     if len(tensor) != rows:
         raise LayerError(
@@ -354,31 +379,32 @@ def _check_rows(tensor: Tensor, rows: int) -> None:
         )
 
 
-def _enlargement(each: Tensor, tiles: Tensor) -> float:
-    """How many cells of the tiles' grid one cell of a view is as large as, on the average."""
-    return tiles.shape[-2] * tiles.shape[-1] / (each.shape[-2] * each.shape[-1])
+def _area_ratio(views: Tensor, tiles: Tensor) -> float:
+    """The number of cells of the joined tiles per cell of one view."""
+    return tiles.shape[-2] * tiles.shape[-1] / (views.shape[-2] * views.shape[-1])
 
 
-def _stitched(
-    each: Float[Tensor, "batch view channel h w"], views: TileLayout
+def _join_tiles(
+    views: Float[Tensor, "batch view channel h w"], layout: TileLayout
 ) -> tuple[Tensor, Tensor | None]:
-    """The tiles as one grid `[batch channel h w]`, and the whole picture enlarged to it."""
-    numbers = [i for i in range(each.shape[1]) if i != views.whole]
-    tiles = each[:, numbers].unflatten(1, (views.rows, views.columns))
+    """The tiles as one grid `[batch channel h w]`, and the global view enlarged to it, if any."""
+    indices = [i for i in range(views.shape[1]) if i != layout.global_view]
+    tiles = views[:, indices].unflatten(1, (layout.rows, layout.columns))
     canvas = tiles.permute(0, 3, 1, 4, 2, 5).flatten(2, 3).flatten(3, 4)
-    down, across = views.kept(*canvas.shape[2:])
-    if views.whole is None:
-        return canvas[..., down, across], None
-    edges = views.edges(*canvas.shape[2:])
+    row_slice, column_slice = layout.unpadded(*canvas.shape[2:])
+    if layout.global_view is None:
+        return canvas[..., row_slice, column_slice], None
+    edges = layout.edges(*canvas.shape[2:])
     rows, columns = (
-        _shares(at, cells).to(each) for at, cells in zip(edges, each.shape[3:], strict=True)
+        _overlap_matrix(axis_edges, cells).to(views)
+        for axis_edges, cells in zip(edges, views.shape[3:], strict=True)
     )
-    whole = rows @ each[:, views.whole] @ columns.T
-    return canvas[..., down, across], whole
+    whole = rows @ views[:, layout.global_view] @ columns.T
+    return canvas[..., row_slice, column_slice], whole
 
 
-def _shares(edges: Tensor, cells: int) -> Float[Tensor, "n {cells}"]:
-    """How much of each stretch between two `edges` in [0, 1] lies in each of so many cells."""
+def _overlap_matrix(edges: Tensor, cells: int) -> Float[Tensor, "n {cells}"]:
+    """The share of each interval between two `edges` in [0, 1] that lies in each of `cells`."""
     edges = edges.clamp(0, 1)
     grid = torch.linspace(0, 1, cells + 1, dtype=edges.dtype)
     low = torch.maximum(edges[:-1, None], grid[None, :-1])
@@ -387,15 +413,15 @@ def _shares(edges: Tensor, cells: int) -> Float[Tensor, "n {cells}"]:
     return overlap / overlap.sum(1, keepdim=True).clamp(min=1e-12)
 
 
-def stacked(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is known of each picture, by key: tensors stacked, other things in a list."""
-    made: dict[str, Any] = {}
-    for key in facts[0]:
-        rows = [row[key] for row in facts]
-        made[key] = torch.stack(rows) if isinstance(rows[0], Tensor) else rows
-    return made
+def collate(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metadata of several pictures by key: tensors stacked, other values in a list."""
+    batch: dict[str, Any] = {}
+    for key in metadata[0]:
+        values = [row[key] for row in metadata]
+        batch[key] = torch.stack(values) if isinstance(values[0], Tensor) else values
+    return batch
 
 
-def layout(facts: Mapping[str, Any]) -> Any:
-    """What must agree between the pictures of a batch, beside their shapes."""
-    return facts.get("views")
+def tile_layout(metadata: Mapping[str, Any]) -> Any:
+    """The tile layout of a picture, if any, which must agree between the pictures of a batch."""
+    return metadata.get("tile_layout")

@@ -13,11 +13,11 @@ from mmcam.adapters.base.weights import State
 from mmcam.errors import MissingExtra, ModelError, WeightsError, nearest
 
 PROCESSOR = "processor"
-"""The argument of a recipe that names the folder of a processor."""
+"""The key in a recipe's `args` that names the folder of a processor."""
 
 
 def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
-    """The configuration of a model; `known` are the model types to propose in an error.
+    """The configuration of a model; errors suggest the nearest of the `known` model types.
 
     Raises:
         ModelError: there is none.
@@ -38,9 +38,9 @@ def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
         ) from error
 
 
-def convert_state_dict(kind: Any, config: Any, state: State) -> State:
-    """A checkpoint's weights under the names of today's code, as transformers converts them."""
-    made, info = kind.from_pretrained(
+def convert_state_dict(model_class: Any, config: Any, state: State) -> State:
+    """A checkpoint's weights under the names of the current code, as transformers converts them."""
+    model, info = model_class.from_pretrained(
         None,
         config=config,
         state_dict=dict(state),
@@ -48,35 +48,35 @@ def convert_state_dict(kind: Any, config: Any, state: State) -> State:
         ignore_mismatched_sizes=True,
     )
     converted: State = {
-        key: value for key, value in made.state_dict().items() if key not in info["missing_keys"]
+        key: value for key, value in model.state_dict().items() if key not in info["missing_keys"]
     }
     converted |= {key: state[key] for key in info["unexpected_keys"] if key in state}
-    return converted | {key: torch.empty(found) for key, found, _ in info["mismatched_keys"]}
+    return converted | {key: torch.empty(shape) for key, shape, _ in info["mismatched_keys"]}
 
 
-def build_model(recipe: Recipe, kind: Any, config: Any) -> nn.Module:
-    """A model of a class of transformers, with its own weights if those are wanted.
+def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
+    """A model of a class of transformers, with its pretrained weights if the recipe downloads them.
 
     Raises:
-        WeightsError: there are not all that it needs.
+        WeightsError: weights are missing.
     """
     if not recipe.downloads:
-        made: nn.Module = kind(config)
-        return made
-    model, info = kind.from_pretrained(recipe.name, config=config, output_loading_info=True)
+        untrained: nn.Module = model_class(config)
+        return untrained
+    model, info = model_class.from_pretrained(recipe.name, config=config, output_loading_info=True)
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise WeightsError(
             f"'{recipe.name}' holds no weights for {', '.join(missing[:3])}{more}, so it was not "
-            "trained to say captions or answers; choose a checkpoint that was"
+            "trained to generate captions or answers; choose a checkpoint that was"
         )
     trained: nn.Module = model
     return trained
 
 
 class ProcessorPair:
-    """An image processor and a tokenizer that were saved side by side, without a processor."""
+    """An image processor and a tokenizer saved in one folder, without a processor."""
 
     chat_template: str | None = None
 
@@ -93,29 +93,29 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
     """
     from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-    place = recipe.args.get(PROCESSOR) or recipe.name
+    folder = recipe.args.get(PROCESSOR) or recipe.name
     if PROCESSOR not in recipe.args and not recipe.pretrained and recipe.name in CONFIG_MAPPING:
         raise ModelError(
-            f"{recipe.title} has no words by itself, for an untrained model type comes without a "
-            f'tokenizer; name the folder of a processor ("args": {{"{PROCESSOR}": DIR}} in a '
+            f"{recipe.title} has no tokenizer, because it is an untrained model type; "
+            f'name the folder of a processor ("args": {{"{PROCESSOR}": DIR}} in a '
             "model folder's mmcam.json), or give a hub name or folder that has one"
         )
     try:
-        found = AutoProcessor.from_pretrained(place)
-        if hasattr(found, "image_processor") and hasattr(found, "tokenizer"):
-            return found
+        processor = AutoProcessor.from_pretrained(folder)
+        if hasattr(processor, "image_processor") and hasattr(processor, "tokenizer"):
+            return processor
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
-        raise MissingExtra(f"the processor of '{place}' needs a package: {reason}") from error
+        raise MissingExtra(f"the processor of '{folder}' needs a package: {reason}") from error
     except (OSError, ValueError):
         pass
     try:
         return ProcessorPair(
-            AutoImageProcessor.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+            AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"'{place}' comes without the processor of a {config.model_type} ({reason}); save it "
+            f"'{folder}' comes without the processor of a {config.model_type} ({reason}); save it "
             "beside the model (processor.save_pretrained)"
         ) from error

@@ -1,4 +1,4 @@
-"""What a model of transformers is given before its caption, and the caption behind it."""
+"""Prompts as tokens, and batches of captions that follow them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmcam.types import Pixels
 
 
 class Prompt(NamedTuple):
-    """What a model is given before its caption, as tokens.
+    """The tokens that precede a caption.
 
-    `prefix` comes right before the caption; `source` is what an encoder of text reads, with the
-    places of the picture in it, where the model has one.
+    `prefix` directly precedes the caption; `source` is the input of the text encoder, image tokens
+    included, if the model has one.
     """
 
     prefix: tuple[int, ...]
@@ -23,9 +23,10 @@ class Prompt(NamedTuple):
 
 
 class TextBatch(NamedTuple):
-    """Prompts and captions as a batch: `ids` `[row, length]`, filled up on the right.
+    """Prompts and captions as a batch: `ids` `[row, length]`, padded on the right.
 
-    `starts` are the places from which each row's first token is said.
+    `starts` are the positions whose logits predict each row's first caption token; `steps` is the
+    length of the longest caption.
     """
 
     ids: Tensor
@@ -33,57 +34,60 @@ class TextBatch(NamedTuple):
     steps: int
 
     @property
-    def kept(self) -> int:
-        """How many places count, from the end."""
+    def logits_to_keep(self) -> int:
+        """The number of positions, counted from the end, whose logits are used."""
         return self.ids.shape[1] - min(self.starts)
 
-    def said(self, values: Tensor) -> Tensor:
-        """Of `values` `[row, place, *]`, up to the last place, those of each row's caption."""
+    def caption_steps(self, values: Tensor) -> Tensor:
+        """The part `[row, step, *]` of `values` that predicts each row's caption.
+
+        `values` `[row, position, *]` may lack leading positions, but ends at the last one.
+        """
         first = values.shape[1] - self.ids.shape[1]
         if len(set(self.starts)) == 1:
             begin = first + self.starts[0]
             return values[:, begin : begin + self.steps]
-        places = torch.tensor(self.starts)[:, None] + torch.arange(self.steps)
-        places = (first + places).clamp(max=values.shape[1] - 1).to(values.device)
-        return values[torch.arange(len(values), device=values.device)[:, None], places]
+        positions = torch.tensor(self.starts)[:, None] + torch.arange(self.steps)
+        positions = (first + positions).clamp(max=values.shape[1] - 1).to(values.device)
+        return values[torch.arange(len(values), device=values.device)[:, None], positions]
 
 
 def generation_config_of(model: nn.Module, model_type: ModelType) -> Any:
-    """The settings under which a model generates text."""
-    part = (
+    """The generation config of the module that generates the text."""
+    name = (
         "text_decoder"
-        if model_type.feed == "cross_attention" and model_type.takes_prompt
-        else model_type.body
+        if model_type.fusion == "cross_attention" and model_type.takes_prompt
+        else model_type.language_model
     )
-    return model.get_submodule(part).generation_config
+    return model.get_submodule(name).generation_config
 
 
 def chat_prompt(
     processor: Any, model_type: ModelType, prompt: str, answer: str | None = None
 ) -> str:
-    """The text of a prompt, with a mark for the picture, as the model's processor wants it.
+    """The text of a prompt with an image token, formatted for the model's processor.
 
-    With `answer`, what the model says to it stands behind.
+    `answer`, if given, follows as the model's reply.
     """
-    image = image_token_of(processor)
-    if not model_type.chat or image in prompt:
+    image_token = image_token_of(processor)
+    if not model_type.chat_template or image_token in prompt:
         return prompt
     if getattr(processor, "chat_template", None) is None:
-        before = model_type.chat.format(image=image, prompt=prompt)
-        return before if answer is None else before + (model_type.gap or "") + answer
+        before = model_type.chat_template.format(image=image_token, prompt=prompt)
+        return before if answer is None else before + (model_type.answer_separator or "") + answer
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
-    talk: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if answer is not None:
-        talk.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    said: str = processor.apply_chat_template(talk, add_generation_prompt=answer is None)
-    return said
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    text: str = processor.apply_chat_template(messages, add_generation_prompt=answer is None)
+    return text
 
 
 def caption_context(processor: Any, model_type: ModelType, prompt: str) -> tuple[str, str]:
-    """What a caption follows in the text that the model goes on with, and what stands between."""
-    if not model_type.chat or image_token_of(processor) in prompt:
+    """The text that a caption continues, and the separator between the two."""
+    if not model_type.chat_template or image_token_of(processor) in prompt:
         return prompt, "" if not prompt or prompt[-1].isspace() else " "
-    if model_type.gap is None:
+    if model_type.answer_separator is None:
         return "", ""
     answer = "Answer"
     before = chat_prompt(processor, model_type, prompt)
@@ -94,23 +98,25 @@ def caption_context(processor: Any, model_type: ModelType, prompt: str) -> tuple
 
 
 def image_token_of(processor: Any) -> str:
-    """What stands for the picture in a prompt."""
-    mark = getattr(processor, "image_token", "<image>")
-    return str(getattr(mark, "content", mark))
+    """The text that stands for the picture in a prompt."""
+    token = getattr(processor, "image_token", "<image>")
+    return str(getattr(token, "content", token))
 
 
-def among(
+def prompt_tokens(
     processor: Any, config: Any, model_type: ModelType, pixels: Pixels, prompt: str
 ) -> list[int]:
-    """The tokens of a prompt and of the picture in it, from the processor itself."""
+    """The tokens of a prompt with its image tokens, as the processor makes them."""
     from PIL import Image
 
     start = getattr(getattr(config, "text_config", None), "bos_token_id", None)
-    if not prompt and model_type.body and start is not None:
+    if not prompt and model_type.language_model and start is not None:
         return [config.image_token_id] * config.num_query_tokens + [start]
     text = chat_prompt(processor, model_type, prompt)
     bos = processor.tokenizer.bos_token
     options = {"add_special_tokens": False} if bos and text.startswith(bos) else {}
-    made = processor(images=[Image.fromarray(pixels)], text=[text], return_tensors="pt", **options)
-    ids: list[int] = made["input_ids"][0].tolist()
+    features = processor(
+        images=[Image.fromarray(pixels)], text=[text], return_tensors="pt", **options
+    )
+    ids: list[int] = features["input_ids"][0].tolist()
     return ids

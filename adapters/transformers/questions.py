@@ -20,11 +20,11 @@ from mmcam.tasks.words import Word, align
 from mmcam.types import Inputs
 
 QUESTION_MARKER = "\ue000"
-"""Stands for a question where its place in a prompt is looked up; no text has it."""
+"""Replaces a question to find its position in a prompt; a private-use character."""
 
 
 class PromptQuestion(NamedTuple):
-    """A question, its words with their places among the prompt's tokens, and those unknown."""
+    """A question, its words with their positions in the prompt's tokens, and its unknown words."""
 
     text: str
     words: tuple[Word, ...]
@@ -32,79 +32,79 @@ class PromptQuestion(NamedTuple):
 
 
 class AnswerSet(NamedTuple):
-    """The answers to one question, which two of them are a contrast, and what the encoder saw."""
+    """The answers to one question, the indices of a contrast's pair, and the encoder's output."""
 
     answers: list[Sentence]
-    pair: tuple[int, int] | None
+    contrast: tuple[int, int] | None
     encoder_output: Any
 
 
-def wrapped(name: str, processor: Any, model_type: ModelType, question: str) -> str:
+def question_prompt(name: str, processor: Any, model_type: ModelType, question: str) -> str:
     """A question as a prompt.
 
     Raises:
-        LabelError: a model of captions alone, or a question with the mark of a picture in it.
+        LabelError: a captioning model, or a question that contains the image token.
     """
-    if model_type.question is None:
+    if model_type.question_template is None:
         raise LabelError(
-            f"{name} says captions and takes no question; choose a model that answers questions "
-            "(mmcam list models)"
+            f"{name} generates captions and takes no questions; choose a model that answers "
+            "questions (mmcam list models)"
         )
-    mark = image_token_of(processor)
-    if model_type.feed == "interleaved" and mark in question:
+    image_token = image_token_of(processor)
+    if model_type.fusion == "interleaved" and image_token in question:
         raise LabelError(
-            f"the question '{question}' holds '{mark}', which stands for the picture in the "
-            f"prompts of {name}; leave it out"
+            f"the question '{question}' contains '{image_token}', which stands for the picture in "
+            f"the prompts of {name}; leave it out"
         )
-    return model_type.question.format(question)
+    return model_type.question_template.format(question)
 
 
-def read(
+def locate_question(
     tokenizer: TransformersTokenizer,
     processor: Any,
     model_type: ModelType,
     question: str,
     tokens: Sequence[int],
 ) -> PromptQuestion:
-    """The words of a question, found among the tokens of its prompt.
+    """Find the words of a question among the tokens of its prompt.
 
     Raises:
-        LabelError: the tokenizer knows no word of it.
+        LabelError: the tokenizer knows no word of the question.
     """
-    template = model_type.question or ""
-    text, before = template.format(question), template.format(QUESTION_MARKER)
-    if model_type.feed == "interleaved":
-        text, before = (chat_prompt(processor, model_type, prompt) for prompt in (text, before))
-    spelled, offsets = tokenizer.tokenized(text)
-    begin = before.find(QUESTION_MARKER)
-    stands = text[begin : begin + len(question)] == question
-    words = _placed(question, begin, spelled, offsets, tokens) if stands else ()
-    lost = tokenizer.tokenizer.unk_token_id
-    unknown = [w.text for w in words if lost in tokens[w.start : w.stop]]
-    known = [w for w in words if not w.is_mark and lost not in tokens[w.start : w.stop]]
+    template = model_type.question_template or ""
+    text, marked = template.format(question), template.format(QUESTION_MARKER)
+    if model_type.fusion == "interleaved":
+        text, marked = (chat_prompt(processor, model_type, prompt) for prompt in (text, marked))
+    text_tokens, offsets = tokenizer.tokenize(text)
+    begin = marked.find(QUESTION_MARKER)
+    is_verbatim = text[begin : begin + len(question)] == question
+    words = _locate_words(question, begin, text_tokens, offsets, tokens) if is_verbatim else ()
+    unk = tokenizer.tokenizer.unk_token_id
+    unknown = [w.text for w in words if unk in tokens[w.start : w.stop]]
+    known = [w for w in words if not w.is_mark and unk not in tokens[w.start : w.stop]]
     if words and not known:
         raise LabelError(
-            f"{tokenizer.name} knows no word of the question '{question}'; ask in the words and "
-            "the language that it was trained on"
+            f"{tokenizer.name} knows no word of the question '{question}'; use the words and the "
+            "language that it was trained on"
         )
     return PromptQuestion(question, words, tuple(unknown))
 
 
-def _placed(
-    question: str, begin: int, spelled: Sequence[int], offsets: Offsets, tokens: Sequence[int]
+def _locate_words(
+    question: str, begin: int, text_tokens: Sequence[int], offsets: Offsets, tokens: Sequence[int]
 ) -> tuple[Word, ...]:
-    """The words of a question that stands at `begin` of a text spelled like this.
+    """The words of a question that begins at character `begin` of a tokenized text.
 
-    From the question on, the prompt's tokens are those of the text, whatever comes before them:
-    the places of the picture, a token of the beginning. Where they are not, no words are told.
+    From the question on, the prompt's tokens equal those of the text, whatever precedes them, such
+    as image tokens or a start token. If they do not, no words are returned.
     """
     end = begin + len(question)
     inside = [i for i, (first, last) in enumerate(offsets) if first < end and last > begin]
     if not inside:
         return ()
-    run, wanted = list(spelled[inside[0] :]), list(tokens)
-    starts = range(len(wanted) - len(run), -1, -1)
-    start = next((i for i in starts if wanted[i : i + len(run)] == run), None)
+    tail, prompt = list(text_tokens[inside[0] :]), list(tokens)
+    starts = range(len(prompt) - len(tail), -1, -1)
+    start = next((i for i in starts if prompt[i : i + len(tail)] == tail), None)
     if start is None:
         return ()
     spans = [(max(offsets[i][0] - begin, 0), offsets[i][1] - begin) for i in inside]
@@ -113,53 +113,62 @@ def _placed(
     )
 
 
-def reply(
-    own: Sequence[Sentence], encoder_output: Any, task: Answers, tokenizer: TransformersTokenizer
+def answer_set(
+    generated: Sequence[Sentence],
+    encoder_output: Any,
+    task: Answers,
+    tokenizer: TransformersTokenizer,
 ) -> AnswerSet:
-    """The model's own or the given answers, each once, with those of the contrast.
+    """The generated and the given answers without duplicates, and the contrast, if any.
 
     Raises:
-        LabelError: the model cannot say one of them, or the two of the contrast are the same to it.
+        LabelError: the tokenizer cannot encode an answer, or the two answers of the contrast have
+            the same tokens.
     """
     texts = dict.fromkeys((*(task.answers or ()), *(task.contrast or ())))
     given = {text: tokenizer.encode(text) for text in texts}
-    rows: dict[tuple[int, ...], Sentence] = {}
-    for sentence in (*own, *given.values()):
-        rows.setdefault(sentence.tokens, sentence)
-    numbers = {tokens: number for number, tokens in enumerate(rows)}
+    unique: dict[tuple[int, ...], Sentence] = {}
+    for sentence in (*generated, *given.values()):
+        unique.setdefault(sentence.tokens, sentence)
+    indices = {tokens: index for index, tokens in enumerate(unique)}
     if task.contrast is None:
-        return AnswerSet(list(rows.values()), None, encoder_output)
-    one, other = (numbers[given[text].tokens] for text in task.contrast)
-    if one == other:
+        return AnswerSet(list(unique.values()), None, encoder_output)
+    first, second = (indices[given[text].tokens] for text in task.contrast)
+    if first == second:
         raise LabelError(
             f"contrast={task.contrast!r} is no contrast: to {tokenizer.name} both are the same "
             "tokens; give two different answers"
         )
-    return AnswerSet(list(rows.values()), (one, other), encoder_output)
+    return AnswerSet(list(unique.values()), (first, second), encoder_output)
 
 
-def spread(inputs: Inputs, replies: Sequence[AnswerSet]) -> Inputs:
-    """A row for each answer: pictures and all that goes with them, once for each of theirs."""
-    sample_index = tuple(place for place, made in enumerate(replies) for _ in made.answers)
+def answer_rows(inputs: Inputs, answer_sets: Sequence[AnswerSet]) -> Inputs:
+    """One row per answer: each sample's inputs are repeated for each of its answers."""
+    sample_index = tuple(
+        sample for sample, replies in enumerate(answer_sets) for _ in replies.answers
+    )
     rows = torch.tensor(sample_index, device=inputs.pixels.device)
     rest: dict[str, Any] = {
         key: value[rows.to(value.device)]
         if isinstance(value, Tensor)
-        else [value[owner] for owner in sample_index]
+        else [value[sample] for sample in sample_index]
         for key, value in inputs.rest.items()
     }
-    rest["sentences"] = [sentence for made in replies for sentence in made.answers]
+    rest["sentences"] = [sentence for replies in answer_sets for sentence in replies.answers]
     contrasts = tuple(
-        (sample_index.index(place) + made.pair[0], sample_index.index(place) + made.pair[1])
-        for place, made in enumerate(replies)
-        if made.pair is not None
+        (
+            sample_index.index(sample) + replies.contrast[0],
+            sample_index.index(sample) + replies.contrast[1],
+        )
+        for sample, replies in enumerate(answer_sets)
+        if replies.contrast is not None
     )
     return replace(
         inputs,
         pixels=inputs.pixels[rows],
-        placements=tuple(inputs.placements[owner] for owner in sample_index),
+        placements=tuple(inputs.placements[sample] for sample in sample_index),
         rest=rest,
-        encoder_output=concatenate([replies[owner].encoder_output for owner in sample_index]),
+        encoder_output=concatenate([answer_sets[sample].encoder_output for sample in sample_index]),
         sample_index=sample_index,
         contrasts=contrasts,
     )

@@ -1,4 +1,4 @@
-"""Captions in the tokens of a tokenizer of transformers."""
+"""Captions as tokens of a tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -11,146 +11,157 @@ from mmcam.errors import LabelError, nearest
 from mmcam.tasks.words import align, word_spans
 
 Offsets = list[tuple[int, int]]
-"""Where each token begins and ends in a text."""
+"""The first character and the end of each token in a text."""
 
-MARKERS = "\u2581\u0120"
-"""What stands for a space in the tokens of SentencePiece and of byte-level BPE."""
+SPACE_MARKERS = "\u2581\u0120"
+"""The characters that stand for a space in the tokens of SentencePiece and of byte-level BPE."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformersTokenizer:
-    """A tokenizer, the tokens that end a caption, and what a caption follows.
+    """A tokenizer, the tokens that end a caption, and the text that a caption follows.
 
-    A given caption is spelled as it is behind `context` and `gap`, the end of the prompt and what
-    stands between the two: the same word has other tokens at the beginning of a text.
+    A given caption is tokenized as a continuation of `context` and `separator`, the end of the
+    prompt and the text between the two: at the beginning of a text, words may have other tokens.
     """
 
     tokenizer: Any
     name: str
-    ends: tuple[int, ...]
+    end_tokens: tuple[int, ...]
     context: str = ""
-    gap: str = ""
+    separator: str = ""
 
     def encode(self, text: str) -> Sentence:
         """A given caption.
 
         Raises:
-            LabelError: the tokenizer has no tokens for some of its words, or keeps one for itself.
+            LabelError: the tokenizer has no tokens for some of the words, or the text contains a
+                special token.
         """
-        tokens, offsets = self._spelled(text)
-        self._check(text, tokens, offsets)
+        tokens, offsets = self._tokenize_in_context(text)
+        self._check_encodable(text, tokens, offsets)
         lower = text.lower()
-        if len(lower) == len(text) and self._spelled(lower)[0] == tokens:
-            text = lower  # to this tokenizer they are the same
-        return Sentence(text, (*tokens, self.ends[0]), tuple(align(text, offsets)))
+        if len(lower) == len(text) and self._tokenize_in_context(lower)[0] == tokens:
+            text = lower  # the tokenizer ignores case
+        return Sentence(text, (*tokens, self.end_tokens[0]), tuple(align(text, offsets)))
 
     def decode(self, tokens: Sequence[int]) -> Sentence:
-        """A caption that the model said, its tokens kept as they are."""
+        """A generated caption; its tokens are kept as they are."""
         tokens = list(tokens)
-        spoken = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
-        raw = self._text(spoken)
+        text_tokens = tokens[:-1] if tokens and tokens[-1] in self.end_tokens else tokens
+        raw = self._decode_text(text_tokens)
         text = raw.strip()
-        same, offsets = self._spelled(text)
-        if same != spoken:
-            skipped = len(raw) - len(raw.lstrip())
-            offsets = [(max(a - skipped, 0), max(b - skipped, 0)) for a, b in self._grown(spoken)]
+        encoded, offsets = self._tokenize_in_context(text)
+        if encoded != text_tokens:
+            stripped = len(raw) - len(raw.lstrip())
+            offsets = [
+                (max(begin - stripped, 0), max(end - stripped, 0))
+                for begin, end in self._offsets_in_decoded(text_tokens)
+            ]
         return Sentence(text, tuple(tokens), tuple(align(text, offsets)), generated=True)
 
-    def _spelled(self, text: str) -> tuple[list[int], Offsets]:
-        """The tokens of a text behind the context, and where they lie in it."""
+    def _tokenize_in_context(self, text: str) -> tuple[list[int], Offsets]:
+        """The tokens of a text that follows the context, and their offsets in the text."""
         if not text:
             return [], []
-        before = self.tokenized(self.context)[0]
-        start = len(self.context) + len(self.gap)
-        whole, offsets = self.tokenized(self.context + self.gap + text)
-        if whole[: len(before)] != before:  # the caption's first letters melt with the context
-            return self.tokenized(text)
-        shifted = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[len(before) :]]
-        return whole[len(before) :], shifted
+        context = self.tokenize(self.context)[0]
+        start = len(self.context) + len(self.separator)
+        whole, offsets = self.tokenize(self.context + self.separator + text)
+        if whole[: len(context)] != context:  # a token spans the context and the caption
+            return self.tokenize(text)
+        shifted = [
+            (max(begin - start, 0), max(end - start, 0)) for begin, end in offsets[len(context) :]
+        ]
+        return whole[len(context) :], shifted
 
-    def tokenized(self, text: str) -> tuple[list[int], Offsets]:
-        """The tokens of a text by itself, and where they lie in it."""
+    def tokenize(self, text: str) -> tuple[list[int], Offsets]:
+        """The tokens of a text without context, and their offsets in the text."""
         fast = self.tokenizer.is_fast
-        made = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast)
-        tokens = list(made["input_ids"])
-        return tokens, list(made["offset_mapping"]) if fast else self._within(text, tokens)
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast)
+        tokens = list(encoding["input_ids"])
+        return tokens, list(encoding["offset_mapping"]) if fast else self._offsets_in_text(
+            text, tokens
+        )
 
-    def _within(self, text: str, tokens: list[int]) -> Offsets:
-        """Where tokens lie in a text that they were made of: by their shares of what they say."""
-        said = self._text(tokens)
-        places = _places(said, text)
-        return [(places[a], places[b]) for a, b in self._grown(tokens)]
+    def _offsets_in_text(self, text: str, tokens: list[int]) -> Offsets:
+        """The offsets of tokens in the text that they encode, aligned by their decoded text."""
+        decoded = self._decode_text(tokens)
+        positions = _align_characters(decoded, text)
+        return [
+            (positions[begin], positions[end]) for begin, end in self._offsets_in_decoded(tokens)
+        ]
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def _decode_text(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def _grown(self, tokens: Sequence[int]) -> Offsets:
-        """Where each token lies in the text of all, from the text of the tokens up to it.
+    def _offsets_in_decoded(self, tokens: Sequence[int]) -> Offsets:
+        """The offsets of tokens in their decoded text, found by decoding ever longer prefixes.
 
-        A character of several tokens, of which each alone says nothing, belongs to all of them.
+        A character of several tokens, none of which decodes to anything alone, belongs to all of
+        them.
         """
-        whole = self._text(tokens)
+        whole = self._decode_text(tokens)
         offsets: Offsets = []
-        reached, waiting = 0, 0
+        start, pending = 0, 0
         for count in range(1, len(tokens) + 1):
-            stop = _shared(whole, self._text(tokens[:count]))
-            waiting += 1
-            if stop > reached or count == len(tokens):
-                offsets += [(reached, max(stop, reached))] * waiting
-                reached, waiting = max(stop, reached), 0
+            stop = _common_prefix_length(whole, self._decode_text(tokens[:count]))
+            pending += 1
+            if stop > start or count == len(tokens):
+                offsets += [(start, max(stop, start))] * pending
+                start, pending = max(stop, start), 0
         return offsets
 
-    def _check(self, text: str, tokens: Sequence[int], offsets: Offsets) -> None:
-        """That the tokens say the whole text, and nothing but text.
+    def _check_encodable(self, text: str, tokens: Sequence[int], offsets: Offsets) -> None:
+        """Check that the tokens encode the whole text and contain no special tokens.
 
         Raises:
             LabelError: they do not.
         """
-        lost = self.tokenizer.unk_token_id
-        said = [place for token, place in zip(tokens, offsets, strict=True) if token != lost]
-        gone = [place for token, place in zip(tokens, offsets, strict=True) if token == lost]
+        unk = self.tokenizer.unk_token_id
+        known_spans = [span for token, span in zip(tokens, offsets, strict=True) if token != unk]
+        unk_spans = [span for token, span in zip(tokens, offsets, strict=True) if token == unk]
         unknown = [
             text[begin:end]
             for begin, end in word_spans(text)
-            if any(a < end and b > begin for a, b in gone)
-            or not any(a < end and b > begin for a, b in said)
+            if any(first < end and last > begin for first, last in unk_spans)
+            or not any(first < end and last > begin for first, last in known_spans)
         ]
         if unknown:
-            known = self._words()
+            known = self._vocabulary_words()
             hints = "; ".join(
                 f"'{w}' (nearest: {nearest(w, known)})" for w in dict.fromkeys(unknown)
             )
             raise LabelError(
-                f'{self.name} cannot say "{text}": its {len(self.tokenizer)} tokens cannot spell '
-                f"{hints}. Use words that they can"
+                f'{self.name} cannot encode "{text}": its {len(self.tokenizer)} tokens cannot '
+                f"spell {hints}. Use other words"
             )
-        kept = {*self.tokenizer.all_special_ids, *self.ends} - {lost}
+        special = {*self.tokenizer.all_special_ids, *self.end_tokens} - {unk}
         for token, (begin, end) in zip(tokens, offsets, strict=True):
-            if token in kept:
+            if token in special:
                 raise LabelError(
-                    f"\"{text}\" holds '{text[begin:end]}', a token that {self.name} keeps for "
-                    "itself; leave it out"
+                    f"\"{text}\" contains '{text[begin:end]}', a special token of {self.name}; "
+                    "leave it out"
                 )
 
-    def _words(self) -> list[str]:
-        """The tokens that begin or are a word, without the marks of a tokenizer's kind."""
+    def _vocabulary_words(self) -> list[str]:
+        """The tokens that are or begin a word, without the tokenizer's space markers."""
         tokens: dict[str, int] = self.tokenizer.get_vocab()
-        words = {token.lstrip(MARKERS) for token in tokens if not token.startswith("##")}
+        words = {token.lstrip(SPACE_MARKERS) for token in tokens if not token.startswith("##")}
         return sorted(word for word in words if word.isalpha())
 
 
-def _shared(one: str, other: str) -> int:
-    """How many letters two texts begin with in common."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _common_prefix_length(first: str, second: str) -> int:
+    """The number of characters that two texts share at their beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _places(said: str, text: str) -> list[int]:
-    """For each place in `said`, letter by letter, its place in `text`; spaces may differ."""
-    places, at = [], 0
-    for letter in said:
-        found = text.lower().find(letter.lower(), at) if not letter.isspace() else -1
-        places.append(at if found < 0 else found)
-        at = at if found < 0 else found + 1
-    return [*places, len(text)]
+def _align_characters(decoded: str, text: str) -> list[int]:
+    """For each character of `decoded` its position in `text`, then the end; spaces may differ."""
+    positions, at = [], 0
+    for character in decoded:
+        index = text.lower().find(character.lower(), at) if not character.isspace() else -1
+        positions.append(at if index < 0 else index)
+        at = at if index < 0 else index + 1
+    return [*positions, len(text)]

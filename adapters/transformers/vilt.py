@@ -1,4 +1,4 @@
-"""ViLT's model of answers: words and patches in one encoder, answers by classification."""
+"""ViLT for VQA: one encoder for words and patches, and a classifier of answers."""
 
 from __future__ import annotations
 
@@ -21,49 +21,51 @@ from mmcam.errors import LayerError, ModelError
 from mmcam.tasks.words import Word, align
 from mmcam.types import Inputs, Sample
 
-KIND = "ViltForQuestionAnswering"
-LAYER = "vilt.encoder.layer.-1.layernorm_before"
-"""Above it only the class token is read, which has no place in the picture."""
-WORDS = "vilt.embeddings.text_embeddings.word_embeddings"
+ARCHITECTURE = "ViltForQuestionAnswering"
+DEFAULT_LAYER = "vilt.encoder.layer.-1.layernorm_before"
+"""The last layer whose patches affect the answer; after it only the class token does."""
+WORD_EMBEDDINGS = "vilt.embeddings.text_embeddings.word_embeddings"
 
 
 def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
-    """A ViLT that answers questions, with its own processor.
+    """A ViLT for VQA, with its own processor.
 
     Raises:
-        ModelError: no processor, or a ViLT for something else.
+        ModelError: no processor, or a ViLT for another task.
         WeightsError: the weights do not fit.
     """
     from transformers import ViltForQuestionAnswering
 
-    named = config.architectures or [KIND]
-    if KIND not in named:
+    architectures = config.architectures or [ARCHITECTURE]
+    if ARCHITECTURE not in architectures:
         raise ModelError(
-            f"'{recipe.name}' is a {named[0]}, which answers no questions; choose a checkpoint of "
-            f"{KIND}"
+            f"'{recipe.name}' is a {architectures[0]}, which answers no questions; choose a "
+            f"checkpoint of {ARCHITECTURE}"
         )
     processor = load_processor(recipe, config)
     model = build_model(recipe, ViltForQuestionAnswering, config)
     labels = tuple(name for _, name in sorted((config.id2label or {}).items()))
-    named_labels = not all(name.startswith("LABEL_") for name in labels)
-    tokens = TransformersTokenizer(tokenizer=processor.tokenizer, name=recipe.title, ends=())
+    has_names = not all(name.startswith("LABEL_") for name in labels)
+    tokenizer = TransformersTokenizer(
+        tokenizer=processor.tokenizer, name=recipe.title, end_tokens=()
+    )
     return ViltAdapter(
         name=recipe.title,
         model=model,
-        preprocess=Whole(partial(_pixels, processor.image_processor))
+        preprocess=FullImage(partial(_pixels, processor.image_processor))
         if recipe.preprocess is None
         else Preprocess.of(recipe.preprocess),
-        labels=recipe.labels or (labels if named_labels else ()),
-        layers=recipe.layers or (counted(model, LAYER),),
+        labels=recipe.labels or (labels if has_names else ()),
+        layers=recipe.layers or (counted(model, DEFAULT_LAYER),),
         weights=recipe.fill(model, partial(convert_state_dict, type(model), config)),
-        read=partial(_read, tokens, config.max_position_embeddings),
-        words=WORDS,
+        read=partial(_tokenize_question, tokenizer, config.max_position_embeddings),
+        words=WORD_EMBEDDINGS,
         gradient_strategy="batched",
     )
 
 
-class Whole(Transform):
-    """An image processor that resizes the whole picture, and does nothing else to its shape."""
+class FullImage(Transform):
+    """An image processor that resizes the whole picture, without a crop or padding."""
 
     def _box(self, height: int, width: int) -> tuple[float, float, float, float]:
         return 0.0, 0.0, float(width), float(height)
@@ -74,11 +76,13 @@ def _pixels(processor: Any, image: Any) -> Tensor:
     return pixels
 
 
-def _read(tokens: TransformersTokenizer, limit: int, text: str) -> Question:
-    """A question between its two special tokens, as far as the model has positions for it."""
-    spelled, offsets = tokens.tokenized(text)
-    kept = spelled[: limit - 2]
-    tokenizer = tokens.tokenizer
+def _tokenize_question(
+    question_tokenizer: TransformersTokenizer, max_positions: int, text: str
+) -> Question:
+    """A question between its two special tokens, cut off where the model's positions end."""
+    tokens, offsets = question_tokenizer.tokenize(text)
+    kept = tokens[: max_positions - 2]
+    tokenizer = question_tokenizer.tokenizer
     ids = torch.tensor([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id])
     words = align(text, offsets[: len(kept)])
     unknown = [w for w in words if tokenizer.unk_token_id in kept[w.start : w.stop]]
@@ -90,11 +94,11 @@ def _read(tokens: TransformersTokenizer, limit: int, text: str) -> Question:
     )
 
 
-class InOrder(TorchFunctionMode):
-    """Inside, nothing is drawn by chance: what is drawn is evenly spread and stands in order.
+class OrderedSampling(TorchFunctionMode):
+    """Inside, `torch.multinomial` returns evenly spaced indices in ascending order.
 
-    ViLT draws its patches, without replacement, in a new order in every forward, to which it is
-    indifferent.
+    ViLT samples its patches without replacement, in a new random order in every forward. The order
+    does not affect its output.
     """
 
     def __torch_function__(
@@ -103,25 +107,25 @@ class InOrder(TorchFunctionMode):
         if function is not torch.multinomial:
             return function(*args, **(kwargs or {}))
         weights, count = args
-        return _spread(len(weights), int(count)).to(weights.device)
+        return _evenly_spaced(len(weights), int(count)).to(weights.device)
 
 
-def _spread(have: int, count: int) -> Tensor:
-    """So many numbers below `have`, evenly spread and in order."""
-    return torch.arange(count) * have // count
+def _evenly_spaced(size: int, count: int) -> Tensor:
+    """`count` evenly spaced indices below `size`, in ascending order."""
+    return torch.arange(count) * size // count
 
 
 @dataclass
 class ViltAdapter(AnswerClassifier):
-    """`ViltForQuestionAnswering`. Its answers are no rivals: each has a probability of its own."""
+    """`ViltForQuestionAnswering`. Each answer has an independent probability (sigmoid)."""
 
     @property
     def batch(self) -> int:
-        """Pictures keep their proportions, so each is a batch of its own."""
+        """One: pictures keep their proportions, so that their inputs differ in size."""
         return 1
 
     def pictures(self, samples: Sequence[Sample]) -> Inputs:
-        """The pictures preprocessed and stacked, all of them to be looked at.
+        """The pictures preprocessed and stacked, with a mask of ones.
 
         Raises:
             InputError: a clip, or pictures of different proportions.
@@ -131,9 +135,9 @@ class ViltAdapter(AnswerClassifier):
         return replace(inputs, rest={"pixel_mask": mask})
 
     def forward(self, inputs: Inputs) -> AnswerOutput:
-        """The logits of all answers, the patches in order."""
+        """The logits of all answers, with the patches in raster order."""
         model: Any = self.model
-        with InOrder():
+        with OrderedSampling():
             output = model(
                 input_ids=inputs.rest["question_0"],
                 attention_mask=inputs.rest["question_1"],
@@ -143,11 +147,11 @@ class ViltAdapter(AnswerClassifier):
         return AnswerOutput(output.logits, None)
 
     def log_probs(self, output: AnswerOutput) -> Float[Tensor, "row answer"]:
-        """The log-probability of every answer by itself."""
+        """The log-probability of every answer, independent of the others."""
         return nn.functional.logsigmoid(output.logits.float())
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
-        """The patches of a layer on their own places; zero where the model does not look.
+        """The patches of a layer in raster order; zero for patches that the model does not sample.
 
         Raises:
             LayerError: the layer has no patches.
@@ -159,20 +163,20 @@ class ViltAdapter(AnswerClassifier):
         )
         if tensor.ndim == 4 and tensor.shape[2:] == (height, width):
             return tensor
-        seen = self._seen(height * width)
-        first = inputs.rest["question_0"].shape[1] + 1  # behind the words and the class token
-        if tensor.ndim != 3 or tensor.shape[:2] != (len(inputs.pixels), first + len(seen)):
+        sampled = self._sampled_patches(height * width)
+        first = inputs.rest["question_0"].shape[1] + 1  # after the words and the class token
+        if tensor.ndim != 3 or tensor.shape[:2] != (len(inputs.pixels), first + len(sampled)):
             raise LayerError(
                 f"layer '{layer}': an output of shape {tuple(tensor.shape)} does not hold the "
                 f"{height} x {width} patches; explain a layer of the encoder"
             )
         grid = tensor.new_zeros(len(tensor), height * width, tensor.shape[2])
-        grid[:, seen.to(grid.device)] = tensor[:, first:]
+        grid[:, sampled.to(grid.device)] = tensor[:, first:]
         return grid.movedim(2, 1).reshape(len(tensor), -1, height, width)
 
-    def _seen(self, patches: int) -> Tensor:
-        """The patches that the model looks at, in the encoder's order: all, or so many at most."""
+    def _sampled_patches(self, patches: int) -> Tensor:
+        """The patches that the model samples, in the encoder's order, up to `max_image_length`."""
         config: Any = self.model.config
         limit = config.max_image_length
-        limited = isinstance(limit, int) and limit >= 0
-        return _spread(patches, min(patches, limit) if limited else patches)
+        is_limited = isinstance(limit, int) and limit >= 0
+        return _evenly_spaced(patches, min(patches, limit) if is_limited else patches)

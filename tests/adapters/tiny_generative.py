@@ -44,24 +44,24 @@ from tests.adapters.tiny_generative_models import (
 )
 
 GIVEN = "a brown dog runs"
-"""A caption that all of them can say."""
+"""A caption that all models can generate."""
 
 
-class Tiny(NamedTuple):
-    """A captioner and the pictures it is tried on."""
+class TinyModel(NamedTuple):
+    """A captioner and the size of its test pictures."""
 
     name: str
     build: Callable[[], tuple[nn.Module, Any]]
     layer: str
-    """A layer near the pixels, to be probed beside the default one."""
+    """A layer near the pixels, tested in addition to the default one."""
     size: tuple[int, int] = (48, 40)
     """Of the pictures, height and width."""
     has_attention: bool = True
-    """Whether its encoder's output can be repeated."""
+    """Whether its text attends to positions of the picture."""
     one_by_one: bool = False
-    """Whether its inputs have a shape of their own for each picture."""
+    """Whether the shape of its input depends on the picture."""
     slack: int = 0
-    """How many cells off its patch the strongest change may lie: strided convolutions overlap."""
+    """Cells between a patch and the strongest change at most: strided convolutions overlap."""
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
@@ -70,73 +70,77 @@ class Tiny(NamedTuple):
         """The model and its processor as a folder of transformers; the same every time."""
         torch.manual_seed(0)
         model, processor = self.build()
-        lively(model)
+        randomize(model)
         model.save_pretrained(folder)
-        for part in processor if isinstance(processor, Sequence) else [processor]:
-            part.save_pretrained(folder)
+        for component in processor if isinstance(processor, Sequence) else [processor]:
+            component.save_pretrained(folder)
 
 
 @torch.no_grad()
-def lively(model: nn.Module) -> None:
-    """Weights so large that words and pictures make a difference."""
+def randomize(model: nn.Module) -> None:
+    """Weights large enough that words and pictures change the output."""
     for name, parameter in model.named_parameters():
         is_table = any(part in name for part in ("embed", "wte", "wpe", "shared"))
         if parameter.ndim > 1 and "norm" not in name.lower():
-            own = 1.0 if is_table and parameter.ndim == 2 else 2 / parameter[0].numel() ** 0.5
-            parameter.normal_(std=own)
+            std = 1.0 if is_table and parameter.ndim == 2 else 2 / parameter[0].numel() ** 0.5
+            parameter.normal_(std=std)
         elif not parameter.any():
             parameter.normal_(std=0.02)
 
 
-SPEAKERS = [
-    Tiny("blip", blip, "vision_model.embeddings.patch_embedding"),
-    Tiny("vit-gpt2", vit_gpt2, "encoder.embeddings.patch_embeddings.projection"),
-    Tiny("swin-gpt2", swin_gpt2, "encoder.embeddings"),
-    Tiny("git", git, "git.image_encoder.vision_model.embeddings.patch_embedding"),
-    Tiny("blip-2 opt", blip2_opt, "vision_model.embeddings.patch_embedding", has_attention=False),
-    Tiny("blip-2 t5", blip2_t5, "vision_model.embeddings.patch_embedding", has_attention=False),
-    Tiny(
+CASES = [
+    TinyModel("blip", blip, "vision_model.embeddings.patch_embedding"),
+    TinyModel("vit-gpt2", vit_gpt2, "encoder.embeddings.patch_embeddings.projection"),
+    TinyModel("swin-gpt2", swin_gpt2, "encoder.embeddings"),
+    TinyModel("git", git, "git.image_encoder.vision_model.embeddings.patch_embedding"),
+    TinyModel(
+        "blip-2 opt", blip2_opt, "vision_model.embeddings.patch_embedding", has_attention=False
+    ),
+    TinyModel(
+        "blip-2 t5", blip2_t5, "vision_model.embeddings.patch_embedding", has_attention=False
+    ),
+    TinyModel(
         "instructblip",
         instructblip,
         "vision_model.embeddings.patch_embedding",
         has_attention=False,
     ),
-    Tiny("llava", llava, "model.vision_tower.encoder.layers.0"),
-    Tiny(
+    TinyModel("llava", llava, "model.vision_tower.encoder.layers.0"),
+    TinyModel(
         "llava_next",
         llava_next,
         "model.vision_tower.encoder.layers.0",
         (40, 72),
         one_by_one=True,
     ),
-    Tiny("qwen2_vl", qwen2_vl, "model.visual.blocks.0", (64, 48), one_by_one=True),
-    Tiny("qwen2_5_vl", qwen2_5_vl, "model.visual.blocks.0", (64, 80), one_by_one=True),
-    Tiny("paligemma", paligemma, "model.vision_tower.embeddings.patch_embedding"),
-    Tiny(
+    TinyModel("qwen2_vl", qwen2_vl, "model.visual.blocks.0", (64, 48), one_by_one=True),
+    TinyModel("qwen2_5_vl", qwen2_5_vl, "model.visual.blocks.0", (64, 80), one_by_one=True),
+    TinyModel("paligemma", paligemma, "model.vision_tower.embeddings.patch_embedding"),
+    TinyModel(
         "idefics3",
         idefics3,
         "model.vision_model.encoder.layers.0",
         (40, 72),
         one_by_one=True,
     ),
-    Tiny(
+    TinyModel(
         "smolvlm",
         smolvlm,
         "model.vision_model.encoder.layers.0",
         (72, 40),
         one_by_one=True,
     ),
-    Tiny("florence2", florence2, "model.vision_tower.convs.0", slack=1),
+    TinyModel("florence2", florence2, "model.vision_tower.convs.0", slack=1),
 ]
 
-BLIP_VQA = Tiny("blip vqa", blip_vqa, "vision_model.embeddings.patch_embedding")
-VILT = Tiny("vilt", vilt, "vilt.embeddings.patch_embeddings.projection")
+BLIP_VQA = TinyModel("blip vqa", blip_vqa, "vision_model.embeddings.patch_embedding")
+VILT = TinyModel("vilt", vilt, "vilt.embeddings.patch_embeddings.projection")
 
 FOLDER = tempfile.TemporaryDirectory()
 
 
 @cache
-def folder(case: Tiny) -> Path:
+def folder(case: TinyModel) -> Path:
     """A tiny captioner as `save_pretrained` leaves it."""
     if case.name == "smolvlm":
         pytest.importorskip("num2words")
@@ -146,7 +150,7 @@ def folder(case: Tiny) -> Path:
 
 
 @cache
-def speaker(case: Tiny) -> GenerativeAdapter:
+def adapter_of(case: TinyModel) -> GenerativeAdapter:
     """The adapter of a tiny captioner; the same for all tests."""
     adapter = load(f"hf:{folder(case)}")
     assert isinstance(adapter, GenerativeAdapter)
@@ -154,9 +158,9 @@ def speaker(case: Tiny) -> GenerativeAdapter:
     return adapter
 
 
-def case_of(name: str) -> Tiny:
+def case_of(name: str) -> TinyModel:
     """A captioner by name."""
-    return next(case for case in SPEAKERS if case.name == name)
+    return next(case for case in CASES if case.name == name)
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Sample:
@@ -165,19 +169,19 @@ def picture(size: tuple[int, int], seed: int = 0) -> Sample:
     return Sample(pixels=noise, id=f"noise {seed}")
 
 
-def ready(adapter: GenerativeAdapter, sample: Sample, task: Any) -> Inputs:
-    """What the model eats for one picture."""
+def prepared(adapter: GenerativeAdapter, sample: Sample, task: Any) -> Inputs:
+    """The model's inputs for one picture."""
     with torch.no_grad():
         return adapter.prepare([sample], task)
 
 
-def usual(
+def reference_arguments(
     adapter: GenerativeAdapter, sample: Sample, question: str | None = None
 ) -> dict[str, Any]:
-    """What the model's own documentation gives to `generate`, by the processor alone."""
-    processor, kind = adapter.processor, adapter.model.config.model_type
+    """The arguments of `generate` as documented for the model, from the processor alone."""
+    processor, model_type = adapter.processor, adapter.model.config.model_type
     image = Image.fromarray(sample.pixels)
-    if kind == "vision-encoder-decoder":
+    if model_type == "vision-encoder-decoder":
         return dict(processor.image_processor(image, return_tensors="pt"))
     if getattr(processor, "chat_template", None):
         content = [
@@ -193,11 +197,11 @@ def usual(
                 return_tensors="pt",
             )
         )
-    if kind == "git" and question is not None:
-        made = dict(processor(images=image, return_tensors="pt"))
+    if model_type == "git" and question is not None:
+        arguments = dict(processor(images=image, return_tensors="pt"))
         words = processor(text=question, add_special_tokens=False).input_ids
         ids = [processor.tokenizer.cls_token_id, *words]
-        return {"pixel_values": made["pixel_values"], "input_ids": torch.tensor([ids])}
+        return {"pixel_values": arguments["pixel_values"], "input_ids": torch.tensor([ids])}
     captions = {
         "llava": f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:",
         "llava_next": f"USER: <image>\n{DEFAULT_PROMPT} ASSISTANT:",
@@ -215,14 +219,14 @@ def usual(
         "florence2": f"{question}",
     }
     texts = captions if question is None else questions
-    text = {"text": texts[kind]} if kind in texts else {}
-    made = dict(processor(images=image, **text, return_tensors="pt"))
-    made.pop("labels", None)
-    return made
+    text = {"text": texts[model_type]} if model_type in texts else {}
+    arguments = dict(processor(images=image, **text, return_tensors="pt"))
+    arguments.pop("labels", None)
+    return arguments
 
 
-class Wide(TorchFunctionMode):
-    """Single precision, which some norms insist on, is double precision inside."""
+class DoublePrecision(TorchFunctionMode):
+    """Inside, casts to single precision, which some norms do, are casts to double precision."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -236,6 +240,6 @@ class Wide(TorchFunctionMode):
         return function(*map(wide, args), **kwargs)
 
 
-def doubled(adapter: GenerativeAdapter) -> GenerativeAdapter:
-    """The adapter with a model in double precision, to be run inside `Wide`."""
+def in_double_precision(adapter: GenerativeAdapter) -> GenerativeAdapter:
+    """The adapter with a model in double precision, to run inside `DoublePrecision`."""
     return replace(adapter, model=copy.deepcopy(adapter.model).double())

@@ -1,4 +1,4 @@
-"""Small untrained models of transformers that have the picture among their text."""
+"""Small untrained models of transformers with image tokens in their text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from tests.adapters.tiny_generative_models import EYES, SIDE, TEXT, llama
-from tests.adapters.tiny_tokenizers import byte_pairs, sentence_pieces, with_marks
+from tests.adapters.tiny_generative_models import SIDE, TEXT, VISION, llama
+from tests.adapters.tiny_tokenizers import byte_pairs, sentence_pieces, with_special_tokens
 
 SPECIAL = ["<image>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
-TALK = (
+CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}"
-    "{% if c.type == 'image' %}MARK{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% if c.type == 'image' %}IMAGE{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -25,9 +25,9 @@ def llava() -> tuple[nn.Module, Any]:
         LlavaProcessor,
     )
 
-    tokenizer = with_marks(sentence_pieces(), "<image>")
+    tokenizer = with_special_tokens(sentence_pieces(), "<image>")
     config = LlavaConfig(
-        vision_config={**EYES, "model_type": "clip_vision_model", "num_hidden_layers": 3},
+        vision_config={**VISION, "model_type": "clip_vision_model", "num_hidden_layers": 3},
         text_config=llama(tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )
@@ -49,10 +49,10 @@ def llava_next() -> tuple[nn.Module, Any]:
         LlavaNextProcessor,
     )
 
-    tokenizer = with_marks(sentence_pieces(), "<image>")
+    tokenizer = with_special_tokens(sentence_pieces(), "<image>")
     pinpoints = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
     config = LlavaNextConfig(
-        vision_config={**EYES, "model_type": "clip_vision_model", "num_hidden_layers": 3},
+        vision_config={**VISION, "model_type": "clip_vision_model", "num_hidden_layers": 3},
         text_config=llama(tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,
@@ -74,7 +74,7 @@ def qwen(kind: str, vision: dict[str, Any]) -> tuple[nn.Module, Any]:
     import transformers
 
     tokenizer = byte_pairs("Qwen2Tokenizer", eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    with_marks(tokenizer, "<|im_start|>", *SPECIAL[1:])
+    with_special_tokens(tokenizer, "<|im_start|>", *SPECIAL[1:])
     config = getattr(transformers, f"{kind}Config")(
         vision_config={
             "patch_size": 8,
@@ -110,7 +110,7 @@ def qwen(kind: str, vision: dict[str, Any]) -> tuple[nn.Module, Any]:
         transformers.Qwen2VLImageProcessor(**patches),
         tokenizer,
         transformers.Qwen2VLVideoProcessor(**patches),
-        chat_template=TALK.replace("MARK", "<|vision_start|><|image_pad|><|vision_end|>"),
+        chat_template=CHAT_TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>"),
     )
     return getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor
 
@@ -139,7 +139,7 @@ def paligemma() -> tuple[nn.Module, Any]:
     images.image_seq_length = 16
     processor = PaliGemmaProcessor(images, tokenizer)
     config = PaliGemmaConfig(
-        vision_config={**EYES, "model_type": "siglip_vision_model", "projection_dim": 32},
+        vision_config={**VISION, "model_type": "siglip_vision_model", "projection_dim": 32},
         text_config={
             **llama(tokenizer),
             "model_type": "gemma",
@@ -157,11 +157,11 @@ def idefics(kind: str) -> tuple[nn.Module, Any]:
     tokenizer = byte_pairs(
         bos_token="<|im_start|>", eos_token="<end_of_utterance>", pad_token="<|im_end|>"
     )
-    places = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)]
-    marks = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
-    with_marks(tokenizer, *marks, *places)
+    tile_tokens = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)]
+    special_tokens = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
+    with_special_tokens(tokenizer, *special_tokens, *tile_tokens)
     config = getattr(transformers, f"{kind}Config")(
-        vision_config={**EYES, "model_type": f"{kind.lower()}_vision"},
+        vision_config={**VISION, "model_type": f"{kind.lower()}_vision"},
         text_config=llama(tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
@@ -175,13 +175,13 @@ def idefics(kind: str) -> tuple[nn.Module, Any]:
         "{% endfor %}<end_of_utterance>\n{% endfor %}"
         "{% if add_generation_prompt %}Assistant:{% endif %}"
     )
-    more: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if kind == "SmolVLM":
-        more["video_processor"] = transformers.SmolVLMVideoProcessor(
+        options["video_processor"] = transformers.SmolVLMVideoProcessor(
             **sizes, video_sampling={"fps": 1, "max_frames": 4}
         )
     processor = getattr(transformers, f"{kind}Processor")(
-        images, tokenizer, image_seq_len=4, chat_template=template, **more
+        images, tokenizer, image_seq_len=4, chat_template=template, **options
     )
     return getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor
 

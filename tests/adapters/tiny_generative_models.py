@@ -1,4 +1,4 @@
-"""Small untrained models of transformers that see a picture before they say anything."""
+"""Small untrained models of transformers that encode a picture before the text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
-EYES = {
+VISION = {
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
@@ -26,7 +26,7 @@ EYES = {
 }
 SIDE = {"height": 32, "width": 32}
 ANSWERS = ("red", "green", "brown", "two", "yellow and red")
-"""What the small ViLT answers."""
+"""The answers of the small ViLT."""
 
 
 def blip_parts(width: int) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ def blip_parts(width: int) -> tuple[Any, Any]:
         "projection_dim": 16,
         "max_position_embeddings": 32,
     }
-    config = BlipConfig(text_config=text, vision_config={**EYES, "hidden_size": width})
+    config = BlipConfig(text_config=text, vision_config={**VISION, "hidden_size": width})
     return config, BlipProcessor(BlipImageProcessor(size=SIDE), tokenizer)
 
 
@@ -58,7 +58,9 @@ def blip() -> tuple[nn.Module, Any]:
 def blip_vqa() -> tuple[nn.Module, Any]:
     from transformers import BlipForQuestionAnswering
 
-    config, processor = blip_parts(32)  # its decoder reads states as wide as those of the picture
+    config, processor = blip_parts(
+        32
+    )  # its decoder attends to states as wide as those of the picture
     return BlipForQuestionAnswering(config), processor
 
 
@@ -95,7 +97,7 @@ def vit_gpt2() -> tuple[nn.Module, Any]:
     from transformers import ViTConfig, ViTImageProcessor
 
     tokenizer = byte_pairs(eos_token="<|endoftext|>", bos_token="<|endoftext|>")
-    model = captioner(ViTConfig(**{**EYES, "image_size": (32, 48)}), gpt2(tokenizer))
+    model = captioner(ViTConfig(**{**VISION, "image_size": (32, 48)}), gpt2(tokenizer))
     return model, [ViTImageProcessor(size={"height": 32, "width": 48}), tokenizer]
 
 
@@ -122,7 +124,7 @@ def git() -> tuple[nn.Module, Any]:
 
     tokenizer = word_pieces()
     config = GitConfig(
-        vision_config=EYES,
+        vision_config=VISION,
         **{**TEXT, "max_position_embeddings": 32},
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.cls_token_id,
@@ -143,10 +145,10 @@ def blip2(text: Any, tokenizer: Any) -> tuple[nn.Module, Any]:
 
     processor = Blip2Processor(BlipImageProcessor(size=SIDE), tokenizer, num_query_tokens=3)
     text.vocab_size = len(tokenizer)
-    queries = {**TEXT, "encoder_hidden_size": 16, "cross_attention_frequency": 1, "vocab_size": 9}
+    qformer = {**TEXT, "encoder_hidden_size": 16, "cross_attention_frequency": 1, "vocab_size": 9}
     config = Blip2Config(
-        vision_config=EYES,
-        qformer_config=queries,
+        vision_config=VISION,
+        qformer_config=qformer,
         text_config=text.to_dict(),
         num_query_tokens=3,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
@@ -195,15 +197,15 @@ def instructblip() -> tuple[nn.Module, Any]:
         InstructBlipProcessor,
     )
 
-    tokenizer, reader = sentence_pieces(), word_pieces()
+    tokenizer, qformer_tokenizer = sentence_pieces(), word_pieces()
     processor = InstructBlipProcessor(
-        BlipImageProcessor(size=SIDE), tokenizer, reader, num_query_tokens=3
+        BlipImageProcessor(size=SIDE), tokenizer, qformer_tokenizer, num_query_tokens=3
     )
-    queries = {**TEXT, "encoder_hidden_size": 16, "cross_attention_frequency": 1}
-    queries["max_position_embeddings"] = 64
+    qformer = {**TEXT, "encoder_hidden_size": 16, "cross_attention_frequency": 1}
+    qformer["max_position_embeddings"] = 64
     config = InstructBlipConfig(
-        vision_config=EYES,
-        qformer_config={**queries, "vocab_size": len(reader)},
+        vision_config=VISION,
+        qformer_config={**qformer, "vocab_size": len(qformer_tokenizer)},
         text_config=llama(tokenizer),
         num_query_tokens=3,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
@@ -221,7 +223,7 @@ def vilt() -> tuple[nn.Module, Any]:
 
     tokenizer = word_pieces()
     config = ViltConfig(
-        **{**EYES, **TEXT, "num_hidden_layers": 3, "max_position_embeddings": 24},
+        **{**VISION, **TEXT, "num_hidden_layers": 3, "max_position_embeddings": 24},
         vocab_size=len(tokenizer),
         id2label=dict(enumerate(ANSWERS)),
         label2id={answer: i for i, answer in enumerate(ANSWERS)},

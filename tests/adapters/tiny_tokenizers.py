@@ -12,7 +12,7 @@ CAPTIONS = [
     "describe this image in one sentence . caption en",
     "what does the image describe ? user assistant answer",
 ]
-"""What the tokenizers are trained on."""
+"""The training text of the tokenizers."""
 
 
 def word_pieces() -> Any:
@@ -39,7 +39,7 @@ def word_pieces() -> Any:
     return BertTokenizer(vocab={word: i for i, word in enumerate(dict.fromkeys(vocabulary))})
 
 
-def bytes_trained(size: int = 330) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def train_byte_bpe(size: int = 330) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges of a byte-level BPE."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -54,22 +54,22 @@ def bytes_trained(size: int = 330) -> tuple[dict[str, int], list[tuple[str, str]
 
 
 def byte_pairs(
-    kind: str = "GPT2Tokenizer", named: dict[str, str] | None = None, **special: str
+    kind: str = "GPT2Tokenizer", extra: dict[str, str] | None = None, **special: str
 ) -> Any:
-    """GPT-2's, OPT's, BART's, Qwen's: bytes, and pairs of them; `named` are special tokens."""
+    """GPT-2's, OPT's, BART's, Qwen's: bytes, and pairs of them; `extra` are special tokens."""
     import transformers
 
-    vocabulary, merges = bytes_trained()
+    vocabulary, merges = train_byte_bpe()
     for token in special.values():
         vocabulary.setdefault(token, len(vocabulary))
-    made: Any = getattr(transformers, kind)(
-        vocab=vocabulary, merges=merges, extra_special_tokens=named or {}, **special
+    tokenizer: Any = getattr(transformers, kind)(
+        vocab=vocabulary, merges=merges, extra_special_tokens=extra or {}, **special
     )
-    return made
+    return tokenizer
 
 
 def unigram() -> Any:
-    """T5's: pieces by their probability, with a mark for a space."""
+    """T5's: pieces by their probability, with a marker for a space."""
     from transformers import T5Tokenizer
 
     words = sorted({w.strip(",") for text in CAPTIONS for w in text.split()})
@@ -81,7 +81,7 @@ def unigram() -> Any:
 
 
 def sentence_pieces(kind: str = "LlamaTokenizer", **special: str) -> Any:
-    """Llama's and Gemma's: pairs of pieces, bytes for all else, with a mark for a space."""
+    """Llama's and Gemma's: pairs of pieces, bytes for all else, with a marker for a space."""
     import transformers
 
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", **special}
@@ -99,11 +99,11 @@ def sentence_pieces(kind: str = "LlamaTokenizer", **special: str) -> Any:
             if whole not in vocabulary:
                 vocabulary[whole] = len(vocabulary)
                 merges.append(pair)
-    made: Any = getattr(transformers, kind)(vocab=vocabulary, merges=merges, **special)
-    return made
+    tokenizer: Any = getattr(transformers, kind)(vocab=vocabulary, merges=merges, **special)
+    return tokenizer
 
 
-def with_marks(tokenizer: Any, *marks: str) -> Any:
-    """The tokenizer with more special tokens, and `<image>` known as that of a picture."""
-    tokenizer.add_special_tokens({"additional_special_tokens": list(marks)})
+def with_special_tokens(tokenizer: Any, *special_tokens: str) -> Any:
+    """The tokenizer with these special tokens added."""
+    tokenizer.add_special_tokens({"additional_special_tokens": list(special_tokens)})
     return tokenizer

@@ -1,4 +1,4 @@
-"""Captioners of transformers: scores, gradients, grids, language, and what they leave behind."""
+"""Captioners of transformers: scores, gradients, batches, prompts, and restored state."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ from mmcam.results.explanation import Explanation
 from mmcam.tasks import Caption
 from mmcam.types import Sample
 from tests.adapters.tiny_generative import (
+    CASES,
     GIVEN,
-    SPEAKERS,
-    Tiny,
-    Wide,
+    DoublePrecision,
+    TinyModel,
+    adapter_of,
     case_of,
-    doubled,
     folder,
+    in_double_precision,
     picture,
-    ready,
-    speaker,
-    usual,
+    prepared,
+    reference_arguments,
 )
 from tests.snapshots import assert_as_found, snapshot
 
 TASK = Caption(max_new_tokens=5)
-every = pytest.mark.parametrize("case", SPEAKERS, ids=str)
-plain = pytest.mark.parametrize("case", [case for case in SPEAKERS if not case.one_by_one], ids=str)
+all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+batch_cases = pytest.mark.parametrize(
+    "case", [case for case in CASES if not case.one_by_one], ids=str
+)
 
 
 def explained(
@@ -54,37 +56,39 @@ def explained(
 ) -> list[list[Explanation]]:
     plan = Plan.of([method], False)
     return [
-        found.explanations for found in explain_samples(adapter, samples, task, plan, **options)
+        result.explanations for result in explain_samples(adapter, samples, task, plan, **options)
     ]
 
 
 @contextmanager
 def ending_at(adapter: GenerativeAdapter, token: int) -> Iterator[GenerativeAdapter]:
-    """The adapter, and inside its model too, with another token that ends captions."""
-    generation = generation_config_of(adapter.model, adapter.model_type)
+    """The adapter, and inside the context its model too, with another end token."""
+    generation_config = generation_config_of(adapter.model, adapter.model_type)
     config: Any = adapter.model.config
     is_blip = config.model_type == "blip"
-    own = config.text_config.sep_token_id if is_blip else generation.eos_token_id
-    place, key = (config.text_config, "sep_token_id") if is_blip else (generation, "eos_token_id")
-    setattr(place, key, token)
+    original = config.text_config.sep_token_id if is_blip else generation_config.eos_token_id
+    owner, key = (
+        (config.text_config, "sep_token_id") if is_blip else (generation_config, "eos_token_id")
+    )
+    setattr(owner, key, token)
     try:
-        yield replace(adapter, tokenizer=replace(adapter.tokenizer, ends=(token,)))
+        yield replace(adapter, tokenizer=replace(adapter.tokenizer, end_tokens=(token,)))
     finally:
-        setattr(place, key, own)
+        setattr(owner, key, original)
 
 
-@every
-def test_scores_are_those_of_generate(case: Tiny) -> None:
-    """Tokens and their log-probabilities, the one that ends the caption among them."""
-    adapter, sample = speaker(case), picture(case.size)
-    first = ready(adapter, sample, TASK).rest["sentences"][0].tokens
+@all_cases
+def test_scores_are_those_of_generate(case: TinyModel) -> None:
+    """Tokens and their log-probabilities, the end token included."""
+    adapter, sample = adapter_of(case), picture(case.size)
+    first = prepared(adapter, sample, TASK).rest["sentences"][0].tokens
     end = next(token for token in first[1:] if token != first[0])
     model: Any = adapter.model
-    with ending_at(adapter, end) as ending:
-        inputs = ready(ending, sample, TASK)
-        spoken = ending.forward(inputs)
-        made = model.generate(
-            **usual(adapter, sample),
+    with ending_at(adapter, end) as ending_adapter:
+        inputs = prepared(ending_adapter, sample, TASK)
+        output = ending_adapter.forward(inputs)
+        generated = model.generate(
+            **reference_arguments(adapter, sample),
             max_new_tokens=8,
             do_sample=False,
             output_logits=True,
@@ -94,50 +98,50 @@ def test_scores_are_those_of_generate(case: Tiny) -> None:
     steps = len(sentence.tokens)
     assert 2 <= steps < len(first) + 1
     assert sentence.tokens[-1] == end
-    tokens = made.sequences[0, -len(made.logits) :]
-    logits = torch.stack(made.logits, 1)[0]
-    if case.name == "florence2":  # its first token is given to it
+    tokens = generated.sequences[0, -len(generated.logits) :]
+    logits = torch.stack(generated.logits, 1)[0]
+    if case.name == "florence2":  # its first token is forced
         tokens, logits = tokens[1:], logits[1:]
     assert tokens.tolist() == list(sentence.tokens)
     expected = logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
-    torch.testing.assert_close(spoken.log_probs[0], expected, rtol=1e-4, atol=1e-4)
-    assert ending.text(spoken, inputs)[0]["ended"]
+    torch.testing.assert_close(output.log_probs[0], expected, rtol=1e-4, atol=1e-4)
+    assert ending_adapter.text(output, inputs)[0]["ended"]
 
 
-@every
-def test_gradients_are_those_of_finite_differences(case: Tiny) -> None:
-    adapter = doubled(speaker(case))
-    inputs = ready(adapter, picture(case.size), Caption(GIVEN, words=["dog"]))
+@all_cases
+def test_gradients_are_those_of_finite_differences(case: TinyModel) -> None:
+    adapter = in_double_precision(adapter_of(case))
+    inputs = prepared(adapter, picture(case.size), Caption(GIVEN, words=["dog"]))
     layer = adapter.layers[0]
-    with Wide(), capture(adapter.model, [layer]) as (recording, check):
+    with DoublePrecision(), capture(adapter.model, [layer]) as (recording, check):
         output = adapter.forward(inputs)
         check()
         targets = adapter.targets(output, Caption(GIVEN, words=["dog"]))
         scores = recording.scores(output, targets)
         assert scores.shape == (2, 1)
-        found = [step[layer] for step in recording.gradients(scores)]
+        gradients = [step[layer] for step in recording.gradients(scores)]
         shape = recording.maps[layer].shape
     direction = torch.randn(shape, dtype=torch.float64)
 
     def score(step: float) -> Tensor:
         hook = tapped(adapter.model, [layer], lambda _, x: x + step * direction)
-        with Wide(), torch.no_grad(), hook:
-            spoken = adapter.forward(inputs)
-        return torch.stack([target.score(spoken) for target in targets[0]])[:, 0]
+        with DoublePrecision(), torch.no_grad(), hook:
+            moved = adapter.forward(inputs)
+        return torch.stack([target.score(moved) for target in targets[0]])[:, 0]
 
     slope = (score(1e-6) - score(-1e-6)) / 2e-6
-    expected = torch.stack([(gradient * direction).sum() for gradient in found])
+    expected = torch.stack([(gradient * direction).sum() for gradient in gradients])
     assert expected.abs().min() > 1e-6
     torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-6)
 
 
-@every
-def test_all_strategies_give_the_same_maps(case: Tiny) -> None:
-    adapter = doubled(speaker(case))
+@all_cases
+def test_all_strategies_give_the_same_maps(case: TinyModel) -> None:
+    adapter = in_double_precision(adapter_of(case))
     for layers in (None, [case.layer]):
         maps = []
         for strategy in ("loop", "batched"):
-            with Wide():
+            with DoublePrecision():
                 maps.append(
                     explained(
                         replace(adapter, gradient_strategy=strategy),
@@ -147,15 +151,15 @@ def test_all_strategies_give_the_same_maps(case: Tiny) -> None:
                     )
                 )
         looped, batched = maps
-        assert any(one.cam.any() for one in looped[0])
-        for one, two in zip(looped[0], batched[0], strict=True):
-            torch.testing.assert_close(one.cam, two.cam, rtol=1e-5, atol=1e-7)
+        assert any(first.cam.any() for first in looped[0])
+        for first, second in zip(looped[0], batched[0], strict=True):
+            torch.testing.assert_close(first.cam, second.cam, rtol=1e-5, atol=1e-7)
 
 
-@every
-def test_the_encoder_runs_once(case: Tiny) -> None:
-    """Also with a beam; asked for a layer below it runs a second time, and gives the same."""
-    adapter, runs = speaker(case), [0]
+@all_cases
+def test_the_encoder_runs_once(case: TinyModel) -> None:
+    """Also with beam search; for a layer below, it runs a second time with the same result."""
+    adapter, runs = adapter_of(case), [0]
 
     def count(*call: Any) -> None:
         runs[0] += 1
@@ -164,13 +168,13 @@ def test_the_encoder_runs_once(case: Tiny) -> None:
     try:
         for task in (TASK, Caption(max_new_tokens=3, num_beams=2)):
             runs[0] = 0
-            (again,) = explained(adapter, [picture(case.size)], task)
+            (explanations,) = explained(adapter, [picture(case.size)], task)
             assert runs[0] == 1
-            said = again[0].target.label
-            (given,) = explained(adapter, [picture(case.size)], task, layers=[case.layer])
+            caption = explanations[0].target.label
+            (below,) = explained(adapter, [picture(case.size)], task, layers=[case.layer])
             assert runs[0] == 3
-            assert given[0].target.label == said
-            assert given[0].score == pytest.approx(again[0].score, abs=1e-4)
+            assert below[0].target.label == caption
+            assert below[0].score == pytest.approx(explanations[0].score, abs=1e-4)
     finally:
         hook.remove()
 
@@ -178,76 +182,80 @@ def test_the_encoder_runs_once(case: Tiny) -> None:
 @pytest.mark.parametrize("name", ["blip", "llava", "git"])
 def test_attention_is_the_models_own(name: str) -> None:
     case = case_of(name)
-    adapter = speaker(case)
-    inputs = ready(adapter, picture(case.size), Caption(GIVEN))
-    spoken = adapter.teacher_force(
+    adapter = adapter_of(case)
+    inputs = prepared(adapter, picture(case.size), Caption(GIVEN))
+    output = adapter.teacher_force(
         replace(inputs, output_attentions=True), inputs.rest["sentences"]
     )
-    assert spoken.attention is not None
+    assert output.attention is not None
     tokens = inputs.rest["sentences"][0].tokens
-    prefix = inputs.rest["asked"][0].prefix
+    prefix = inputs.rest["prompt_tokens"][0].prefix
     ids = torch.tensor([[*prefix, *tokens[:-1]]])
     model: Any = adapter.model
     with torch.no_grad():
         if name == "blip":
             hidden = model.vision_model(inputs.pixels).last_hidden_state
-            made = model.text_decoder(
+            attentions = model.text_decoder(
                 input_ids=ids, encoder_hidden_states=hidden, output_attentions=True
             ).cross_attentions
             columns = slice(1, None)
         else:
-            made = model(
+            attentions = model(
                 input_ids=ids, pixel_values=inputs.pixels, output_attentions=True
             ).attentions
-            marks = [
+            image_positions = [
                 i
                 for i, token in enumerate(prefix)
                 if token == getattr(model.config, "image_token_id", None)
             ]
-            columns = slice(1, 17) if name == "git" else slice(marks[0], marks[-1] + 1)
-    mean = torch.stack(list(made)).mean((0, 2))[0]
+            columns = (
+                slice(1, 17)
+                if name == "git"
+                else slice(image_positions[0], image_positions[-1] + 1)
+            )
+    mean = torch.stack(list(attentions)).mean((0, 2))[0]
     expected = mean[-len(tokens) :, columns].view(len(tokens), 4, 4)
-    torch.testing.assert_close(spoken.attention[0], expected)
+    torch.testing.assert_close(output.attention[0], expected)
 
 
-@plain
-def test_pictures_of_a_batch_do_not_depend_on_each_other(case: Tiny) -> None:
-    adapter, samples = speaker(case), [picture(case.size, seed) for seed in range(3)]
-    given = [replace(samples[0], text=GIVEN), samples[1], replace(samples[2], text="a dog")]
-    for batch in (samples, given):
+@batch_cases
+def test_pictures_of_a_batch_do_not_depend_on_each_other(case: TinyModel) -> None:
+    adapter, samples = adapter_of(case), [picture(case.size, seed) for seed in range(3)]
+    captioned = [replace(samples[0], text=GIVEN), samples[1], replace(samples[2], text="a dog")]
+    for batch in (samples, captioned):
         together = explained(adapter, batch, TASK)
-        for sample, found in zip(batch, together, strict=True):
+        for sample, batched in zip(batch, together, strict=True):
             (alone,) = explained(adapter, [sample], TASK)
-            assert [e.label for e in found] == [e.label for e in alone]
-            for one, two in zip(found, alone, strict=True):
-                torch.testing.assert_close(one.cam, two.cam, rtol=1e-3, atol=1e-4)
+            assert [e.label for e in batched] == [e.label for e in alone]
+            for first, second in zip(batched, alone, strict=True):
+                torch.testing.assert_close(first.cam, second.cam, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "idefics3"])
 def test_pictures_of_different_shapes_are_no_batch(name: str) -> None:
-    adapter = speaker(case_of(name))
+    adapter = adapter_of(case_of(name))
     assert adapter.batch == 1
     with pytest.raises(InputError, match=r"different shapes.*one by one"):
         adapter.prepare([picture((32, 96)), picture((64, 64))], Caption(GIVEN))
 
 
-@every
-def test_captions_may_be_blocks_of_the_pictures(case: Tiny) -> None:
-    """Two captions of one picture, in one forward, each with the scores that it has alone."""
-    adapter = speaker(case)
-    inputs = ready(adapter, picture(case.size), Caption(GIVEN))
-    one, two = (adapter.tokenizer.encode(text) for text in (GIVEN, "the snow"))
+@all_cases
+def test_captions_may_be_blocks_of_the_pictures(case: TinyModel) -> None:
+    """Two captions of one picture in one forward have the scores of each alone."""
+    adapter = adapter_of(case)
+    inputs = prepared(adapter, picture(case.size), Caption(GIVEN))
+    first, second = (adapter.tokenizer.encode(text) for text in (GIVEN, "the snow"))
     with torch.no_grad():
-        together = adapter.teacher_force(inputs, [one, two]).log_probs
-        for row, sentence in enumerate((one, two)):
+        together = adapter.teacher_force(inputs, [first, second]).log_probs
+        for row, sentence in enumerate((first, second)):
             (alone,) = adapter.teacher_force(inputs, [sentence]).log_probs
             torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
             assert not together[row, len(alone) :].any()
 
 
-@plain
-def test_prompts_of_different_length_are_one_batch(case: Tiny) -> None:
-    adapter = speaker(case)
+@batch_cases
+def test_prompts_of_different_length_are_one_batch(case: TinyModel) -> None:
+    adapter = adapter_of(case)
     if not adapter.model_type.takes_prompt:
         with pytest.raises(LabelError, match=r"takes no prompt \('a dog'\)"):
             adapter.prepare([picture(case.size)], Caption(GIVEN, prompt="a dog"))
@@ -256,14 +264,14 @@ def test_prompts_of_different_length_are_one_batch(case: Tiny) -> None:
     sentences = [adapter.tokenizer.encode(text) for text in ("dog", "a red ball")]
     adapter.model.eval()
     with torch.no_grad():
-        inputs = adapter.ask(samples, prompts)
+        inputs = adapter.prepare_prompts(samples, prompts)
         together = adapter.teacher_force(inputs, sentences).log_probs
-        said, encoder_output = adapter.generate(inputs, TASK)
+        captions, encoder_output = adapter.generate(inputs, TASK)
         for row in range(2):
-            single = adapter.ask([samples[row]], [prompts[row]])
+            single = adapter.prepare_prompts([samples[row]], [prompts[row]])
             (alone,) = adapter.teacher_force(single, [sentences[row]]).log_probs
             torch.testing.assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-4)
-            assert adapter.generate(single, TASK)[0] == [said[row]]
+            assert adapter.generate(single, TASK)[0] == [captions[row]]
     assert (
         len(
             next(iter(encoder_output.values()))
@@ -274,9 +282,9 @@ def test_prompts_of_different_length_are_one_batch(case: Tiny) -> None:
     )
 
 
-@every
-def test_a_words_map_does_not_depend_on_the_others(case: Tiny) -> None:
-    adapter, sample = speaker(case), picture(case.size)
+@all_cases
+def test_a_words_map_does_not_depend_on_the_others(case: TinyModel) -> None:
+    adapter, sample = adapter_of(case), picture(case.size)
     (whole,) = explained(adapter, [sample], Caption(GIVEN))
     (alone,) = explained(adapter, [sample], Caption(GIVEN, words=["dog"]))
     assert [e.label for e in whole] == [GIVEN, "a", "brown", "dog", "runs"]
@@ -284,9 +292,9 @@ def test_a_words_map_does_not_depend_on_the_others(case: Tiny) -> None:
     assert whole[3].cam.shape == alone[1].cam.shape
 
 
-@every
-def test_the_model_is_left_as_found(case: Tiny) -> None:
-    adapter, sample = speaker(case), picture(case.size)
+@all_cases
+def test_the_model_is_left_as_found(case: TinyModel) -> None:
+    adapter, sample = adapter_of(case), picture(case.size)
     adapter.model.train()
     hook = adapter.model.get_submodule(case.layer).register_forward_hook(lambda *call: None)
     before = snapshot(adapter.model)
@@ -298,45 +306,45 @@ def test_the_model_is_left_as_found(case: Tiny) -> None:
         explained(adapter, [sample], Caption(GIVEN), layers=[case.layer])
         assert_as_found(adapter.model, before)
         with pytest.raises(LayerError):
-            explained(adapter, [sample], Caption(GIVEN), layers=[adapter.model_type.text])
+            explained(adapter, [sample], Caption(GIVEN), layers=[adapter.model_type.text_module])
         assert_as_found(adapter.model, before)
     finally:
         hook.remove()
         adapter.model.eval()
 
 
-@every
-def test_all_sorts_of_captions(case: Tiny) -> None:
-    """Forced, of one word, empty, said with a beam, and cut off."""
-    adapter, sample = speaker(case), picture(case.size)
-    inputs = ready(adapter, sample, Caption(""))
-    assert inputs.rest["sentences"][0].tokens == adapter.tokenizer.ends[:1]
-    (found,) = explained(adapter, [sample], Caption(""))
-    assert [e.label for e in found] == ["(no words)"]
-    assert found[0].cam.any()
-    (found,) = explained(adapter, [sample], Caption("dog"))
-    assert [e.label for e in found] == ["dog", "dog"]
-    inputs = ready(adapter, sample, Caption(max_new_tokens=3, num_beams=3))
-    best = adapter.forward(inputs)
+@all_cases
+def test_all_sorts_of_captions(case: TinyModel) -> None:
+    """Given, of one word, empty, generated with beam search, and truncated."""
+    adapter, sample = adapter_of(case), picture(case.size)
+    inputs = prepared(adapter, sample, Caption(""))
+    assert inputs.rest["sentences"][0].tokens == adapter.tokenizer.end_tokens[:1]
+    (explanations,) = explained(adapter, [sample], Caption(""))
+    assert [e.label for e in explanations] == ["(no words)"]
+    assert explanations[0].cam.any()
+    (explanations,) = explained(adapter, [sample], Caption("dog"))
+    assert [e.label for e in explanations] == ["dog", "dog"]
+    inputs = prepared(adapter, sample, Caption(max_new_tokens=3, num_beams=3))
+    output = adapter.forward(inputs)
     assert len(inputs.rest["sentences"][0].tokens) == 3
-    assert not adapter.text(best, inputs)[0]["ended"]
-    assert torch.isfinite(best.log_probs).all()
+    assert not adapter.text(output, inputs)[0]["ended"]
+    assert torch.isfinite(output.log_probs).all()
 
 
 @pytest.mark.parametrize("name", ["blip", "vit-gpt2", "git", "blip-2 opt", "llava"])
 def test_a_caption_that_is_too_long_is_refused(name: str) -> None:
     case = case_of(name)
-    adapter = speaker(case)
-    assert adapter.positions is not None
-    text = " ".join(["dog"] * adapter.positions)
-    with pytest.raises(LabelError, match=rf"positions for {adapter.positions}; give a shorter"):
+    adapter = adapter_of(case)
+    assert adapter.max_positions is not None
+    text = " ".join(["dog"] * adapter.max_positions)
+    with pytest.raises(LabelError, match=rf"positions for {adapter.max_positions}; give a shorter"):
         explained(adapter, [picture(case.size)], Caption(text))
 
 
 @pytest.mark.parametrize("name", ["blip", "git", "blip-2 opt", "qwen2_vl", "florence2"])
-def test_a_prompt_changes_what_is_said_of_a_caption(name: str) -> None:
+def test_a_prompt_changes_the_score_of_a_caption(name: str) -> None:
     case = case_of(name)
-    adapter = speaker(case)
+    adapter = adapter_of(case)
     scores = [
         explained(adapter, [picture(case.size)], Caption(GIVEN, prompt=prompt))[0][0].score
         for prompt in (None, "the snow", "what does the dog")
@@ -345,57 +353,55 @@ def test_a_prompt_changes_what_is_said_of_a_caption(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "florence2"])
-def test_the_mark_of_a_picture_in_a_caption_is_a_word_like_others(name: str) -> None:
-    """A model may say it; it does not stand for the picture there."""
+def test_an_image_token_in_a_caption_is_a_token_like_others(name: str) -> None:
+    """A model may generate an image token; it does not stand for the picture."""
     case = case_of(name)
-    adapter = speaker(case)
-    inputs = ready(adapter, picture(case.size), Caption(GIVEN))
+    adapter = adapter_of(case)
+    inputs = prepared(adapter, picture(case.size), Caption(GIVEN))
     (given,) = inputs.rest["sentences"]
-    mark = adapter.model.config.image_token_id
-    marked = replace(given, tokens=(given.tokens[0], mark, *given.tokens[2:]))
+    image_token = adapter.model.config.image_token_id
+    marked = replace(given, tokens=(given.tokens[0], image_token, *given.tokens[2:]))
     with torch.no_grad():
-        plain, other = (
-            adapter.teacher_force(inputs, [one]).log_probs[0] for one in (given, marked)
+        expected, log_probs = (
+            adapter.teacher_force(inputs, [caption]).log_probs[0] for caption in (given, marked)
         )
-    torch.testing.assert_close(other[0], plain[0])
-    assert not torch.allclose(other[2:], plain[2:])
+    torch.testing.assert_close(log_probs[0], expected[0])
+    assert not torch.allclose(log_probs[2:], expected[2:])
 
 
 def test_a_clip_is_refused() -> None:
     clip = Sample(pixels=np.zeros((4, 32, 32, 3), dtype=np.uint8), id="clip")
     with pytest.raises(InputError, match="'clip' is a clip"):
-        speaker(case_of("blip")).prepare([clip], Caption(GIVEN))
+        adapter_of(case_of("blip")).prepare([clip], Caption(GIVEN))
 
 
-def test_every_voice_is_tried() -> None:
-    tried = {
-        case.name.split()[0].replace("vit-gpt2", "vision-encoder-decoder") for case in SPEAKERS
-    }
-    assert set(MODEL_TYPES) <= tried
+def test_every_model_type_is_tested() -> None:
+    tested = {case.name.split()[0].replace("vit-gpt2", "vision-encoder-decoder") for case in CASES}
+    assert set(MODEL_TYPES) <= tested
 
 
-def test_public_explain_takes_them() -> None:
+def test_public_explain_accepts_the_adapter() -> None:
     adapter = load(f"hf:{folder(case_of('blip'))}")
     maps = mmcam.explain(adapter, picture((50, 70)).pixels, Caption(GIVEN, words=["dog"]))
     assert maps["dog"].heatmap().shape == (50, 70)
 
 
-@every
-def test_a_words_logit_is_had_without_those_of_the_whole_vocabulary(case: Tiny) -> None:
-    """And is the model's own, also where something stands between the last layer and it."""
-    adapter = speaker(case)
+@all_cases
+def test_a_words_logit_needs_no_logits_of_the_whole_vocabulary(case: TinyModel) -> None:
+    """It equals the model's own logit, also if a hook changes the output layer's output."""
+    adapter = adapter_of(case)
     sample = picture(case.size)
-    inputs = ready(adapter, sample, TASK)
+    inputs = prepared(adapter, sample, TASK)
     with torch.no_grad():
-        spoken = adapter.forward(inputs)
-    assert spoken.out is not None
-    token = spoken.sentences[0].tokens[0]
-    torch.testing.assert_close(spoken.logit(0, [token]), spoken.logits[:, 0, token])
-    handle = spoken.out.register_forward_hook(lambda module, args, out: out.tanh())
+        output = adapter.forward(inputs)
+    assert output.out is not None
+    token = output.sentences[0].tokens[0]
+    torch.testing.assert_close(output.logit(0, [token]), output.logits[:, 0, token])
+    handle = output.out.register_forward_hook(lambda module, args, out: out.tanh())
     try:
         with torch.no_grad():
             capped = adapter.forward(inputs)
     finally:
         handle.remove()
     assert capped.out is None
-    torch.testing.assert_close(capped.logits[:, 0, token], spoken.logit(0, [token]).tanh())
+    torch.testing.assert_close(capped.logits[:, 0, token], output.logit(0, [token]).tanh())

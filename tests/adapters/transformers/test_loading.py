@@ -14,12 +14,11 @@ from mmcam.adapters.transformers.generation import GenerativeAdapter
 from mmcam.errors import ModelError, WeightsError
 from mmcam.models.registry import build, load
 from tests.adapters.tiny_generative import BLIP_VQA, case_of, folder
-from tests.adapters.tiny_generative_models import EYES, TEXT
+from tests.adapters.tiny_generative_models import TEXT, VISION
 
 
-def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
-
-    with pytest.raises(ModelError, match=r"hf:blip has no words by itself.*\"processor\": DIR"):
+def test_an_untrained_type_needs_a_processor() -> None:
+    with pytest.raises(ModelError, match=r"hf:blip has no tokenizer.*\"processor\": DIR"):
         load("hf:blip", weights="random")
     saved = folder(case_of("blip"))
     parts = {**_blip(), "processor": str(saved)}
@@ -44,8 +43,7 @@ def test_a_weights_file_goes_before_the_folders_own(tmp_path: Path) -> None:
     assert adapter.weights.sha256
 
 
-def test_a_checkpoint_that_says_nothing_is_refused(tmp_path: Path) -> None:
-
+def test_a_checkpoint_that_generates_no_text_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     for file in folder(case_of("llava")).iterdir():
@@ -54,12 +52,12 @@ def test_a_checkpoint_that_says_nothing_is_refused(tmp_path: Path) -> None:
     head = {key: value for key, value in state.items() if "lm_head" not in key}
     assert len(head) < len(state)
     save_file(head, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"no weights for lm_head.weight.*say captions"):
+    with pytest.raises(WeightsError, match=r"no weights for lm_head.weight.*generate captions"):
         load(f"hf:{tmp_path}")
     config = json.loads((tmp_path / "config.json").read_text())
     config["architectures"] = ["LlavaForSomethingElse"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="is a LlavaForSomethingElse, which says no captions"):
+    with pytest.raises(ModelError, match="is a LlavaForSomethingElse, which generates no captions"):
         load(f"hf:{tmp_path}")
 
 
@@ -71,8 +69,8 @@ def test_a_model_without_its_processor_is_refused(tmp_path: Path) -> None:
         load(f"hf:{tmp_path}")
 
 
-def test_the_architecture_says_whether_a_blip_answers(tmp_path: Path) -> None:
-    """Also one without weights; captions and answers are two models of one type."""
+def test_the_architecture_decides_between_blip_models(tmp_path: Path) -> None:
+    """Captioning and VQA are two models of one type, with and without weights."""
     args = {"processor": str(folder(BLIP_VQA)), **_blip()}
     captioner = build(Recipe(family="hf", name="blip", args=args, pretrained=False))
     args["architectures"] = ["BlipForQuestionAnswering"]
@@ -85,12 +83,14 @@ def test_the_architecture_says_whether_a_blip_answers(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["architectures"] = ["BlipForImageTextRetrieval"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="is a BlipForImageTextRetrieval, which says no captions"):
+    with pytest.raises(
+        ModelError, match="is a BlipForImageTextRetrieval, which generates no captions"
+    ):
         load(f"hf:{tmp_path}")
 
 
 def _blip() -> dict[str, object]:
     return {
         "text_config": {**TEXT, "encoder_hidden_size": 16, "vocab_size": 60},
-        "vision_config": EYES,
+        "vision_config": VISION,
     }

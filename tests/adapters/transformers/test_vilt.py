@@ -1,4 +1,4 @@
-"""ViLT's answers: logits, the order of its patches, padding, gradients, words, refusals."""
+"""ViLT's answers: logits, the order of its patches, padding, gradients, words, errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mmcam.models.registry import build, load
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample
 from tests.adapters.tiny_generative import VILT, folder, picture
-from tests.adapters.tiny_generative_models import ANSWERS, EYES
+from tests.adapters.tiny_generative_models import ANSWERS, VISION
 from tests.snapshots import assert_as_found, snapshot
 
 QUESTION = "what does the dog describe ?"
@@ -52,15 +52,15 @@ def processor() -> Any:
 
 
 def logits_of(model: Any, *samples: Sample) -> Tensor:
-    """The model's own forward on its processor's own inputs, nothing of ours around it."""
-    given = processor()(
+    """The logits of the model's own forward on its own processor's inputs, without mmcam."""
+    arguments = processor()(
         images=[Image.fromarray(sample.pixels) for sample in samples],
         text=[sample.text or QUESTION for sample in samples],
         return_tensors="pt",
         padding=True,
     )
     with torch.no_grad():
-        logits: Tensor = model(**given).logits
+        logits: Tensor = model(**arguments).logits
     return logits
 
 
@@ -78,29 +78,29 @@ def test_answers_have_the_models_own_logits(size: tuple[int, int]) -> None:
     for label in ("red", "two", "yellow and red"):
         logit = float(logits[ANSWERS.index(label)])
         assert maps[label].score == pytest.approx(logit, abs=1e-4)
-        # It was trained with a loss of its own for each answer.
+        # The model is trained with an independent loss for each answer.
         assert maps[label].probability == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-5)
     assert maps[3].score == pytest.approx(float(logits[0] - logits[3]), abs=1e-4)
-    own = mmcam.explain(vilt(), sample, Answers(QUESTION, top=5))
-    assert [e.label for e in own] == [ANSWERS[i] for i in logits.argsort(descending=True)]
-    assert own.text is not None
-    best = own.text["top"][0]
-    assert best["answer"] == own[0].label
-    assert best["probability"] == pytest.approx(own[0].probability)
+    top = mmcam.explain(vilt(), sample, Answers(QUESTION, top=5))
+    assert [e.label for e in top] == [ANSWERS[i] for i in logits.argsort(descending=True)]
+    assert top.text is not None
+    best = top.text["top"][0]
+    assert best["answer"] == top[0].label
+    assert best["probability"] == pytest.approx(top[0].probability)
 
 
 @pytest.mark.parametrize("size", [(48, 40), WIDE, (90, 40)])
 def test_a_lit_patch_lights_its_own_cell(size: tuple[int, int]) -> None:
-    """Through the processor, at the patches, at two blocks and at the default layer."""
+    """From the original through the processor to the patches, two blocks and the default layer."""
     adapter = replace(vilt(), model=copy.deepcopy(vilt().model))
     for name, parameter in adapter.model.named_parameters():
         if "attention" in name:
-            parameter.data *= 0.01  # hardly any exchange between the places
+            parameter.data *= 0.01  # hardly mixes the positions
     layers = [VILT.layer, "vilt.embeddings", "vilt.encoder.layer.0", adapter.layers[0]]
     height, width = (4 * side for side in size)
     dark = picture((height, width)).pixels // 4
 
-    def encoder_output(pixels: Any) -> tuple[list[Tensor], Inputs]:
+    def layer_grids(pixels: Any) -> tuple[list[Tensor], Inputs]:
         inputs = prepared(adapter, Sample(pixels=pixels))
         with capture(adapter.model, layers) as (recording, check):
             adapter.forward(inputs)
@@ -109,7 +109,7 @@ def test_a_lit_patch_lights_its_own_cell(size: tuple[int, int]) -> None:
             adapter.grid(layer, recording.activation(layer), inputs)[0] for layer in layers
         ], inputs
 
-    before, inputs = encoder_output(dark)
+    before, inputs = layer_grids(dark)
     assert inputs.placements[0].box == (0, 0, width, height)
     rows, columns = before[0].shape[1:]
     assert (rows, columns) == tuple(side // 8 for side in inputs.pixels.shape[2:])
@@ -121,14 +121,14 @@ def test_a_lit_patch_lights_its_own_cell(size: tuple[int, int]) -> None:
         pixels[round(y * tall) : round((y + 1) * tall), round(x * wide) : round((x + 1) * wide)] = (
             255
         )
-        after, _ = encoder_output(pixels)
-        for layer, one, two in zip(layers, before, after, strict=True):
-            change = (two - one).abs().sum(0)
+        after, _ = layer_grids(pixels)
+        for layer, dark_grid, lit_grid in zip(layers, before, after, strict=True):
+            change = (lit_grid - dark_grid).abs().sum(0)
             assert change.argmax() == y * columns + x, layer
 
 
-def test_patches_stand_in_order_though_the_model_draws_them_by_chance() -> None:
-    """The model's own order is a new one every time; ours is not, and the logits are the same."""
+def test_patches_are_in_raster_order_though_the_model_samples_them() -> None:
+    """The model's own order is random; the adapter's is fixed, with the same logits."""
     adapter, layer = vilt(), "vilt.encoder.layer.0"
     inputs = prepared(adapter, picture(WIDE))
 
@@ -144,16 +144,16 @@ def test_patches_stand_in_order_though_the_model_draws_them_by_chance() -> None:
         return recording.activation(layer)[0]
 
     torch.manual_seed(0)
-    one = states(False)
+    random_states = states(False)
     torch.manual_seed(1)
-    assert not torch.allclose(one, states(False), atol=1e-4)
+    assert not torch.allclose(random_states, states(False), atol=1e-4)
     random = torch.get_rng_state()
     torch.testing.assert_close(states(True), states(True), rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_a_model_that_looks_at_some_patches_only() -> None:
-    """It looks at as many, evenly spread; the others' cells are empty."""
+def test_a_model_that_samples_some_patches_only() -> None:
+    """The sampled patches are evenly spaced; the cells of the others are zero."""
     adapter = replace(vilt(), model=copy.deepcopy(vilt().model))
     adapter.model.config.max_image_length = 12  # type: ignore[union-attr]
     inputs = prepared(adapter, picture(WIDE))
@@ -168,7 +168,7 @@ def test_a_model_that_looks_at_some_patches_only() -> None:
 
 
 def test_pictures_of_a_batch_do_not_depend_on_each_other() -> None:
-    """Questions of different length; pictures of other proportions are no batch."""
+    """Questions of different length; pictures of different proportions cannot be one batch."""
     questions = (QUESTION, "the dog ?", "what does the red ball describe in the snow ?")
     samples = [replace(picture(WIDE, i), text=q) for i, q in enumerate(questions)]
     plan, task = Plan.of(["gradcam-signed"], False), Answers(answers=["red", "two"])
@@ -177,18 +177,18 @@ def test_pictures_of_a_batch_do_not_depend_on_each_other() -> None:
     for row, (sample, result) in enumerate(zip(samples, together, strict=True)):
         (alone,) = explain_samples(vilt(), [sample], task, plan)
         pairs = zip(result.explanations, alone.explanations, (0, 3), strict=True)
-        for one, two, index in pairs:
-            assert one.score == pytest.approx(two.score, abs=1e-4)
-            assert one.score == pytest.approx(float(logits[row, index]), abs=1e-4)
-            assert [text for text, _ in one.words] == [text for text, _ in two.words]
-            parts = [[part for _, part in e.words] for e in (one, two)]
+        for first, second, index in pairs:
+            assert first.score == pytest.approx(second.score, abs=1e-4)
+            assert first.score == pytest.approx(float(logits[row, index]), abs=1e-4)
+            assert [text for text, _ in first.words] == [text for text, _ in second.words]
+            parts = [[part for _, part in e.words] for e in (first, second)]
             assert parts[0] == pytest.approx(parts[1], abs=1e-4)
-            torch.testing.assert_close(one.cam, two.cam, rtol=1e-3, atol=1e-5)
-    other = [samples[0], replace(picture((80, 40)), text=QUESTION)]
+            torch.testing.assert_close(first.cam, second.cam, rtol=1e-3, atol=1e-5)
+    mixed = [samples[0], replace(picture((80, 40)), text=QUESTION)]
     assert vilt().batch == 1
-    assert len(mmcam.explain(vilt(), [one.pixels for one in other], Answers(QUESTION))) == 2
+    assert len(mmcam.explain(vilt(), [sample.pixels for sample in mixed], Answers(QUESTION))) == 2
     with pytest.raises(InputError, match=r"different sizes .* one by one"):
-        vilt().prepare(other, task)
+        vilt().prepare(mixed, task)
 
 
 def test_gradients_and_parts_of_words_are_those_of_finite_differences() -> None:
@@ -227,12 +227,12 @@ def test_the_model_is_left_as_found(method: str) -> None:
     adapter.model.train()
     before, random = snapshot(adapter.model), torch.get_rng_state()
     try:
-        if method == "guided-gradcam":  # it has no ReLU
+        if method == "guided-gradcam":  # the model has no ReLU
             with pytest.raises(mmcam.MmcamError, match="ran none"):
                 mmcam.explain(adapter, picture(WIDE), Answers(QUESTION), method=method)
         else:
-            found = mmcam.explain(adapter, picture(WIDE), Answers(QUESTION), method=method)
-            assert found[0].cam.isfinite().all()
+            maps = mmcam.explain(adapter, picture(WIDE), Answers(QUESTION), method=method)
+            assert maps[0].cam.isfinite().all()
         assert_as_found(adapter.model, before)
         assert torch.equal(torch.get_rng_state(), random)
     finally:
@@ -243,20 +243,20 @@ def test_a_long_question_is_read_as_far_as_the_model_has_positions(tmp_path: Pat
     long = " ".join(["what does the dog describe"] * 100)
     maps = mmcam.explain(vilt(), picture(WIDE), Answers(long, ["red"]))
     short = " ".join(long.split()[:22])
-    again = mmcam.explain(vilt(), picture(WIDE), Answers(short, ["red"]))
+    expected = mmcam.explain(vilt(), picture(WIDE), Answers(short, ["red"]))
     assert maps.text is not None
     assert maps.text["unread_words"] == 478
     assert len(maps["red"].words) == 22
-    assert maps["red"].score == pytest.approx(again["red"].score)
+    assert maps["red"].score == pytest.approx(expected["red"].score)
     maps = mmcam.explain(vilt(), picture(WIDE), Answers("what does the zebra describe ?", ["red"]))
     maps.save(tmp_path)
     facts = json.loads((tmp_path / "explanation.json").read_text())
     assert facts["text"]["unknown_words"] == ["zebra"]
-    assert [one["text"] for one in facts["targets"][0]["question_words"]][3] == "zebra"
+    assert [word["text"] for word in facts["targets"][0]["question_words"]][3] == "zebra"
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
         (Answers(" "), "is empty; ask something"),
         (Answers("\u043a\u0430\u043a\u043e\u0439 \u0446\u0432\u0435\u0442 ?"), "knows no word"),
@@ -264,12 +264,12 @@ def test_a_long_question_is_read_as_far_as_the_model_has_positions(tmp_path: Pat
         (Caption(), "answers questions"),
     ],
 )
-def test_what_cannot_be_asked_is_told(task: Any, said: str) -> None:
-    with pytest.raises(LabelError, match=said):
+def test_tasks_that_are_not_supported_are_refused(task: Any, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
         mmcam.explain(vilt(), picture(WIDE), task)
 
 
-def test_what_has_no_patches_is_refused() -> None:
+def test_layers_and_clips_without_patches_are_refused() -> None:
     for layer in ("vilt.embeddings.text_embeddings", "vilt.embeddings.text_embeddings.LayerNorm"):
         with pytest.raises(LayerError, match="does not hold the 4 x 6 patches"):
             mmcam.explain(vilt(), picture(WIDE), Answers(QUESTION), layers=[layer])
@@ -295,12 +295,12 @@ def test_other_models_of_the_type_are_refused(tmp_path: Path) -> None:
         load(f"hf:{tmp_path}")
 
 
-def test_an_untrained_type_needs_the_words_of_a_processor() -> None:
-    args = {"processor": str(folder(VILT)), **EYES, "max_position_embeddings": 24}
-    made = build(Recipe(family="hf", name="vilt", args=args, pretrained=False))
-    assert isinstance(made, ViltAdapter)
-    assert made.weights is None
-    assert made.labels == ()
-    assert mmcam.explain(made, picture(WIDE), Answers(QUESTION, ["1"]))[0].label == "1"
-    with pytest.raises(ModelError, match=r"hf:vilt has no words by itself"):
+def test_an_untrained_type_needs_a_processor() -> None:
+    args = {"processor": str(folder(VILT)), **VISION, "max_position_embeddings": 24}
+    adapter = build(Recipe(family="hf", name="vilt", args=args, pretrained=False))
+    assert isinstance(adapter, ViltAdapter)
+    assert adapter.weights is None
+    assert adapter.labels == ()
+    assert mmcam.explain(adapter, picture(WIDE), Answers(QUESTION, ["1"]))[0].label == "1"
+    with pytest.raises(ModelError, match=r"hf:vilt has no tokenizer"):
         load("hf:vilt", weights="random")
