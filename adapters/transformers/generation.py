@@ -111,7 +111,7 @@ class GenerativeAdapter(TeacherForcing):
             generated = adapter._generate(
                 inputs, num_beams=task.top, max_new_tokens=MAX_ANSWER_TOKENS, count=task.top
             )
-        repeats = task.top if self.model_type.fusion == "prefix" else 1
+        repeats = task.top if self.model_type.feed == "prefix" else 1
         first = {sentence.text: sentence for sentence in reversed(generated)}
         generated = [sentence for sentence in generated if first[sentence.text] is sentence]
         encoder_output = every_nth_row(repeats, outputs[0], repeats)
@@ -170,7 +170,7 @@ class GenerativeAdapter(TeacherForcing):
     def _tokenize_prompt(self, sample: Sample, prompt: str) -> Prompt:
         """A prompt as tokens, with image tokens if the model has them in its text."""
         tokenizer = self.processor.tokenizer
-        if self.model_type.fusion != "interleaved":
+        if self.model_type.feed != "interleaved":
             start = self._start_token
             words = tokenizer(prompt, add_special_tokens=False)["input_ids"] if prompt else []
             return Prompt((start, *words))
@@ -201,7 +201,7 @@ class GenerativeAdapter(TeacherForcing):
                     batch, num_beams=task.num_beams, max_new_tokens=task.max_new_tokens
                 )
             # With "prefix", the encoder's output has a row for each beam.
-            repeats = task.num_beams if self.model_type.fusion == "prefix" else 1
+            repeats = task.num_beams if self.model_type.feed == "prefix" else 1
             encoder_outputs.append(every_nth_row(repeats, outputs[0], repeats * len(batch.pixels)))
         return sentences, concatenate(encoder_outputs)
 
@@ -240,18 +240,18 @@ class GenerativeAdapter(TeacherForcing):
     def _generate_arguments(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
         """The arguments of `generate` for prompts of the same length."""
         arguments: dict[str, Any] = {}
-        if self.model_type.fusion == "interleaved":
+        if self.model_type.feed == "interleaved":
             source = [prompt.source or prompt.prefix for prompt in prompts]
             arguments["input_ids"] = prefix.new_tensor(source)
             arguments["attention_mask"] = torch.ones_like(arguments["input_ids"])
             ids = arguments["input_ids"]
             arguments |= self._token_types(ids, ids.new_tensor([ids.shape[1]] * len(ids)))
-        elif self.model_type.fusion == "prefix":
+        elif self.model_type.feed == "prefix":
             arguments["input_ids"] = prefix
         elif self.model_type.takes_prompt:  # BLIP drops the last token of its prompt
             arguments["input_ids"] = torch.cat([prefix, prefix[:, :1]], 1)
         # BLIP's `generate` sets these two itself.
-        if self.model_type.fusion != "cross_attention" or self.is_encoder_decoder:
+        if self.model_type.feed != "cross_attention" or self.is_encoder_decoder:
             arguments["eos_token_id"] = list(self.tokenizer.end_tokens)
             arguments["pad_token_id"] = self._pad_token
         return arguments

@@ -11,14 +11,14 @@ DEFAULT_PROMPT = "Describe this image in one sentence."
 class ModelType(NamedTuple):
     """The modules of one model type, and how its image features reach the language model.
 
-    `fusion` is "cross_attention" (a decoder attends to the image features), "prefix" (they precede
+    `feed` is "cross_attention" (a decoder attends to the image features), "prefix" (they precede
     the text) or "interleaved" (they replace the image tokens of the prompt). `prefix` is the number
     of tokens before the grid in the layers of `vision_modules`, and `attended_prefix` the number
     before the grid among the tokens that the text attends to; None: inferred from the proportions
     of the picture.
     """
 
-    fusion: str
+    feed: str
     encoder: str
     """The default layer to explain. Its output is reused after the caption is generated."""
     vision_modules: tuple[str, ...]
@@ -49,7 +49,7 @@ class ModelType(NamedTuple):
 
 
 LLAVA = ModelType(
-    fusion="interleaved",
+    feed="interleaved",
     encoder="model.multi_modal_projector",
     vision_modules=("model.vision_tower", "model.multi_modal_projector"),
     text_module="model.language_model",
@@ -62,7 +62,7 @@ LLAVA = ModelType(
     question_template="{}",
 )
 QWEN = ModelType(
-    fusion="interleaved",
+    feed="interleaved",
     encoder="model.visual",
     vision_modules=("model.visual",),
     text_module="model.language_model",
@@ -73,7 +73,7 @@ QWEN = ModelType(
     question_template="{}",
 )
 IDEFICS = ModelType(
-    fusion="interleaved",
+    feed="interleaved",
     encoder="model.vision_model",
     vision_modules=("model.vision_model", "model.connector"),
     text_module="model.text_model",
@@ -84,7 +84,7 @@ IDEFICS = ModelType(
     question_template="{}",
 )
 QUERIES = ModelType(
-    fusion="interleaved",
+    feed="interleaved",
     encoder="vision_model",
     vision_modules=("vision_model",),
     text_module="language_model",
@@ -96,7 +96,7 @@ QUERIES = ModelType(
 
 MODEL_TYPES: dict[str, ModelType] = {
     "blip": ModelType(
-        fusion="cross_attention",
+        feed="cross_attention",
         encoder="vision_model",
         vision_modules=("vision_model",),
         text_module="text_decoder",
@@ -104,7 +104,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         attended_prefix=1,
     ),
     "vision-encoder-decoder": ModelType(
-        fusion="cross_attention",
+        feed="cross_attention",
         encoder="encoder",
         vision_modules=("encoder",),
         text_module="decoder",
@@ -112,7 +112,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         takes_prompt=False,
     ),
     "git": ModelType(
-        fusion="prefix",
+        feed="prefix",
         encoder="git.image_encoder",
         vision_modules=("git.image_encoder", "git.visual_projection"),
         text_module="git.encoder",
@@ -131,7 +131,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen2_vl": QWEN,
     "qwen2_5_vl": QWEN,
     "paligemma": ModelType(
-        fusion="interleaved",
+        feed="interleaved",
         encoder="model.vision_tower",
         vision_modules=("model.vision_tower", "model.multi_modal_projector"),
         text_module="model.language_model",
@@ -143,7 +143,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "idefics3": IDEFICS,
     "smolvlm": IDEFICS,
     "florence2": ModelType(
-        fusion="interleaved",
+        feed="interleaved",
         encoder="model.vision_tower",
         vision_modules=("model.vision_tower", "model.multi_modal_projector"),
         text_module="model.language_model",

@@ -56,7 +56,7 @@ def generation_config_of(model: nn.Module, model_type: ModelType) -> Any:
     """The generation config of the module that generates the text."""
     name = (
         "text_decoder"
-        if model_type.fusion == "cross_attention" and model_type.takes_prompt
+        if model_type.feed == "cross_attention" and model_type.takes_prompt
         else model_type.language_model
     )
     return model.get_submodule(name).generation_config

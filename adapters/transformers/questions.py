@@ -51,7 +51,7 @@ def question_prompt(name: str, processor: Any, model_type: ModelType, question: 
             "questions (mmcam list models)"
         )
     image_token = image_token_of(processor)
-    if model_type.fusion == "interleaved" and image_token in question:
+    if model_type.feed == "interleaved" and image_token in question:
         raise LabelError(
             f"the question '{question}' contains '{image_token}', which stands for the picture in "
             f"the prompts of {name}; leave it out"
@@ -73,7 +73,7 @@ def locate_question(
     """
     template = model_type.question_template or ""
     text, marked = template.format(question), template.format(QUESTION_MARKER)
-    if model_type.fusion == "interleaved":
+    if model_type.feed == "interleaved":
         text, marked = (chat_prompt(processor, model_type, prompt) for prompt in (text, marked))
     text_tokens, offsets = tokenizer.tokenize(text)
     begin = marked.find(QUESTION_MARKER)

@@ -89,7 +89,7 @@ class TeacherForcing(CaptionAdapter):
             record_outputs(self._encoder) as outputs,
             torch.no_grad(),
         ):
-            if self.model_type.fusion == "interleaved":
+            if self.model_type.feed == "interleaved":
                 self._image_features(inputs)
             else:
                 self._encoder(**self._image_arguments(inputs))
@@ -146,7 +146,7 @@ class TeacherForcing(CaptionAdapter):
                 stack.enter_context(replace_output(vision_tower, UnusedOutput()))
             out = self._output_layer()
             states = [] if out is None else stack.enter_context(record_inputs(out))
-            batch, logits, attention = forward[self.model_type.fusion](inputs, sentences)
+            batch, logits, attention = forward[self.model_type.feed](inputs, sentences)
         # Of the logits of the whole vocabulary, a word and its gradient need only one.
         if out is not None and len(states) == 1 and _is_linear_output(out, states[0], logits):
             return CaptionOutput(batch.caption_steps(states[0]), sentences, (), attention, out)

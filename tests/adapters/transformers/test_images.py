@@ -111,7 +111,7 @@ def test_tokens_that_the_text_attends_to_lie_on_their_place(case: TinyModel) -> 
         inputs = prepared(adapter, picture_sample, Caption(GIVEN))
         model: Any = adapter.model
         with torch.no_grad():
-            if adapter.model_type.fusion == "interleaved":
+            if adapter.model_type.feed == "interleaved":
                 features = model.get_image_features(**adapter.images.model_arguments(inputs))
                 return next(iter(features.pooler_output)), inputs
             return adapter._encoder(**adapter.images.model_arguments(inputs))[0][0], inputs

@@ -336,7 +336,7 @@ def test_unsupported_questions_are_refused(case: TinyModel) -> None:
     adapter, sample = adapter_of(case), picture(case.size)
     with pytest.raises(LabelError, match=r"question for 'noise 0' is empty; ask something"):
         mmcam.explain(adapter, sample, Answers("  "))
-    if adapter.model_type.fusion == "interleaved":
+    if adapter.model_type.feed == "interleaved":
         image_token = adapter.processor.image_token
         image_token = getattr(image_token, "content", image_token)
         with pytest.raises(LabelError, match="stands for the picture"):
