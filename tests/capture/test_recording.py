@@ -318,7 +318,7 @@ def test_task_that_asks_nothing_is_refused(task: Any, wrapped: Callable[..., Any
 
 def test_a_method_that_ignores_the_score_has_no_counterfactual(wrapped) -> None:
     setup = wrapped(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), layer="0")
-    with pytest.raises(mmcam.MmcamError, match=r"'eigencam' does not look at the score"):
+    with pytest.raises(mmcam.MmcamError, match=r"'eigencam' does not depend on the score"):
         mmcam.explain(
             setup.adapter,
             setup.sample(6, 6),

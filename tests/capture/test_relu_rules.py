@@ -218,9 +218,9 @@ def test_rule_holds_inside_its_context_alone() -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     above = torch.tensor([-1.0, 1.0])
     y = F.relu(x)
-    rectifiers = ReluRule(y, "guided")
+    relu_rule = ReluRule(y, "guided")
     for _ in range(2):
-        with rectifiers.ruled():
+        with relu_rule.active():
             (inside,) = torch.autograd.grad(y, x, above, retain_graph=True)
         (outside,) = torch.autograd.grad(y, x, above, retain_graph=True)
         assert_close(inside, torch.tensor([0.0, 1.0]))
@@ -242,7 +242,7 @@ class Stops(torch.autograd.Function):
 def test_relu_that_no_gradient_reaches() -> None:
     x = torch.ones(3, requires_grad=True)
     scores = (Stops.apply(F.relu(x)) + F.relu(-3 * x + 4)).sum()
-    with ReluRule(scores, "guided").ruled():
+    with ReluRule(scores, "guided").active():
         assert_close(torch.autograd.grad(scores, x)[0], torch.full((3,), -3.0))
 
 
@@ -263,9 +263,9 @@ def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> N
         part.copy_(Ruled.apply(part.clone(), rule))
 
     scores = run(Tensor.relu_, F.relu).sum(0)
-    rectifiers = ReluRule(scores, rule)
+    relu_rule = ReluRule(scores, rule)
     units = torch.eye(3)
-    with rectifiers.ruled():
+    with relu_rule.active():
         found = (
             torch.autograd.grad(scores, x, units, is_grads_batched=True)[0]
             if batched
@@ -276,7 +276,7 @@ def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> N
     expected = run(by_hand_, lambda part: Ruled.apply(part, rule)).sum(0)
     for one, score in zip(found, expected, strict=True):
         assert_close(one, torch.autograd.grad(score, x, retain_graph=True)[0])
-    assert rectifiers.found
+    assert relu_rule.has_relus
 
 
 class WritesOnParts(nn.Module):

@@ -15,7 +15,7 @@ import mmcam
 from mmcam import Target
 
 
-class PooledGradients(nn.Module):
+class PooledNet(nn.Module):
     """Convolutions, global average pooling, one linear layer, over images or clips."""
 
     def __init__(self, axes: int) -> None:
@@ -29,8 +29,8 @@ class PooledGradients(nn.Module):
 
 
 NETS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...]]] = {
-    "pooled 2D": (lambda: PooledGradients(2), "trunk", (19, 14)),
-    "pooled 3D": (lambda: PooledGradients(3), "trunk", (7, 13, 10)),
+    "pooled 2D": (lambda: PooledNet(2), "trunk", (19, 14)),
+    "pooled 3D": (lambda: PooledNet(3), "trunk", (7, 13, 10)),
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=7), "layer4", (70, 50)),
     "r3d_18": (lambda: torchvision.models.video.r3d_18(num_classes=7), "layer4", (8, 32, 32)),
 }
@@ -158,7 +158,7 @@ def test_softmax_plus_plus_of_a_network_is_eq_10(wrapped: Callable[..., Any]) ->
 
 
 def test_own_targets_and_task_give_the_same_map(wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(PooledGradients(2).double(), "trunk")
+    setup = wrapped(PooledNet(2).double(), "trunk")
     sample = setup.sample(12, 12)
     by_task = setup.cam(sample, "gradcam", mmcam.Classes(["2"]))
     assert_close(setup.cam(sample, "gradcam", Target.logit(2)), by_task)
