@@ -91,7 +91,7 @@ class RecordedBatch:
             yield [(name, layer, cam) for (name, layer), cam in cams.items() if name in names]
 
     def word_attributions(self) -> list[list[tuple[tuple[str, float], ...]]]:
-        """For each target slot and sample: the question's words with their share of the score.
+        """For each target slot and sample: the question's words with their contributions.
 
         Gradient times input at the words' embedding (Shrikumar et al. 2016); positive values are
         evidence for the target.

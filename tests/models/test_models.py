@@ -144,8 +144,8 @@ def test_a_broken_manifest_is_refused(folder: Path, text: str, said: str) -> Non
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"weights": "none.safetensors"}, r"names 'none.safetensors', and there is no such file"),
-        ({"labels": "none.txt"}, r"names 'none.txt', and there is no such file"),
+        ({"weights": "none.safetensors"}, r"names 'none.safetensors', but there is no such file"),
+        ({"labels": "none.txt"}, r"names 'none.txt', but there is no such file"),
         ({"preprocess": {"side": 4}}, r"preprocess has no 'side'; it takes resize"),
         ({"args": {"classes": 9}}, r"does not fit C3D"),
         ({"args": {"colours": 9}}, r"colours"),
