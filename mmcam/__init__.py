@@ -1,4 +1,4 @@
-"""mmcam: which pixels, in which frames, made the model say this.
+"""mmcam: which pixels, in which frames, made a model say this.
 
 >>> import mmcam
 >>> model = mmcam.load("torchvision:resnet50")
@@ -54,17 +54,17 @@ _MODULES = {
     "tasks": ("Actions", "Answers", "Caption", "Classes"),
     "types": ("Sample", "Target"),
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first used: the command line answers without torch."""
+    """Import a public name on first use, so that the command line starts without torch."""
     if name == "__version__":
         from importlib.metadata import version
 
         value: Any = version("mmcam")
-    elif name in _HOME:
-        value = getattr(importlib.import_module(f"mmcam.{_HOME[name]}"), name)
+    elif name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"mmcam.{_MODULE_OF[name]}"), name)
     else:
         raise AttributeError(f"module 'mmcam' has no attribute '{name}'")
     globals()[name] = value

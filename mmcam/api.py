@@ -1,4 +1,4 @@
-"""The one function: what made this model say that?"""
+"""`explain`, the main function of the library."""
 
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ def explain(
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> Explanations | list[Explanations]:
-    """Show where a picture or clip speaks for what the task asks.
+    """Explain what a model generates or predicts for a picture or clip.
 
     Args:
         model: what `mmcam.load` or `mmcam.wrap` gives.
         source: a path, a PIL image or an array `[h, w, 3]`; for a video model a path (a file, a
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`. A list of sources is
             explained in batches and gives a list.
-        task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or targets of your own
-            (one `Target` or a list of them). A list of tasks has one for each source.
+        task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or your own targets
+            (one `Target` or a list of them). A list of tasks has one task for each source.
         method: one or more names of `mmcam.METHODS`.
         layers: names or patterns (`layer*`, `features.*`); the model's default when None.
         guided: add the guided-backpropagation product of each map (Guided Grad-CAM).
-        counterfactual: show what speaks against each target instead (IJCV eq. 12).
-        batch: how many pictures or windows of a clip run at once; the adapter's choice when None
-            (8 pictures, 1 window, 1 picture for models that give each an input of its own size).
-        progress: called with (done, all) as a clip's windows are explained.
+        counterfactual: show the evidence against each target instead (IJCV eq. 12).
+        batch: how many pictures or windows of a clip run at once; the adapter's default when None
+            (8 pictures, 1 window, 1 picture if the input size varies from picture to picture).
+        progress: called with (windows done, windows in all) for a clip.
 
     Raises:
         MmcamError: with the value, the reason and the remedy.
@@ -97,34 +97,33 @@ def explain(
     plan = Plan.of(methods, guided)
     sources = source if isinstance(source, list) else [source]
     tasks = tasks_of(task, len(sources))
+    explained = []
     if model.window is not None:
-        made = []
-        for one, own_task in zip(sources, tasks, strict=True):
-            with _clip(one) as clip:
-                found = explain_clip(
+        for clip_source, clip_task in zip(sources, tasks, strict=True):
+            with _open(clip_source) as clip:
+                explanations = explain_clip(
                     model,
                     clip,
-                    own_task,
+                    clip_task,
                     plan,
                     layers,
                     counterfactual=counterfactual,
                     batch=batch,
                     progress=progress,
                 )
-                made.append(Explanations.of_clip(model, clip, own_task, found))
-        return made if isinstance(source, list) else made[0]
-    made = []
+                explained.append(Explanations.of_clip(model, clip, clip_task, explanations))
+        return explained if isinstance(source, list) else explained[0]
     for start in range(0, len(sources), batch):
-        samples = [_picture(model, one) for one in sources[start : start + batch]]
-        some_tasks = tasks[start : start + batch]
+        samples = [_read(model, picture) for picture in sources[start : start + batch]]
+        batch_tasks = tasks[start : start + batch]
         results = explain_samples(
-            model, samples, some_tasks, plan, layers, counterfactual=counterfactual
+            model, samples, batch_tasks, plan, layers, counterfactual=counterfactual
         )
-        made += [
-            Explanations.of_picture(model, sample, own_task, result.explanations, result.text)
-            for sample, own_task, result in zip(samples, some_tasks, results, strict=True)
+        explained += [
+            Explanations.of_picture(model, sample, sample_task, result.explanations, result.text)
+            for sample, sample_task, result in zip(samples, batch_tasks, results, strict=True)
         ]
-    return made if isinstance(source, list) else made[0]
+    return explained if isinstance(source, list) else explained[0]
 
 
 def _check(
@@ -134,33 +133,33 @@ def _check(
     layers: Sequence[str] | None,
     batch: int,
 ) -> None:
-    """That something is asked for, and of a model of the right kind.
+    """Check that the request is not empty and fits the model.
 
     Raises:
         MmcamError: no targets, no method, no layer, an empty batch, or actions of a picture.
     """
     tasks = task if isinstance(task, list) else [task]
-    if any(isinstance(one, Actions) for one in tasks) and model.window is None:
+    if any(isinstance(item, Actions) for item in tasks) and model.window is None:
         raise ModelError(
-            f"{model.name} is a model of pictures and actions are seen in clips; choose a video "
-            "model (mmcam list models), or ask for Classes (mmcam classify)"
+            f"{model.name} is a model of pictures and actions need a clip; choose a video model "
+            "(mmcam list models), or ask for Classes (mmcam classify)"
         )
     known = (Actions, Answers, Caption, Classes, Target)
-    if isinstance(task, Sequence) and not (task and all(isinstance(one, known) for one in task)):
+    if isinstance(task, Sequence) and not (task and all(isinstance(item, known) for item in task)):
         raise LabelError(
-            f"{task!r} asks for nothing that is known; give Classes([...]), Actions([...]), or one "
-            "Target or more"
+            f"{task!r} is not a task; give Caption(...), Answers(...), Classes([...]), "
+            "Actions([...]), or one or more Targets"
         )
     if not methods:
         raise MethodError("no methods in []; name some (mmcam list methods)")
     if layers is not None and not layers:
         raise LayerError("no layers in []; name some, or give None for the model's default")
     if batch < 1:
-        raise InputError(f"batch={batch} holds nothing; it must be 1 or more")
+        raise InputError(f"batch={batch} is empty; it must be 1 or more")
 
 
-def _clip(source: Source) -> AbstractContextManager[Clip]:
-    """A clip for a video model, closed afterwards unless it was open before.
+def _open(source: Source) -> AbstractContextManager[Clip]:
+    """Open a clip for a video model; it is closed on exit unless `source` is an open clip.
 
     Raises:
         InputError: a picture, or something that cannot be read.
@@ -174,8 +173,8 @@ def _clip(source: Source) -> AbstractContextManager[Clip]:
     return clip
 
 
-def _picture(model: Adapter, source: Source) -> Sample:
-    """A picture for a model of pictures.
+def _read(model: Adapter, source: Source) -> Sample:
+    """Read a picture for a model of pictures.
 
     Raises:
         InputError: a clip, or something that cannot be read.

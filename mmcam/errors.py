@@ -1,6 +1,6 @@
-"""What can go wrong, as one tree.
+"""The exceptions of mmcam, as one tree.
 
-Every message says the value, the reason and the remedy, so that it can be shown as it is::
+Every message names the value, the reason and the remedy, so that it can be shown unchanged::
 
     MmcamError
     ├── InputError      a picture, clip or array that cannot be read
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 
 
 class MmcamError(Exception):
-    """The root of every error that mmcam raises on purpose."""
+    """The base class of all exceptions that mmcam raises on purpose."""
 
 
 class InputError(MmcamError):
@@ -58,21 +58,21 @@ class ScoreError(MmcamError):
 
 
 class EvaluationError(MmcamError):
-    """A protocol cannot judge a map, for lack of ground truth or of anything seen."""
+    """A protocol cannot judge a map: no ground truth, or nothing that the model saw."""
 
 
-class MissingExtra(MmcamError):  # noqa: N818 - it names what is missing, like ImportError's kin
+class MissingExtra(MmcamError):  # noqa: N818 - the name says what is missing
     """An optional package is not installed."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The `count` known names that look most like `name`, for the end of an error message."""
+    """The `count` known names that are most similar to `name`, for an error message."""
     choices = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), choices, n=count, cutoff=0.3)
     return ", ".join(choices[match] for match in matches) or "none"
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an error says; its kind if it says nothing."""
+    """The first line of an error's message, or the error's class if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""All explanations of one picture or clip: found by label, saved, read back, shown in notebooks."""
+"""All explanations of one picture or clip: select by label, save, read back, show in a notebook."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ImageSource:
     sha256: str | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What `explanation.json` says of the input."""
+        """The `input` entry of `explanation.json`."""
         return {
             "path": self.path,
             "sha256": self.sha256 or _hash(self.path),
@@ -53,7 +53,7 @@ class ImageSource:
         """The pixels, from the file if the result was read from a folder.
 
         Raises:
-            InputError: the file is not there, or has changed.
+            InputError: the file is missing, or has changed.
         """
         if self.pixels is not None:
             return self.pixels
@@ -63,7 +63,7 @@ class ImageSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
-    """The clip that was explained: where it is, to be opened again when it is drawn."""
+    """The clip that was explained: its location, to open it again when it is drawn."""
 
     path: str
     frames: int
@@ -74,7 +74,7 @@ class ClipSource:
     sha256: str | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What `explanation.json` says of the input."""
+        """The `input` entry of `explanation.json`."""
         return {
             "path": self.path,
             "sha256": self.sha256 or _hash(self.path),
@@ -88,7 +88,7 @@ class ClipSource:
         """The clip, opened again.
 
         Raises:
-            InputError: it is not there, or its file has changed.
+            InputError: the clip is missing, or its file has changed.
         """
         if self.source is not None:
             return open_clip(self.source, fps=self.fps)
@@ -97,40 +97,40 @@ class ClipSource:
 
 
 def _hash(path: str) -> str | None:
-    """SHA-256 of the input's file; None if the input is no file."""
+    """The SHA-256 of the input's file; None if the input is not a file."""
     return file_hash(path) if os.path.isfile(path) else None
 
 
 def _check_file(path: str, sha256: str | None) -> None:
-    """Check that the input of a result is the one that was explained.
+    """Check that the input file of a result is the one that was explained.
 
     Raises:
-        InputError: the file is not there, or has changed.
+        InputError: the file is missing, or has changed.
     """
     if not os.path.exists(path):
         raise InputError(
-            f"'{path}', which was explained, is not there any more, so its maps cannot be drawn on "
-            "it; put the file back (the raw maps and heatmaps need no file)"
+            f"'{path}', which was explained, is missing, so its maps cannot be drawn on it; put "
+            "the file back (the raw maps and heatmaps need no file)"
         )
     if sha256 is not None and _hash(path) != sha256:
         raise InputError(
-            f"'{path}' has changed since it was explained (its SHA-256 is another one); put the "
-            "old file back, or explain the new one"
+            f"'{path}' has changed since it was explained (its SHA-256 differs); put the old file "
+            "back, or explain the new one"
         )
 
 
 def read(folder: str | Path) -> Explanations:
-    """The explanations in a folder that `Explanations.save` or a command wrote.
+    """Read the explanations in a folder that `Explanations.save` or a command wrote.
 
-    Neither the model nor the input is needed for the maps; to draw and save them again, the input
-    must still lie where it was.
+    The maps need neither the model nor the input; to draw and save them again, the input must still
+    be at its path.
 
     Raises:
         InputError: the folder holds no result, or a broken one.
     """
     facts, explanations = read_result(Path(folder))
     entry = facts["input"]
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "path": str(entry["path"]),
         "sha256": entry.get("sha256"),
         "height": int(entry["height"]),
@@ -138,9 +138,9 @@ def read(folder: str | Path) -> Explanations:
     }
     source: ImageSource | ClipSource
     if entry.get("frames"):
-        source = ClipSource(**known, frames=int(entry["frames"]), fps=float(entry["fps"]))
+        source = ClipSource(**fields, frames=int(entry["frames"]), fps=float(entry["fps"]))
     else:
-        source = ImageSource(**known)
+        source = ImageSource(**fields)
     return Explanations(
         tuple(explanations), facts["task"], facts["model"], source, facts.get("text")
     )
@@ -148,10 +148,10 @@ def read(folder: str | Path) -> Explanations:
 
 @dataclass(frozen=True, eq=False)
 class Explanations(Sequence[Explanation]):
-    """All explanations of one picture or clip, in the order in which they were asked for.
+    """All explanations of one picture or clip, in the order of the request.
 
-    Found by position, or by label where there is one map of it: `maps["dog"]`. `text` is what was
-    said, where something was: a caption with its words and their log-probabilities.
+    Indexed by position, or by label if the label has one map only: `maps["dog"]`. `text` is the
+    text of the task, if any: a caption with its words and their log-probabilities, or a question.
     """
 
     items: tuple[Explanation, ...]
@@ -171,11 +171,11 @@ class Explanations(Sequence[Explanation]):
         """The results for one picture."""
         height, width = sample.pixels.shape[:2]
         source = ImageSource(path=sample.id, height=height, width=width, pixels=sample.pixels)
-        return Explanations(tuple(explanations), _task(task), model_facts(model), source, text)
+        return Explanations(tuple(explanations), _task_name(task), model_facts(model), source, text)
 
     @staticmethod
     def of_clip(
-        model: Adapter, clip: Clip, task: Any, found: Sequence[Explanation]
+        model: Adapter, clip: Clip, task: Any, explanations: Sequence[Explanation]
     ) -> Explanations:
         """The results for one clip."""
         source = ClipSource(
@@ -186,7 +186,7 @@ class Explanations(Sequence[Explanation]):
             width=clip.width,
             source=clip.source,
         )
-        return Explanations(tuple(found), _task(task), model_facts(model), source)
+        return Explanations(tuple(explanations), _task_name(task), model_facts(model), source)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -200,18 +200,18 @@ class Explanations(Sequence[Explanation]):
     def __getitem__(self, key: int | str | slice) -> Explanation | Sequence[Explanation]:
         if not isinstance(key, str):
             return self.items[key]
-        found = self.select(label=key)
-        if len(found) > 1:
+        matches = self.select(label=key)
+        if len(matches) > 1:
             kinds = ", ".join(
                 f"{e.method} at {e.layer}"
                 + ("" if e.target.position is None else f", position {e.target.position}")
-                for e in found
+                for e in matches
             )
             raise LabelError(
-                f"'{key}' has {len(found)} maps ({kinds}); choose with select(label=..., "
+                f"'{key}' has {len(matches)} maps ({kinds}); choose with select(label=..., "
                 "method=..., layer=..., position=...)"
             )
-        return found[0]
+        return matches[0]
 
     def select(
         self,
@@ -223,9 +223,9 @@ class Explanations(Sequence[Explanation]):
         """The explanations with this label, method, layer and position; None matches all.
 
         Raises:
-            LabelError: there is none.
+            LabelError: no explanation matches.
         """
-        found = [
+        matches = [
             e
             for e in self.items
             if label in (None, e.label)
@@ -233,14 +233,14 @@ class Explanations(Sequence[Explanation]):
             and layer in (None, e.layer)
             and position in (None, e.target.position)
         ]
-        if not found:
-            have = {e.label for e in self.items}
+        if not matches:
+            labels = {e.label for e in self.items}
+            listed = nearest(label, labels) if label else ", ".join(sorted(labels))
             raise LabelError(
-                f"nothing here has label={label!r}, method={method!r}, layer={layer!r}, "
-                f"position={position!r}; "
-                f"labels here: {nearest(label or '', have) if label else ', '.join(sorted(have))}"
+                f"no explanation has label={label!r}, method={method!r}, layer={layer!r}, "
+                f"position={position!r}; labels here: {listed}"
             )
-        return found
+        return matches
 
     def save(
         self,
@@ -255,9 +255,9 @@ class Explanations(Sequence[Explanation]):
         """Write `explanation.json`, `maps.safetensors`, a picture or clip for each map, and a page.
 
         Args:
-            folder: made if it is not there.
-            command: the command line that asked, for the record.
-            panes: what a clip shows side by side, names of `drawing.PANES`.
+            folder: created if it does not exist.
+            command: the command line of this run, for the record.
+            panes: the panes of a clip, side by side; names of `drawing.PANES`.
             colormap: the colours of the overlays.
             frames: write each frame of a clip as PNG too.
             progress: called with (frames drawn, frames in all) for clips.
@@ -266,7 +266,7 @@ class Explanations(Sequence[Explanation]):
             The files written.
 
         Raises:
-            OutputError: something cannot be written; no half file stays behind.
+            OutputError: a file cannot be written; no partial file stays behind.
         """
         drawing.check_look(colormap, panes)
         folder = Path(folder)
@@ -276,22 +276,22 @@ class Explanations(Sequence[Explanation]):
             drawn = self._save_pictures(folder, names, colormap)
         else:
             drawn = self._save_clips(folder, names, panes, colormap, frames, progress)
-        maps = folder / MAPS
-        write_maps(maps, dict(zip(names, self.items, strict=True)))
-        facts = folder / FACTS
-        known = self._facts(names, command)
-        write_facts(facts, known)
-        seen = self._seen(panes)
-        page.write_page(folder / page.PAGE, page.page(page.record(known, self, seen), colormap))
-        return [facts, maps, *drawn, folder / page.PAGE]
+        maps_file = folder / MAPS
+        write_maps(maps_file, dict(zip(names, self.items, strict=True)))
+        facts_file = folder / FACTS
+        facts = self._facts(names, command)
+        write_facts(facts_file, facts)
+        preview = self._preview(panes)
+        page.write_page(folder / page.PAGE, page.page(page.record(facts, self, preview), colormap))
+        return [facts_file, maps_file, *drawn, folder / page.PAGE]
 
     def _repr_html_(self) -> str:
-        """The page of the maps, in a frame of its own, as notebooks show it."""
-        seen = {**self._seen(()), "player": None}  # there is no file to play
-        return page.notebook(page.record(self._facts(file_names(self.items), ()), self, seen))
+        """The page of the maps in an iframe, for notebooks."""
+        preview = {**self._preview(()), "player": None}  # no video file beside the notebook
+        return page.notebook(page.record(self._facts(file_names(self.items), ()), self, preview))
 
-    def _seen(self, panes: Sequence[str]) -> dict[str, Any]:
-        """What the model was shown, as a page holds it."""
+    def _preview(self, panes: Sequence[str]) -> dict[str, Any]:
+        """The preview of the picture or clip for the page."""
         if isinstance(self.source, ImageSource):
             return page.image_preview(self.source.read())
         with self.source.open() as clip:
@@ -306,8 +306,8 @@ class Explanations(Sequence[Explanation]):
             write_image(paths[-1], drawing.picture(explanation, pixels, colormap))
         if len(self.items) > 1:
             paths.append(folder / "sheet.png")
-            said = self.text and (self.text.get("caption") or self.text.get("question"))
-            title = Path(self.source.path).name + (f": {said}" if said else "")
+            text = self.text and (self.text.get("caption") or self.text.get("question"))
+            title = Path(self.source.path).name + (f": {text}" if text else "")
             write_image(paths[-1], drawing.picture_sheet(self.items, pixels, title, colormap))
         return paths
 
@@ -325,10 +325,12 @@ class Explanations(Sequence[Explanation]):
         for name, explanation in zip(names, self.items, strict=True):
             with self.source.open() as clip:
                 paths += [folder / f"clip-{name}.mp4", folder / f"overlay-{name}.png"]
-                into = folder / f"frames-{name}" if frames else None
-                if into is not None:
-                    make_folder(into)
-                drawing.write_clip(paths[-2], explanation, clip, panes, colormap, into, progress)
+                frames_folder = folder / f"frames-{name}" if frames else None
+                if frames_folder is not None:
+                    make_folder(frames_folder)
+                drawing.write_clip(
+                    paths[-2], explanation, clip, panes, colormap, frames_folder, progress
+                )
                 write_image(paths[-1], drawing.clip_sheet(explanation, clip, colormap))
         return paths
 
@@ -345,5 +347,5 @@ class Explanations(Sequence[Explanation]):
         }
 
 
-def _task(task: Any) -> str:
+def _task_name(task: Any) -> str:
     return str(getattr(task, "name", "targets"))

@@ -1,7 +1,7 @@
-"""Between a layer's own layout, its grid, and the pixels of the original.
+"""From a layer's own layout to a grid, and from a grid to the pixels of the original.
 
-Everything here follows the half-pixel convention (`align_corners=False`): cell `i` of `n` covers
-the stretch `[i / n, (i + 1) / n]` of the input, and its value stands at the middle of it.
+All functions use half-pixel centres (`align_corners=False`): cell `i` of `n` covers the interval
+`[i / n, (i + 1) / n]` of the input, and its value lies at the centre of that interval.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def to_grid(
 ) -> Float[Tensor, "batch channel *grid"]:
     """A layer's output as a channels-first grid that lies over an input of size `space`.
 
-    Understands convolutional maps, channels first `[b, c, *grid]` or last `[b, *grid, c]`, and
-    token sequences `[b, n, c]` in raster order (time, then rows, then columns) behind `prefix`
-    class or register tokens. What is not said (`prefix`, `channels_last`) is settled by the
-    proportions of the input; a family that knows says so, as it must for a clip's tokens, which
-    hold `slices` time slices.
+    Accepts convolutional maps, channels first `[b, c, *grid]` or last `[b, *grid, c]`, and token
+    sequences `[b, n, c]` in raster order (time, then rows, then columns) after `prefix` class or
+    register tokens. If `prefix` or `channels_last` is None, the aspect ratio of the input decides;
+    a family that knows better passes them. Tokens of a clip hold `slices` time slices, which must
+    be given.
 
     Raises:
-        LayerError: no grid of the input's proportions fits the shape.
+        LayerError: no grid with the input's aspect ratio fits the shape.
     """
     axes = len(space)
     if tensor.ndim == axes + 2:
@@ -54,18 +54,18 @@ def to_grid(
     if tensor.ndim == 3 and not (axes == 3 and slices == 1):
         prefix, rows, columns = token_grid(tensor.shape[1], space[-2:], prefix, slices)
         grid = (rows, columns) if axes == 2 else (slices, rows, columns)
-        folded: Tensor = tensor[:, prefix:].movedim(-1, 1).unflatten(2, grid)
-        return folded
+        cells: Tensor = tensor[:, prefix:].movedim(-1, 1).unflatten(2, grid)
+        return cells
     raise LayerError(
         f"an output of shape {tuple(tensor.shape)} has no grid over an input of size "
-        f"{tuple(space)}; explain a layer that still has one (mmcam list layers --model ...)"
+        f"{tuple(space)}; explain a layer that has one (mmcam list layers --model ...)"
     )
 
 
 def _channels_last(shape: Sequence[int], space: Sequence[int]) -> bool:
-    """Whether the proportions of the input are those of the middle axes, not of the last ones.
+    """Whether the middle axes match the input's aspect ratio better than the last axes do.
 
-    Channels come first where the last axes have these proportions up to the rounding of a cell.
+    Channels come first if the last axes have that aspect ratio up to the rounding of a cell.
     """
     height, width = space[-2:]
 
@@ -80,24 +80,24 @@ def _channels_last(shape: Sequence[int], space: Sequence[int]) -> bool:
 def token_grid(
     tokens: int, space: Sequence[int], prefix: int | None = None, slices: int = 1
 ) -> tuple[int, int, int]:
-    """How many of `tokens` come before the grid, and its rows and columns.
+    """The number of leading tokens before the grid, and the grid's rows and columns.
 
-    The grid has the proportions of the input `(height, width)`, in each of `slices` time slices.
-    Where several numbers of leading tokens would fit, the smallest wins; up to eight are tried (a
-    class token, a distillation token, registers).
+    The grid has the aspect ratio of the input `(height, width)`, in each of `slices` time slices.
+    If several numbers of leading tokens fit, the smallest is taken; up to eight are tried (a class
+    token, a distillation token, registers).
 
     Raises:
-        LayerError: nothing fits.
+        LayerError: no number of leading tokens fits.
     """
     height, width = space
     for leading in range(9) if prefix is None else [prefix]:
-        each, left_over = divmod(tokens - leading, slices)
-        if each <= 0 or left_over:
+        cells, remainder = divmod(tokens - leading, slices)
+        if cells <= 0 or remainder:
             continue
-        about = math.isqrt(each * height // width)
-        for rows in (about, about + 1):
+        estimate = math.isqrt(cells * height // width)
+        for rows in (estimate, estimate + 1):
             columns = round(rows * width / height)
-            if rows * columns == each:
+            if rows * columns == cells:
                 return leading, rows, columns
     raise LayerError(
         f"{tokens} tokens do not form a grid over an input of size {tuple(space)}; "
@@ -105,44 +105,48 @@ def token_grid(
     )
 
 
-def weights(positions: Float[Tensor, " n"], cells: int) -> Float[Tensor, "n {cells}"]:
-    """Linear interpolation as a matrix: row `i` mixes the cells at `positions[i]` in [0, 1].
+def interpolation_matrix(positions: Float[Tensor, " n"], cells: int) -> Float[Tensor, "n {cells}"]:
+    """Linear interpolation as a matrix: row `i` holds the cells' weights at `positions[i]`.
 
-    Positions between the edge and the middle of the outermost cell take that cell's value.
+    Positions are in [0, 1]. Between an edge and the centre of the outermost cell, the value is that
+    cell's.
     """
-    at = (positions * cells - 0.5).clamp(0, cells - 1)
-    low = at.floor().clamp(max=max(cells - 2, 0)).long()
+    indices = (positions * cells - 0.5).clamp(0, cells - 1)
+    low = indices.floor().clamp(max=max(cells - 2, 0)).long()
     high = (low + 1).clamp(max=cells - 1)
-    share = (at - low).to(positions.dtype)
+    fraction = (indices - low).to(positions.dtype)
     matrix = positions.new_zeros(len(positions), cells)
-    matrix.scatter_add_(1, low[:, None], (1 - share)[:, None])
-    return matrix.scatter_add_(1, high[:, None], share[:, None])
+    matrix.scatter_add_(1, low[:, None], (1 - fraction)[:, None])
+    return matrix.scatter_add_(1, high[:, None], fraction[:, None])
 
 
-def _edges(length: int, first: float, last: float, cells: int) -> Float[Tensor, "{length} {cells}"]:
+def _pixel_weights(
+    length: int, first: float, last: float, cells: int
+) -> Float[Tensor, "{length} {cells}"]:
     """Interpolation from cells over [first, last] to the pixels 0 .. length - 1; NaN outside."""
     centres = (torch.arange(length, dtype=torch.float64) + 0.5 - first) / (last - first)
-    matrix = weights(centres, cells)
+    matrix = interpolation_matrix(centres, cells)
     matrix[(centres < 0) | (centres > 1)] = torch.nan
     return matrix
 
 
 def frame_weights(frames: Sequence[int], placement: Placement, slices: int) -> Tensor:
-    """How the time slices of a map, all windows joined, mix into each of `frames`.
+    """The weight of each time slice of a map, all windows joined, in each of `frames`.
 
-    A frame that several windows cover is their mean; one that none covers is NaN.
+    A frame that several windows cover is the mean of these windows; a frame that no window covers
+    is NaN.
 
     Returns:
         `[len(frames), slices]`, float64.
     """
-    at = torch.as_tensor(list(frames), dtype=torch.float64) + 0.5
-    each = slices // len(placement.spans)
-    matrix = at.new_zeros(len(at), slices)
-    covered = at.new_zeros(len(at))
-    for number, (first, last) in enumerate(placement.spans):
-        inside = ((at >= first) & (at <= last)).to(at.dtype)
-        window = weights((at - first) / (last - first), each)
-        matrix[:, number * each : (number + 1) * each] = window * inside[:, None]
+    centres = torch.as_tensor(list(frames), dtype=torch.float64) + 0.5
+    per_window = slices // len(placement.spans)
+    matrix = centres.new_zeros(len(centres), slices)
+    covered = centres.new_zeros(len(centres))
+    for window, (first, last) in enumerate(placement.spans):
+        inside = ((centres >= first) & (centres <= last)).to(centres.dtype)
+        weights = interpolation_matrix((centres - first) / (last - first), per_window)
+        matrix[:, window * per_window : (window + 1) * per_window] = weights * inside[:, None]
         covered += inside
     return matrix / torch.where(covered > 0, covered, torch.nan)[:, None]
 
@@ -152,19 +156,19 @@ def onto_original(
 ) -> Float[Tensor, "*time height width"]:
     """A map on the pixels of the original: (h, w) of a picture, (frame, h, w) of a clip.
 
-    Crop, padding and resizing are undone. Pixels the model did not see are NaN.
+    Crop, padding and resizing are undone. Pixels outside the model's input are NaN.
 
     Args:
-        cam: the last two axes are rows and columns; for a clip the one before them is time.
-        placement: where the map lies.
-        frames: which frames of a clip.
+        cam: the last two axes are rows and columns; for a clip the axis before them is time.
+        placement: where the map lies on the original.
+        frames: the frames of a clip.
     """
     height, width = placement.size
     left, top, right, bottom = placement.box
-    rows = _edges(height, top, bottom, cam.shape[-2])
-    columns = _edges(width, left, right, cam.shape[-1])
+    rows = _pixel_weights(height, top, bottom, cam.shape[-2])
+    columns = _pixel_weights(width, left, right, cam.shape[-1])
     cam = cam.detach().cpu().double()
     if frames is not None:
-        mix = frame_weights(frames, placement, cam.shape[-3])
-        cam = torch.einsum("ft,...thw->...fhw", mix, cam)
+        weights = frame_weights(frames, placement, cam.shape[-3])
+        cam = torch.einsum("ft,...thw->...fhw", weights, cam)
     return (rows @ cam @ columns.T).float()

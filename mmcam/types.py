@@ -1,4 +1,4 @@
-"""The things that flow: a sample, what the model eats, what is explained, what was traced."""
+"""The core types: samples, model inputs, targets, traces, and the adapter protocol."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Score = Callable[[Any], Float[Tensor, " batch"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A picture or clip as it was read, upright RGB, before any model's preprocessing.
+    """A picture or clip as it was read, upright RGB, before the model's preprocessing.
 
-    `span` says which stretch of a longer clip the frames of `pixels` stand for, in frames of that
+    `span` is the interval of a longer clip that the frames of `pixels` represent, in frames of that
     clip counted from its start: four frames taken from the first 48 have the span (0, 48).
     """
 
@@ -30,12 +30,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where a model's input lies on the original it was made from.
+    """Where a model's input lies on the original.
 
     `box` is (left, top, right, bottom) of the input's edges, in pixels of the original, whose
-    `size` is (height, width). A crop has a box inside the original, padding one that reaches out
-    of it. `spans` holds, for a clip, the stretch of frames (first, last) that each explained
-    window stands for; maps of several windows are joined along time. It is empty for a picture.
+    `size` is (height, width). The box of a crop lies inside the original; with padding the box
+    extends beyond the original. For a clip, `spans` holds the interval of frames (first, last) that
+    each explained window represents; maps of several windows are joined along time. For a picture
+    `spans` is empty.
     """
 
     size: tuple[int, int]
@@ -45,15 +46,15 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What the model eats, and where each row of it lies on its sample.
+    """The model's input for a batch, and where each row lies on its sample.
 
-    `rest` holds the model's other inputs, each a tensor or sequence with a row per sample.
+    `rest` holds the model's other inputs, each a tensor or sequence with one row per sample.
     `encoder_output` is the output of the adapter's `encoder` for these pixels, kept from the
-    generation of a text so that it need not run again. `output_attentions` asks the model to keep
-    its own attention.
+    generation of a text so that the encoder need not run again. With `output_attentions` the model
+    keeps its own attention.
 
     If a sample has several rows, one for each generated answer, `sample_index` holds the sample of
-    each row, and `contrasts` the pairs of rows that are explained as one score minus the other.
+    each row, and `contrasts` the pairs of rows to explain as the first score minus the second.
     """
 
     pixels: Float[Tensor, "batch 3 *space"]
@@ -65,17 +66,17 @@ class Inputs:
     contrasts: tuple[tuple[int, int], ...] = ()
 
     def row(self, index: int) -> Inputs:
-        """One sample of the batch, as a batch of one, cut from any graph."""
-        one = slice(index, index + 1)
-        rest = {key: value[one] for key, value in self.rest.items()}
-        return Inputs(pixels=self.pixels[one].detach(), placements=self.placements[one], rest=rest)
+        """One row as a batch of one, detached from any graph."""
+        row = slice(index, index + 1)
+        rest = {key: value[row] for key, value in self.rest.items()}
+        return Inputs(pixels=self.pixels[row].detach(), placements=self.placements[row], rest=rest)
 
     def copied(self) -> Inputs:
-        """The same with pixels of their own, for a forward: a model may work on them in place."""
+        """The same inputs with cloned pixels: a model may modify its input in place."""
         return replace(self, pixels=self.pixels.clone())
 
     def repeated(self, pixels: Float[Tensor, "n 3 *space"]) -> Inputs:
-        """Changed pixels for a batch of one, with the rest of it repeated for each row."""
+        """A batch of one with its pixels replaced by `n` others and the rest repeated `n` times."""
         times = len(pixels)
         rest = {
             key: value.repeat(times, *[1] * (value.ndim - 1))
@@ -90,10 +91,10 @@ class Inputs:
 class Target:
     """What is explained: one differentiable score of the model's output for each sample.
 
-    `score` maps the output to one number a row, before the softmax unless the label says
-    otherwise; `log_prob`, where there is one, to the natural logarithm of its probability.
-    `position` ties a word to its place in the sentence. `attention`, where the model has one of its
-    own, gives where it looked: a map a row, to compare with.
+    `score` maps the output to one number per row, before the softmax unless the label says
+    otherwise. `log_prob`, if any, maps the output to the natural logarithm of the target's
+    probability. `position` is the position of a word in the sentence. `attention`, if any, maps the
+    output to the model's own attention for this target, one map per row, for comparison.
     """
 
     label: str
@@ -114,16 +115,17 @@ class Target:
         )
 
     def negated(self) -> Target:
-        """The counterfactual target (IJCV eq. 12): what speaks against the score."""
+        """The counterfactual target (IJCV eq. 12): evidence against the score."""
         score = self.score
         return replace(self, score=lambda output: -score(output))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What one layer did for one target, folded into a grid: (h, w) or (t, h, w).
+    """A layer's activation and gradient for one target, on a grid: (h, w) or (t, h, w).
 
-    Where only the gradient's mean counts, `gradient` may have that in a grid of one cell.
+    For methods that need only the mean gradient, `gradient` may be that mean, on a grid of one
+    cell.
     """
 
     activation: Float[Tensor, "batch channel *grid"]
@@ -132,9 +134,9 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What a video model sees at once: `frames` frames, `stride` apart in a clip of rate `fps`.
+    """The input window of a video model: `frames` frames, `stride` apart in a clip of rate `fps`.
 
-    Where `fps` is None the stride counts frames of any clip.
+    If `fps` is None, the stride counts the clip's own frames.
     """
 
     frames: int
@@ -142,13 +144,13 @@ class Window:
     fps: float | None = None
 
     def length(self, fps: float) -> float:
-        """How many frames of a clip of rate `fps` a window stands for."""
+        """How many frames of a clip of rate `fps` a window covers."""
         return self.frames * self.stride * (fps / self.fps if self.fps else 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where a model's weights came from, for the record: a path or a name, and the file's hash."""
+    """The origin of a model's weights, for the record: a path or a name, and the file's SHA-256."""
 
     source: str
     sha256: str | None = None
@@ -156,19 +158,19 @@ class Weights:
 
 @runtime_checkable
 class Adapter(Protocol):
-    """What a family of models has to say about itself to be explained."""
+    """What mmcam needs to know about a model to explain it."""
 
     layers: Sequence[str]
-    """The layers that are explained when the user names none; empty: found by a probe, once."""
+    """The layers to explain by default; if empty, a probe finds one on the first run."""
 
     @property
     def name(self) -> str:
-        """What results call the model."""
+        """The model's name in results."""
         ...
 
     @property
     def model(self) -> nn.Module:
-        """The network itself, as the user has it."""
+        """The user's network, unchanged."""
         ...
 
     @property
@@ -178,10 +180,10 @@ class Adapter(Protocol):
 
     @property
     def words(self) -> str | None:
-        """The layer that embeds the words of a question, `[row, word, width]`; None: there is none.
+        """The layer that embeds the words of a question, `[row, word, width]`, if any.
 
-        `Inputs.rest["words"]` then holds, for each sample, the words (`tasks.words.Word`) and
-        their places in it.
+        `Inputs.rest["words"]` then holds each sample's words with their positions in the embedding
+        (`tasks.words.Word`).
         """
         ...
 
@@ -195,52 +197,52 @@ class Adapter(Protocol):
 
     @property
     def batch(self) -> int:
-        """How many samples, or windows of a clip, run at once unless the user says otherwise."""
+        """The default number of samples, or windows of a clip, in one batch."""
         ...
 
     @property
     def window(self) -> Window | None:
-        """What a video model sees at once; None for a model of pictures."""
+        """The input window of a video model; None for a model of pictures."""
         ...
 
     @property
     def weights(self) -> Weights | None:
-        """Where the weights came from; None where nobody knows."""
+        """The origin of the weights; None if unknown."""
         ...
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """What the model eats for these samples, and where it lies on them.
+        """The model's input for these samples, and where it lies on them.
 
-        Runs in evaluation mode; a text that the task leaves to the model is generated here.
+        Runs in evaluation mode. If the task gives no text, the model generates it here.
         """
         ...
 
     def forward(self, inputs: Inputs) -> Any:
-        """The model's output, as `targets` understands it."""
+        """The model's output, in the form that `targets` takes."""
         ...
 
     def logits(self, output: Any) -> Float[Tensor, "batch classes"]:
-        """The scores of all classes that an output holds.
+        """The logits of all classes in an output.
 
         Raises:
-            ModelError: it holds none.
+            ModelError: the output has no class logits.
         """
         ...
 
     def targets(self, output: Any, task: Any) -> Sequence[Sequence[Target]]:
-        """What is asked of each sample, in the order in which it is reported.
+        """The targets of each sample, in the order of the results.
 
         Raises:
-            LabelError: the model does not know what is asked.
+            LabelError: the model does not know a label, word or answer of the task.
         """
         ...
 
     def text(self, output: Any, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
-        """What was said of each sample, for the record (`explanation.json`); None where nothing."""
+        """The text of each sample for `explanation.json`, if any."""
         ...
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Float[Tensor, "batch channel *g"]:
-        """An activation or gradient of `layer`, folded into a grid that lies over the input.
+        """An activation or gradient of `layer` as a grid that lies over the input.
 
         Raises:
             LayerError: the layer has no such grid.

@@ -1,6 +1,6 @@
-"""A network whose weights are written down, not learnt: what it must look at is known.
+"""A network with hand-set weights, so that the pixels of its evidence are known.
 
-A channel for each colour, and for a clip two for each colour that comes and goes.
+One channel per colour; for clips two per colour, for appearing and disappearing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FRAMES = 32
 
 
 class ColourNet(nn.Module):
-    """How much of each colour there is in a picture, or how much of it moves in a clip.
+    """The amount of each colour in a picture, or the amount that moves in a clip.
 
     Built like any classifier: convolution, ReLU, pooling, a linear layer. Takes `[b, 3, *space]` in
     [0, 1] and gives logits `[b, 3]` for red, green and blue.
@@ -35,8 +35,7 @@ class ColourNet(nn.Module):
         _write(colours, 1.5 * torch.eye(3) - 0.5, bias=-0.15)
         self.trunk = nn.Sequential(colours, nn.ReLU())
         if clips:
-            # Two channels a colour: what is there in the next frame and not in this, and the
-            # other way round.
+            # Two channels per colour: present in the next frame only, and in this frame only.
             change = nn.Conv3d(3, 6, (2, 1, 1))
             pairs = torch.stack([torch.eye(3), -torch.eye(3)]).flatten(0, 1)
             _write(change, torch.stack([-pairs, pairs], 2))

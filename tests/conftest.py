@@ -1,10 +1,10 @@
-"""Shape checks for every function of mmcam, and what several test files share."""
+"""Shape checks for every function of mmcam, and shared fixtures."""
 
 from __future__ import annotations
 
 from jaxtyping import install_import_hook
 
-# Before anything imports mmcam. The tower: an int is good where a float is asked for.
+# Before the first import of mmcam. The numeric tower: an int is accepted for a float.
 install_import_hook("mmcam", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import os  # noqa: E402
@@ -74,20 +74,22 @@ class Setup:
         plan = Plan.of([methods] if isinstance(methods, str) else methods, False)
         if isinstance(task, int):
             task = mmcam.Classes([task])
-        found = explain_samples(self.adapter, samples, task, plan, layers, **options)
-        return [{(e.method, e.label, e.layer): e for e in one.explanations} for one in found]
+        results = explain_samples(self.adapter, samples, task, plan, layers, **options)
+        return [
+            {(e.method, e.label, e.layer): e for e in result.explanations} for result in results
+        ]
 
     def cam(
         self, sample: mmcam.Sample, method: str, task: Any, layer: str | None = None, **options: Any
     ) -> Tensor:
         """The one map of one sample."""
         layers = None if layer is None else [layer]
-        (found,) = self.explain(sample, method, task, layers, **options)
-        (explanation,) = found.values()
+        (explanations,) = self.explain(sample, method, task, layers, **options)
+        (explanation,) = explanations.values()
         return explanation.cam
 
 
 @pytest.fixture
 def wrapped() -> Callable[..., Setup]:
-    """`wrapped(module, layer, ...)`: a module ready to be explained, and short ways to ask it."""
+    """`wrapped(module, layer, ...)`: a wrapped module, with short methods to explain it."""
     return Setup

@@ -1,4 +1,4 @@
-"""What torch runs, seen from below autograd."""
+"""Record the operators that torch runs, below autograd."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Operators(TorchDispatchMode):
-    """Inside, each operator that runs is noted: its name, and how long its first tensor is."""
+    """In this context, record each operator: its name, and the length of its first tensor."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Everything of a model that an explanation could leave changed."""
+"""The state of a model that an explanation could change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def copied(value: Any) -> Any:
 
 
 def snapshot(net: nn.Module) -> dict[str, Any]:
-    """All that an explanation could leave behind."""
+    """The values that an explanation could change."""
     state: dict[str, Any] = {
         "random state": torch.get_rng_state(),
         "grad mode": torch.is_grad_enabled(),
@@ -45,7 +45,7 @@ def assert_as_found(net: nn.Module, before: dict[str, Any]) -> None:
     after = snapshot(net)
     assert after.keys() == before.keys()
     for key, value in before.items():
-        found = after[key]
-        both = isinstance(value, Tensor) and isinstance(found, Tensor)
-        same = torch.equal(found, value) if both else found is value or found == value
-        assert same, f"{key}: {value} became {found}"
+        current = after[key]
+        are_tensors = isinstance(value, Tensor) and isinstance(current, Tensor)
+        same = torch.equal(current, value) if are_tensors else current is value or current == value
+        assert same, f"{key}: {value} became {current}"

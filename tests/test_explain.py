@@ -58,7 +58,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the user meets: the types of arguments are not checked before the function runs."""
+    """As for a user: the types of arguments are not checked before the function runs."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -75,12 +75,12 @@ def test_a_picture_may_be_given_in_many_ways(tmp_path: Path, kind: str) -> None:
         "floats": pixels.astype(np.float64) / 255,
         "sample": mmcam.Sample(pixels=pixels, id="mine"),
     }[kind]
-    found = mmcam.explain(tiny(), source, ASKED)
+    maps = mmcam.explain(tiny(), source, ASKED)
     expected = mmcam.explain(tiny(), pixels, ASKED)
-    torch.testing.assert_close(found["dog"].cam, expected["dog"].cam)
-    assert found["dog"].heatmap().shape == (10, 14)
+    torch.testing.assert_close(maps["dog"].cam, expected["dog"].cam)
+    assert maps["dog"].heatmap().shape == (10, 14)
     file = str(path) if kind in ("path", "text") else {"image": "image", "sample": "mine"}.get(kind)
-    assert found.source.path == (file or "array")
+    assert maps.source.path == (file or "array")
 
 
 @pytest.mark.parametrize("kind", ["path", "folder", "array", "clip", "sample"])
@@ -101,14 +101,14 @@ def test_a_clip_may_be_given_in_many_ways(tmp_path: Path, kind: str) -> None:
         "clip": open_clip(pixels),
         "sample": mmcam.Sample(pixels=pixels, id="mine"),
     }[kind]
-    found = mmcam.explain(colour_net.model(clips=True), source, MOVES)
+    maps = mmcam.explain(colour_net.model(clips=True), source, MOVES)
     expected = mmcam.explain(colour_net.model(clips=True), pixels, MOVES)
     loss = 0.1 * expected[0].maximum if kind == "path" else 1e-6
-    torch.testing.assert_close(found[0].cam, expected[0].cam, atol=loss, rtol=0)
-    assert found[0].heatmap().shape == (3, 120, 160)
+    torch.testing.assert_close(maps[0].cam, expected[0].cam, atol=loss, rtol=0)
+    assert maps[0].heatmap().shape == (3, 120, 160)
     path = {"path": tmp_path / "clip.mp4", "folder": tmp_path / "frames", "sample": "mine"}
-    assert found.source.path == str(path.get(kind, "array"))
-    found.save(tmp_path / "out", panes=["overlay"])
+    assert maps.source.path == str(path.get(kind, "array"))
+    maps.save(tmp_path / "out", panes=["overlay"])
 
 
 def test_an_open_clip_stays_open() -> None:
@@ -121,15 +121,15 @@ def test_an_open_clip_stays_open() -> None:
 def test_a_list_of_pictures_is_explained_like_each_alone(batch: int) -> None:
     sources = [noise(10, 14, seed=0), noise(20, 13, seed=1), noise(9, 30, seed=2)]
     methods = ["gradcam", "gradcam++", "gradient"]
-    found = mmcam.explain(tiny(), sources, ASKED, method=methods, guided=True, batch=batch)
-    assert len(found) == 3
-    for many, source in zip(found, sources, strict=True):
+    results = mmcam.explain(tiny(), sources, ASKED, method=methods, guided=True, batch=batch)
+    assert len(results) == 3
+    for batched, source in zip(results, sources, strict=True):
         alone = mmcam.explain(tiny(), source, ASKED, method=methods, guided=True)
-        assert [(e.label, e.method) for e in many] == [(e.label, e.method) for e in alone]
-        for one, other in zip(many, alone, strict=True):
-            torch.testing.assert_close(one.cam, other.cam)
-            assert one.score == pytest.approx(other.score, rel=1e-5)
-            assert one.heatmap().shape == source.shape[:2]
+        assert [(e.label, e.method) for e in batched] == [(e.label, e.method) for e in alone]
+        for batched_map, single_map in zip(batched, alone, strict=True):
+            torch.testing.assert_close(batched_map.cam, single_map.cam)
+            assert batched_map.score == pytest.approx(single_map.score, rel=1e-5)
+            assert batched_map.heatmap().shape == source.shape[:2]
 
 
 def test_each_picture_of_a_list_has_its_own_top_classes() -> None:
@@ -137,15 +137,15 @@ def test_each_picture_of_a_list_has_its_own_top_classes() -> None:
         np.broadcast_to(np.uint8(colour_net.COLOURS[name]), (32, 32, 3)).copy()
         for name in ("blue", "red")
     ]
-    found = mmcam.explain(colour_net.model(clips=False), sources, mmcam.Classes())
-    assert [maps[0].label for maps in found] == ["blue", "red"]
+    results = mmcam.explain(colour_net.model(clips=False), sources, mmcam.Classes())
+    assert [maps[0].label for maps in results] == ["blue", "red"]
 
 
 def test_a_list_of_clips_gives_a_list() -> None:
-    found = mmcam.explain(
+    results = mmcam.explain(
         colour_net.model(clips=True), [noise(2, 48, 64), noise(20, 48, 64)], MOVES
     )
-    assert [maps[0].frame_count for maps in found] == [2, 20]
+    assert [maps[0].frame_count for maps in results] == [2, 20]
 
 
 def test_no_sources_give_no_results() -> None:
@@ -157,13 +157,13 @@ def test_targets_of_ones_own_are_a_task(as_list: bool) -> None:
     contrast = mmcam.Target(
         label="cat, not dog", score=lambda z: z[:, 0] - z[:, 1], kind="contrast"
     )
-    found = mmcam.explain(tiny(), noise(8, 12), [contrast] if as_list else contrast,
+    maps = mmcam.explain(tiny(), noise(8, 12), [contrast] if as_list else contrast,
                           method="gradcam-signed")  # fmt: skip
     cat, dog = mmcam.explain(tiny(), noise(8, 12), ASKED, method="gradcam-signed")
-    torch.testing.assert_close(found["cat, not dog"].cam, cat.cam - dog.cam)
-    assert found[0].score == pytest.approx(cat.score - dog.score, rel=1e-4)
-    assert found[0].probability is None
-    assert found.task == "targets"
+    torch.testing.assert_close(maps["cat, not dog"].cam, cat.cam - dog.cam)
+    assert maps[0].score == pytest.approx(cat.score - dog.score, rel=1e-4)
+    assert maps[0].probability is None
+    assert maps.task == "targets"
 
 
 def test_logit_targets_are_the_models_own_classes() -> None:
@@ -174,51 +174,58 @@ def test_logit_targets_are_the_models_own_classes() -> None:
 
 
 def test_probabilities_are_the_softmax_of_the_scores() -> None:
-    found = mmcam.explain(tiny(), noise(8, 12), mmcam.Classes(top=3))
-    scores = torch.tensor([explanation.score for explanation in found])
+    maps = mmcam.explain(tiny(), noise(8, 12), mmcam.Classes(top=3))
+    scores = torch.tensor([explanation.score for explanation in maps])
     expected = scores.softmax(0).tolist()
-    assert [explanation.probability for explanation in found] == pytest.approx(expected, abs=1e-5)
+    assert [explanation.probability for explanation in maps] == pytest.approx(expected, abs=1e-5)
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
 
 
-def test_counterfactual_maps_speak_against_the_score() -> None:
+def test_counterfactual_maps_are_evidence_against_the_score() -> None:
     methods = ["gradcam-signed", "gradient"]
     plain = mmcam.explain(tiny(), noise(8, 12), ASKED, method=methods)
     against = mmcam.explain(tiny(), noise(8, 12), ASKED, method=methods, counterfactual=True)
-    for one, other in zip(plain, against, strict=True):
-        torch.testing.assert_close(one.cam, -other.cam)
-        assert one.cam.any()
-        assert (one.score, one.probability) == (other.score, other.probability)
-        assert (one.counterfactual, other.counterfactual) == (False, True)
+    for plain_map, counter_map in zip(plain, against, strict=True):
+        torch.testing.assert_close(plain_map.cam, -counter_map.cam)
+        assert plain_map.cam.any()
+        assert (plain_map.score, plain_map.probability) == (
+            counter_map.score,
+            counter_map.probability,
+        )
+        assert (plain_map.counterfactual, counter_map.counterfactual) == (False, True)
 
 
 def test_guided_maps_are_the_product_with_the_pixel_map() -> None:
-    found = mmcam.explain(tiny(), noise(8, 12), ASKED, method=["hirescam", "guided"], guided=True)
-    assert [e.method for e in found[:3]] == ["hirescam", "guided", "guided-hirescam"]
+    maps = mmcam.explain(tiny(), noise(8, 12), ASKED, method=["hirescam", "guided"], guided=True)
+    assert [e.method for e in maps[:3]] == ["hirescam", "guided", "guided-hirescam"]
     for label in ("cat", "dog"):
-        cam, pixels, product = (e.cam for e in found.select(label))
+        cam, pixels, product = (e.cam for e in maps.select(label))
         grown = torch.nn.functional.interpolate(cam[None, None], (8, 12), mode="bilinear")[0]
         torch.testing.assert_close(product, pixels * grown)
         assert pixels.any()
 
 
 def test_a_label_with_several_maps_is_chosen_by_method_and_layer() -> None:
-    found = mmcam.explain(
+    maps = mmcam.explain(
         tiny(), noise(8, 12), ASKED, method=["gradcam", "layercam"], layers=["first", "trunk"]
     )
     with pytest.raises(LabelError, match=r"'dog' has 4 maps .* choose with select\("):
-        found["dog"]
-    (one,) = found.select("dog", "layercam", "first")
-    assert (one.label, one.method, one.layer) == ("dog", "layercam", "first")
-    assert one.cam.shape == (8, 12)
-    assert len(found.select("dog", layer="trunk")) == 2
+        maps["dog"]
+    (explanation,) = maps.select("dog", "layercam", "first")
+    assert (explanation.label, explanation.method, explanation.layer) == (
+        "dog",
+        "layercam",
+        "first",
+    )
+    assert explanation.cam.shape == (8, 12)
+    assert len(maps.select("dog", layer="trunk")) == 2
 
 
 def test_layers_may_be_patterns_and_are_found_where_none_is_named() -> None:
-    found = mmcam.explain(tiny(), noise(8, 12), CAT, layers="*.0")
-    assert [explanation.layer for explanation in found] == ["first.0", "trunk.0"]
-    (one,) = mmcam.explain(tiny(layer=None), noise(8, 12), CAT)
-    assert one.layer == "trunk"
+    maps = mmcam.explain(tiny(), noise(8, 12), CAT, layers="*.0")
+    assert [explanation.layer for explanation in maps] == ["first.0", "trunk.0"]
+    (explanation,) = mmcam.explain(tiny(layer=None), noise(8, 12), CAT)
+    assert explanation.layer == "trunk"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +282,7 @@ def test_a_model_of_clips_refuses_what_is_none(source: Any, message: str) -> Non
         ({"layers": "trnk"}, LayerError, r"no layer 'trnk'; nearest: trunk.*mmcam list layers"),
         ({"layers": []}, LayerError, r"no layers in \[\]; name some"),
         ({"layers": "head"}, LayerError, r"'head' gives .*\(1, 3\).*no grid.*name a layer before"),
-        ({"batch": 0}, InputError, r"batch=0 holds nothing; it must be 1 or more"),
+        ({"batch": 0}, InputError, r"batch=0 is empty; it must be 1 or more"),
         ({"batch": -3}, InputError, r"batch=-3"),
     ],
 )
@@ -308,7 +315,7 @@ def test_top_must_be_a_number_of_classes(top: int) -> None:
 
 @pytest.mark.parametrize("task", [[], "dog", ["dog"], (mmcam.Target.logit(0), "dog")])
 def test_what_is_no_task_is_told(task: Any) -> None:
-    with pytest.raises(LabelError, match=r"asks for nothing that is known; give Classes\("):
+    with pytest.raises(LabelError, match=r"is not a task; give .*Classes\("):
         mmcam.explain(tiny(), noise(8, 12), task)
 
 
@@ -360,26 +367,28 @@ def small() -> Preprocess:
 
 @pytest.mark.parametrize("method", ["gradient", "guided", "occlusion", "guided-occlusion"])
 def test_maps_of_the_pixels_need_no_layer(method: str) -> None:
-    """A network whose layers have no grid at all can still be asked about its pixels."""
+    """A network without any layer with a grid can still be explained at its pixels."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
-    found = mmcam.explain(mmcam.wrap(module, small()), noise(8, 12), CATS, method=method)
-    assert found[0].saliency.abs().max() > 0
+    maps = mmcam.explain(mmcam.wrap(module, small()), noise(8, 12), CATS, method=method)
+    assert maps[0].saliency.abs().max() > 0
 
 
 def test_the_counterfactual_of_the_softmax_form_negates_the_probability() -> None:
     """Alpha is the same (WACV eq. 10); the weights take the negative part of dY/dA (eq. 5)."""
     activation, gradient = torch.rand(1, 3, 2, 2), torch.randn(1, 3, 2, 2)
     moments = Moments(*torch.rand(3, 1, 3, 2, 2))
-    one, other = (grad_cam_plus_plus_softmax(activation, gradient, moments, s) for s in (1, -1))
-    assert not torch.allclose(one, other)
+    positive, negative = (
+        grad_cam_plus_plus_softmax(activation, gradient, moments, s) for s in (1, -1)
+    )
+    assert not torch.allclose(positive, negative)
     sample = noise(8, 12)
-    # Two classes' probabilities share one gradient direction each way: what speaks against the
-    # first of two is what speaks for the second.
+    # With two classes, the gradients of their probabilities are opposite: evidence against the
+    # first is evidence for the second.
     two = mmcam.wrap(TwoClasses(Tiny()), small_as_given(), layer="net.trunk")
     against = mmcam.explain(two, sample, CATS, method="gradcam++softmax", counterfactual=True)
     second = mmcam.explain(two, sample, mmcam.Classes([1]), method="gradcam++softmax")
-    shares = [found[0].cam / found[0].maximum for found in (against, second)]
+    shares = [maps[0].cam / maps[0].maximum for maps in (against, second)]
     torch.testing.assert_close(*shares, rtol=1e-3, atol=1e-4)
 
 

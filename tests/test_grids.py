@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mmcam.errors import LayerError
-from mmcam.grids import frame_weights, onto_original, resize, to_grid, weights
+from mmcam.grids import frame_weights, interpolation_matrix, onto_original, resize, to_grid
 from mmcam.types import Placement
 
 
@@ -42,15 +42,15 @@ def test_channels_first_maps_stay_as_they_are(
 )
 def test_channels_last_maps_are_turned(shape: tuple[int, ...], space: tuple[int, ...]) -> None:
     tensor = numbered(*shape)
-    folded = to_grid(tensor, space)
-    assert folded.shape == (shape[0], shape[-1], *shape[1:-1])
+    grid_map = to_grid(tensor, space)
+    assert grid_map.shape == (shape[0], shape[-1], *shape[1:-1])
     cell = (0,) * len(space)
-    assert torch.equal(folded[(0, slice(None), *cell)], tensor[(0, *cell)])
+    assert torch.equal(grid_map[(0, slice(None), *cell)], tensor[(0, *cell)])
     last = (-1,) * len(space)
-    assert torch.equal(folded[(0, slice(None), *last)], tensor[(0, *last)])
+    assert torch.equal(grid_map[(0, slice(None), *last)], tensor[(0, *last)])
 
 
-def test_a_family_can_say_where_the_channels_are() -> None:
+def test_a_family_can_set_the_channel_axis() -> None:
     tensor = numbered(1, 6, 6, 6)
     assert torch.equal(to_grid(tensor, (60, 60)), tensor)
     assert torch.equal(to_grid(tensor, (60, 60), channels_last=True), tensor.movedim(-1, 1))
@@ -66,14 +66,14 @@ def test_tokens_fold_in_raster_order_behind_their_prefix(
 ) -> None:
     rows, columns = grid
     tokens = numbered(2, prefix + rows * columns, 3)
-    folded = to_grid(tokens, space)
-    assert folded.shape == (2, 3, *grid)
+    grid_map = to_grid(tokens, space)
+    assert grid_map.shape == (2, 3, *grid)
     for row, column in [(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)]:
         token = tokens[:, prefix + row * columns + column]
-        assert torch.equal(folded[:, :, row, column], token)
+        assert torch.equal(grid_map[:, :, row, column], token)
 
 
-def test_a_family_can_say_how_many_tokens_lead() -> None:
+def test_a_family_can_set_the_number_of_leading_tokens() -> None:
     tokens = numbered(1, 6, 2)
     assert to_grid(tokens, (16, 32), prefix=4).shape == (1, 2, 1, 2)
     assert torch.equal(to_grid(tokens, (16, 32), prefix=4)[0, :, 0, 0], tokens[0, 4])
@@ -82,11 +82,11 @@ def test_a_family_can_say_how_many_tokens_lead() -> None:
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_a_clips_tokens_fold_by_time_then_rows_then_columns(prefix: int) -> None:
     tokens = numbered(1, prefix + 2 * 3 * 4, 5)
-    folded = to_grid(tokens, (4, 48, 64), slices=2, prefix=prefix)
-    assert folded.shape == (1, 5, 2, 3, 4)
+    grid_map = to_grid(tokens, (4, 48, 64), slices=2, prefix=prefix)
+    assert grid_map.shape == (1, 5, 2, 3, 4)
     for t, row, column in [(0, 0, 3), (0, 2, 0), (1, 0, 0), (1, 2, 3)]:
         token = tokens[0, prefix + (t * 3 + row) * 4 + column]
-        assert torch.equal(folded[0, :, t, row, column], token)
+        assert torch.equal(grid_map[0, :, t, row, column], token)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_clips_tokens_fold_by_time_then_rows_then_columns(prefix: int) -> None
         ((1, 7, 8), (16, 320), "7 tokens do not form a grid"),
     ],
 )
-def test_what_has_no_grid_is_refused(
+def test_shapes_without_a_grid_are_refused(
     shape: tuple[int, ...], space: tuple[int, ...], reason: str
 ) -> None:
     with pytest.raises(LayerError, match=reason):
@@ -107,7 +107,7 @@ def test_what_has_no_grid_is_refused(
 
 
 @pytest.mark.parametrize(("prefix", "slices"), [(0, 1), (2, 1), (1, 5), (25, 1), (26, 1)])
-def test_what_a_family_says_must_fit(prefix: int, slices: int) -> None:
+def test_prefix_and_slices_of_a_family_must_fit(prefix: int, slices: int) -> None:
     with pytest.raises(LayerError, match="25 tokens do not form a grid"):
         to_grid(torch.zeros(1, 25, 3), (4, 32, 64), prefix=prefix, slices=slices + 1)
 
@@ -124,13 +124,13 @@ def test_resize_is_half_pixel_interpolation(mode: str, data: st.DataObject) -> N
 
 
 @given(cells=st.integers(1, 7), length=st.integers(1, 20))
-def test_weights_are_linear_interpolation_as_a_matrix(cells: int, length: int) -> None:
-    middles = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+def test_interpolation_matrix_is_linear_interpolation(cells: int, length: int) -> None:
+    centres = (torch.arange(length, dtype=torch.float64) + 0.5) / length
     values = torch.randn(1, 1, cells, dtype=torch.float64)
     expected = F.interpolate(values, length, mode="linear", align_corners=False)
-    found = weights(middles, cells)
-    assert_close(found @ values[0, 0], expected[0, 0])
-    assert_close(found.sum(1), torch.ones(length, dtype=torch.float64))
+    matrix = interpolation_matrix(centres, cells)
+    assert_close(matrix @ values[0, 0], expected[0, 0])
+    assert_close(matrix.sum(1), torch.ones(length, dtype=torch.float64))
 
 
 def placed(size: tuple[int, int], box: tuple[float, float, float, float]) -> Placement:
@@ -150,28 +150,28 @@ def test_whole_picture_is_plain_interpolation(grid: tuple[int, int], size: tuple
 
 def test_crop_lands_in_its_place_and_the_rest_is_not_seen() -> None:
     cam = torch.randn(3, 4)
-    found = onto_original(cam, placed((20, 30), (7.0, 3.0, 23.0, 15.0)))
+    heat = onto_original(cam, placed((20, 30), (7.0, 3.0, 23.0, 15.0)))
     expected = F.interpolate(cam[None, None], (12, 16), mode="bilinear", align_corners=False)
-    assert_close(found[3:15, 7:23], expected[0, 0], rtol=1e-4, atol=1e-5)
+    assert_close(heat[3:15, 7:23], expected[0, 0], rtol=1e-4, atol=1e-5)
     outside = torch.ones(20, 30, dtype=torch.bool)
     outside[3:15, 7:23] = False
-    assert found[outside].isnan().all()
-    assert found[~outside].isfinite().all()
+    assert heat[outside].isnan().all()
+    assert heat[~outside].isfinite().all()
 
 
 def test_padding_reaches_out_of_the_picture() -> None:
     """Of an input padded by 4 and 6 pixels on each side, the picture is the middle."""
     cam = torch.randn(5, 6)
-    found = onto_original(cam, placed((12, 10), (-6.0, -4.0, 16.0, 16.0)))
+    heat = onto_original(cam, placed((12, 10), (-6.0, -4.0, 16.0, 16.0)))
     padded = F.interpolate(cam[None, None], (20, 22), mode="bilinear", align_corners=False)
-    assert_close(found, padded[0, 0, 4:16, 6:16], rtol=1e-4, atol=1e-5)
+    assert_close(heat, padded[0, 0, 4:16, 6:16], rtol=1e-4, atol=1e-5)
 
 
 def test_lit_cell_is_brightest_where_it_lies() -> None:
     cam = torch.zeros(4, 4)
     cam[1, 3] = 1
-    found = onto_original(cam, placed((40, 60), (10.0, 4.0, 42.0, 36.0))).nan_to_num(-1)
-    y, x = divmod(int(found.argmax()), 60)
+    heat = onto_original(cam, placed((40, 60), (10.0, 4.0, 42.0, 36.0))).nan_to_num(-1)
+    y, x = divmod(int(heat.argmax()), 60)
     assert (y, x) in {(y, x) for y in range(12, 20) for x in range(34, 42)}
 
 
@@ -191,34 +191,34 @@ def steps(*values: float) -> Tensor:
 
 
 def over_time(cam: Tensor, placement: Placement, frames: int) -> Tensor:
-    found = onto_original(cam, placement, range(frames))
-    assert found.shape == (frames, 2, 2)
-    assert torch.equal(found.isnan(), found[:, :1, :1].isnan().expand(-1, 2, 2))
-    return found[:, 0, 0]
+    heat = onto_original(cam, placement, range(frames))
+    assert heat.shape == (frames, 2, 2)
+    assert torch.equal(heat.isnan(), heat[:, :1, :1].isnan().expand(-1, 2, 2))
+    return heat[:, 0, 0]
 
 
 def test_frames_of_one_window_are_interpolated_in_time() -> None:
     cam = torch.randn(3, 2, 2)
-    found = onto_original(cam, clip((0.0, 12.0)), range(12))
+    heat = onto_original(cam, clip((0.0, 12.0)), range(12))
     expected = F.interpolate(cam[None, None], (12, 2, 2), mode="trilinear", align_corners=False)
-    assert_close(found, expected[0, 0], rtol=1e-4, atol=1e-5)
+    assert_close(heat, expected[0, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_windows_end_to_end_do_not_mix() -> None:
-    found = over_time(steps(1, 1, 5, 5), clip((0.0, 3.0), (3.0, 6.0)), 6)
-    assert found.tolist() == [1, 1, 1, 5, 5, 5]
+    heat = over_time(steps(1, 1, 5, 5), clip((0.0, 3.0), (3.0, 6.0)), 6)
+    assert heat.tolist() == [1, 1, 1, 5, 5, 5]
 
 
 def test_overlapping_windows_are_their_mean() -> None:
-    found = over_time(steps(1, 5), clip((0.0, 4.0), (2.0, 6.0)), 6)
-    assert found.tolist() == [1, 1, 3, 3, 5, 5]
+    heat = over_time(steps(1, 5), clip((0.0, 4.0), (2.0, 6.0)), 6)
+    assert heat.tolist() == [1, 1, 3, 3, 5, 5]
 
 
 def test_frames_that_no_window_covers_are_not_seen() -> None:
-    found = over_time(steps(1, 5), clip((1.0, 3.0), (5.0, 7.0)), 8)
-    assert found.isnan().tolist() == [True, False, False, True, True, False, False, True]
-    assert found[1:3].tolist() == [1, 1]
-    assert found[5:7].tolist() == [5, 5]
+    heat = over_time(steps(1, 5), clip((1.0, 3.0), (5.0, 7.0)), 8)
+    assert heat.isnan().tolist() == [True, False, False, True, True, False, False, True]
+    assert heat[1:3].tolist() == [1, 1]
+    assert heat[5:7].tolist() == [5, 5]
 
 
 def test_single_frames_can_be_asked_for() -> None:
@@ -229,9 +229,9 @@ def test_single_frames_can_be_asked_for() -> None:
 
 def test_colours_of_a_clip_keep_their_axes() -> None:
     cam = torch.randn(3, 2, 2, 2)
-    found = onto_original(cam, clip((0.0, 4.0)), range(4))
-    assert found.shape == (3, 4, 2, 2)
-    assert_close(found[1], onto_original(cam[1], clip((0.0, 4.0)), range(4)))
+    heat = onto_original(cam, clip((0.0, 4.0)), range(4))
+    assert heat.shape == (3, 4, 2, 2)
+    assert_close(heat[1], onto_original(cam[1], clip((0.0, 4.0)), range(4)))
 
 
 @given(
@@ -244,6 +244,6 @@ def test_weights_of_every_frame_that_is_seen_add_up_to_one(
 ) -> None:
     placement = clip(*((start, start + length) for start in starts))
     sums = frame_weights(range(30), placement, each * len(starts)).sum(1)
-    seen = [any(s <= frame + 0.5 <= s + length for s in starts) for frame in range(30)]
-    assert (~sums.isnan()).tolist() == seen
-    assert_close(sums[seen], torch.ones_like(sums[seen]))
+    covered = [any(s <= frame + 0.5 <= s + length for s in starts) for frame in range(30)]
+    assert (~sums.isnan()).tolist() == covered
+    assert_close(sums[covered], torch.ones_like(sums[covered]))

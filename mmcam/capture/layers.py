@@ -1,4 +1,4 @@
-"""The layers of a model by name, and the maps in their outputs."""
+"""Find the layers of a model by name, and intercept their outputs."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from mmcam.errors import LayerError, nearest
 
 
 def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
-    """The layers that `patterns` name, in the model's order, each once.
+    """The layers that match `patterns`, in the model's order, each once.
 
-    A pattern is a module's name as `named_modules` has it, with `*` for any part of it between
-    two dots: `layer*`, `features.*`, `blocks.*.norm1`. `#1` behind a name picks the second call of
-    a module that runs several times in a forward.
+    A pattern is a module's name as in `named_modules`, where `*` matches any characters between
+    two dots: `layer*`, `features.*`, `blocks.*.norm1`. The suffix `#1` selects the second call of a
+    module that runs several times in a forward.
 
     Raises:
         LayerError: a pattern matches nothing.
     """
     known = [layer for layer, _ in model.named_modules() if layer]
-    found: list[str] = []
+    resolved: list[str] = []
     for pattern in patterns:
         stem, _, call = pattern.partition("#")
-        form = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
-        matches = [layer for layer in known if form.fullmatch(layer)]
+        regex = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
+        matches = [layer for layer in known if regex.fullmatch(layer)]
         if not matches or (call and not call.isdigit()):
             raise LayerError(
                 f"{name} has no layer '{pattern}'; nearest: {nearest(stem, known)}. "
                 "`mmcam list layers --model MODEL` lists them"
             )
-        found += [f"{layer}#{call}" if call else layer for layer in matches]
-    return sorted(set(found), key=lambda layer: known.index(layer.partition("#")[0]))
+        resolved += [f"{layer}#{call}" if call else layer for layer in matches]
+    return sorted(set(resolved), key=lambda layer: known.index(layer.partition("#")[0]))
 
 
 def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`output` with its map changed: the tensor itself, or the first with three axes or more.
+    """`output` with `change` applied to its map, the first tensor with three axes or more.
 
-    Looks into tuples, lists and mappings (model outputs). Returns None where there is no map.
+    Searches tuples, lists and mappings (model outputs). Returns None if there is no map.
     """
     if isinstance(output, Tensor):
         return change(output) if output.is_floating_point() and output.ndim >= 3 else None
@@ -66,14 +66,14 @@ def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def tapped(
     model: nn.Module, layers: Sequence[str], change: Callable[[str, Tensor], Tensor]
 ) -> Iterator[Callable[[], None]]:
-    """While inside, each layer's map runs through `change(layer, map)` on its way up.
+    """In this context, each layer's map is replaced by `change(layer, map)` during the forward.
 
-    Yields a function to call after the forward: it checks that every layer ran just once, unless
-    it was named with the number of its call.
+    Yields a function to call after the forward. The function removes the hooks and checks that
+    every layer ran exactly once, unless the layer was named with the number of its call.
 
     Raises:
-        LayerError: a layer's output holds no map; and, by the check, a layer that did not run or
-            ran more often than its name says.
+        LayerError: a layer's output holds no map; by the check: a layer did not run, or ran several
+            times and its name has no number of a call.
     """
     wanted: dict[str, set[str]] = {}
     for layer in layers:
@@ -90,8 +90,8 @@ def tapped(
                 changed = map_tensor(output, partial(change, layer))
                 if changed is None:
                     raise LayerError(
-                        f"layer '{layer}' gives {kind_of(output)}, which has no grid to explain; "
-                        "name a layer before the pooling"
+                        f"layer '{layer}' gives {describe_output(output)}, which has no grid to "
+                        "explain; name a layer before the pooling"
                     )
                 output = changed
             return output
@@ -118,14 +118,14 @@ def tapped(
             module = model.get_submodule(stem)
             stack.callback(module.register_forward_hook(hook_for(stem)).remove)
 
-        def done() -> None:
-            stack.close()  # what runs after this forward is not tapped
+        def finish() -> None:
+            stack.close()  # later forwards are not tapped
             check()
 
-        yield done
+        yield finish
 
 
-def kind_of(output: Any) -> str:
-    """What an output is, in a few words for an error message."""
+def describe_output(output: Any) -> str:
+    """The type and shape of an output, for an error message."""
     shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
     return f"a {type(output).__name__}{shape}"

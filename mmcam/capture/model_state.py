@@ -1,4 +1,4 @@
-"""The model is left as it was found, whatever happens while it is explained.
+"""Leave the model as it was found, whatever happens during an explanation.
 
 Parameters and their gradients are never written; modes, flags and random state are restored.
 """
@@ -15,13 +15,13 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, frozen parameters and gradients on, inside; everything as before, after.
+    """A context with evaluation mode, frozen parameters and gradients enabled.
 
-    Holds inside a surrounding `no_grad` or `inference_mode` too. Modes are set on each module
-    directly, so that a module's own `train` method cannot get in the way.
+    On exit, the previous state is restored. A surrounding `no_grad` or `inference_mode` has no
+    effect inside. Modes are set on each module directly, in case a module overrides `train`.
     """
     modes = [(module, module.training) for module in model.modules()]
-    # `model.parameters()` takes twenty times as long: it looks for shared ones, module by module.
+    # `model.parameters()` takes twenty times as long: it removes duplicates, module by module.
     parameters = [p for module, _ in modes for p in module._parameters.values() if p is not None]
     trainable = [p for p in parameters if p.requires_grad]
     devices = sorted({p.device.index for p in parameters if p.is_cuda})
@@ -42,7 +42,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(model: nn.Module, amp: bool) -> AbstractContextManager[Any]:
-    """Mixed precision in bfloat16, if asked for."""
+    """A context of mixed precision in bfloat16 if `amp`, else a context without effect."""
     if not amp:
         return nullcontext()
     parameter = next(model.parameters(), torch.zeros(()))

@@ -1,4 +1,4 @@
-"""Which layers of a model have a grid, found by running it."""
+"""Find the layers of a model that have a grid, by one forward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmcam.types import Adapter, Inputs
 
 
 class SpatialLayer(NamedTuple):
-    """A layer that still has a grid over the input."""
+    """A layer whose output has a grid over the input."""
 
     name: str
     channels: int
@@ -24,42 +24,42 @@ class SpatialLayer(NamedTuple):
 def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     """The layers with a grid of at least 2 x 2 cells, in the order in which they finish.
 
-    A container stands right behind the last layer inside it. Modules that run more than once are
-    listed by their last call. Costs one forward.
+    A container comes directly after the last layer inside it. A module that runs more than once is
+    listed by its last call. Costs one forward.
     """
-    found: dict[str, SpatialLayer] = {}
+    layers: dict[str, SpatialLayer] = {}
     names = {module: name for name, module in adapter.model.named_modules() if name}
 
-    def look(module: nn.Module, args: object, output: object) -> None:
-        def note(tensor: Tensor) -> Tensor:
+    def hook(module: nn.Module, args: object, output: object) -> None:
+        name = names[module]
+
+        def add(tensor: Tensor) -> Tensor:
             try:
-                folded = adapter.grid(names[module], tensor, inputs)
+                grid = adapter.grid(name, tensor, inputs)
             except MmcamError:
                 return tensor
-            if min(folded.shape[-2:]) > 1:
-                found.pop(names[module], None)
-                found[names[module]] = SpatialLayer(
-                    names[module], folded.shape[1], tuple(folded.shape[2:])
-                )
+            if min(grid.shape[-2:]) > 1:
+                layers.pop(name, None)  # the last call decides the order
+                layers[name] = SpatialLayer(name, grid.shape[1], tuple(grid.shape[2:]))
             return tensor
 
-        map_tensor(output, note)
+        map_tensor(output, add)
 
-    handles = [module.register_forward_hook(look) for module in names]
+    handles = [module.register_forward_hook(hook) for module in names]
     try:
         with untouched(adapter.model), torch.no_grad():
             adapter.forward(inputs.copied())
     finally:
         for handle in handles:
             handle.remove()
-    return list(found.values())
+    return list(layers.values())
 
 
 def default_layer(adapter: Adapter, inputs: Inputs) -> str:
-    """The layer to explain where nobody named one: the last with a grid, as a whole block.
+    """The layer to explain by default: the last block with a grid.
 
-    Of the layers that finish with the last grid the outermost is taken (a stage rather than the
-    ReLU that ends it), but neither pooling nor dropout.
+    Of the layers that finish with the last grid, the outermost is taken (a stage rather than the
+    ReLU at its end), except pooling and dropout.
 
     Raises:
         LayerError: no layer has a grid.
@@ -67,8 +67,8 @@ def default_layer(adapter: Adapter, inputs: Inputs) -> str:
     layers = spatial_layers(adapter, inputs)
     skipped = ("Pool", "Dropout", "Identity", "Flatten")
     for layer in reversed(layers):
-        kind = type(adapter.model.get_submodule(layer.name)).__name__
-        if not any(word in kind for word in skipped):
+        class_name = type(adapter.model.get_submodule(layer.name)).__name__
+        if not any(word in class_name for word in skipped):
             return layer.name
     raise LayerError(
         f"no layer of {adapter.name} has a grid over its input, so there is nothing to explain; "

@@ -1,8 +1,8 @@
-"""Run a model once, keep what chosen layers did, and ask for gradients of many scores.
+"""Run a model once, record the activations of chosen layers, and take gradients of many scores.
 
-The graph starts at the explained layer: a hook hands on a detached leaf, so that everything below
-runs as in inference. The model is left as it was found: parameters and their gradients are never
-written, modes, flags, hooks and random state are restored whatever happens.
+The graph starts at the explained layer: a hook replaces the layer's output by a detached leaf, so
+that all layers below run as in inference. The model is left as it was found: parameters and their
+gradients are never written; modes, flags, hooks and random state are restored whatever happens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcam.capture.layers import kind_of, tapped
+from mmcam.capture.layers import describe_output, tapped
 from mmcam.capture.model_state import untouched
 from mmcam.capture.pooled_gradient import PooledGradients, ToGrid
 from mmcam.capture.relu_rules import ReluRule
@@ -26,49 +26,51 @@ GRADIENT_STRATEGIES = ("loop", "batched")
 """One backward per score, or one vector-Jacobian product for several scores."""
 
 ROWS = 256
-"""The most rows that the part above the explained layer runs at once, forward or backward."""
+"""The most rows (slots x samples) in one batched backward."""
 
 Block = Sequence[Tensor | None]
-"""The gradients of some slots at several starts of the graph, each `[slot, row, *layout]`."""
+"""The gradients of several slots at the starts of the graph, each `[slot, row, *layout]`."""
 
 
 @dataclass
 class Recording:
-    """What one forward left behind: a map for each layer, and the graph above the earliest."""
+    """The result of one forward: a map for each layer, and the graph above the earliest layer."""
 
     maps: dict[str, Tensor] = field(default_factory=dict)
     pooled: PooledGradients = field(default_factory=lambda: PooledGradients({}))
-    rectifiers: dict[str, ReluRule] = field(default_factory=dict)
+    relu_rules: dict[str, ReluRule] = field(default_factory=dict)
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
-        """Keep a layer's map, make it the start of the graph if there is none yet."""
+        """Record a layer's map; if it is not in the graph yet, the graph starts here."""
         if not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_(True)
             torch.set_grad_enabled(True)
         self.maps[layer] = tensor
-        self.pooled.note(layer, tensor)
-        return tensor.clone()  # what comes next may work in place
+        self.pooled.add_map(layer, tensor)
+        return tensor.clone()  # the next layer may work in place
 
     def activation(self, layer: str) -> Tensor:
-        """The layer's map as it came out of the forward, one row a sample."""
+        """The layer's map as recorded in the forward, one row per sample."""
         return self.maps[layer].detach()
 
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
 
-        Samples with fewer targets than others have zeros in the slots left over.
+        If a sample has fewer targets than others, its remaining slots are zero.
         """
         slots = max(len(row) for row in targets)
         rows = []
         for slot in range(slots):
-            asked = [row[slot] if slot < len(row) else None for row in targets]
-            known: dict[int, Tensor] = {}
-            for target in asked:
-                if target is not None and id(target) not in known:
-                    known[id(target)] = _checked(target, output, len(targets))
-            zero = next(iter(known.values())).new_zeros(())
+            slot_targets = [row[slot] if slot < len(row) else None for row in targets]
+            scores: dict[int, Tensor] = {}
+            for target in slot_targets:
+                if target is not None and id(target) not in scores:
+                    scores[id(target)] = _score(target, output, len(targets))
+            zero = next(iter(scores.values())).new_zeros(())
             rows.append(
-                torch.stack([zero if t is None else known[id(t)][i] for i, t in enumerate(asked)])
+                torch.stack(
+                    [zero if t is None else scores[id(t)][i] for i, t in enumerate(slot_targets)]
+                )
             )
         return torch.stack(rows)
 
@@ -82,21 +84,22 @@ class Recording:
         chunk: int | None = None,
         last: bool = False,
     ) -> Iterator[dict[str, Tensor]]:
-        """For each row of `scores` `[slot, sample]`: its gradient at each layer, one row a sample.
+        """For each row of `scores` `[slot, sample]`: the gradients at the layers, a row per sample.
 
-        Samples of a batch must not depend on each other. Gradients come one slot at a time, so
-        that no more than `chunk` of them are in memory at once. At a layer that was captured with a
-        fold it is the mean gradient `[row, channel]`.
+        Samples of a batch must not depend on each other. The iterator yields one slot at a time, so
+        that the gradients of at most `chunk` slots are in memory. For a layer captured with
+        `to_grid`, the gradient is its mean over the grid, `[row, channel]`.
 
         Args:
-            scores: as `Recording.scores` gives them, or any scalars of this graph.
-            layers: all that were captured when None.
-            strategy: "loop", one backward a slot; "batched", one vector-Jacobian product for
+            scores: the result of `Recording.scores`, or any scalars of this graph.
+            layers: all recorded layers when None.
+            strategy: "loop", one backward per slot; "batched", one vector-Jacobian product per
                 `chunk` slots.
-            rule: the backward rule of ReLUs: "relu", the ordinary one, or a key of `guided.RULES`.
-            chunk: how many slots a batched product takes at once; when None 16, or fewer, so that
-                there are no more than `ROWS` rows.
-            last: nothing else is asked of the graph; the last backward frees it as it goes.
+            rule: the backward rule of ReLUs: "relu", the ordinary one, or a key of
+                `capture.relu_rules.RULES`.
+            chunk: the number of slots per batched product; when None at most 16, and at most `ROWS`
+                rows.
+            last: the graph is not used again, so the last backward frees it.
 
         Raises:
             ScoreError: the scores do not depend on a layer.
@@ -106,50 +109,50 @@ class Recording:
         starts = [self.maps[name] for name in names] + [reader.output for reader in readers]
         if not scores.requires_grad:
             raise ScoreError(
-                f"the score does not depend on layer '{names[0]}' (nothing differentiable leads "
-                "from one to the other); explain a layer before it, or check the target"
+                f"the score does not depend on layer '{names[0]}' (no differentiable path leads "
+                "from the layer to the score); explain an earlier layer, or check the target"
             )
         if rule != "relu":
-            self.rectifiers[rule] = ReluRule(scores, rule)
+            self.relu_rules[rule] = ReluRule(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
-        steps = _backward(scores.sum(1), starts, strategy, chunk, last)
+        blocks = _backward(scores.sum(1), starts, strategy, chunk, last)
         while True:
-            # The rule holds for one step alone: streams of several rules may run side by side.
-            with nullcontext() if rule == "relu" else self.rectifiers[rule].ruled():
-                block = next(steps, None)
+            # The rule is active for one block only: iterators of several rules may run in turns.
+            with nullcontext() if rule == "relu" else self.relu_rules[rule].active():
+                block = next(blocks, None)
             if block is None:
                 return
-            found = {}
-            for name, whole in zip(names, block, strict=False):
+            gradients = {}
+            for name, gradient in zip(names, block, strict=False):
                 if name in self.pooled.to_grid:
-                    whole = self.pooled.mean(name, whole, block[len(names) :])
-                if whole is None:
+                    gradient = self.pooled.mean(name, gradient, block[len(names) :])
+                if gradient is None:
                     raise ScoreError(
                         f"the score does not depend on layer '{name}'; explain a layer that leads "
-                        "to it"
+                        "to the score"
                     )
-                found[name] = whole
-            for slot in range(len(found[names[0]])):
-                yield {name: whole[slot] for name, whole in found.items()}
+                gradients[name] = gradient
+            for slot in range(len(gradients[names[0]])):
+                yield {name: gradient[slot] for name, gradient in gradients.items()}
 
 
-def _checked(target: Target, output: Any, rows: int) -> Tensor:
-    """The target's score, one number a row.
+def _score(target: Target, output: Any, rows: int) -> Tensor:
+    """The target's score, one number per row.
 
     Raises:
-        ScoreError: it is something else.
+        ScoreError: the score fails or has another type or shape.
     """
     try:
         score = target.score(output)
     except (IndexError, AttributeError, TypeError) as error:
         raise ScoreError(
             f"the score of '{target.label}' cannot be taken from the model's output, "
-            f"{kind_of(output)} ({error}); mend Target.score"
+            f"{describe_output(output)} ({error}); mend Target.score"
         ) from error
     if not isinstance(score, Tensor) or score.shape != (rows,):
         raise ScoreError(
-            f"the score of '{target.label}' is {kind_of(score)}; it must be a tensor of shape "
-            f"({rows},), one number for each sample: mend Target.score"
+            f"the score of '{target.label}' is {describe_output(score)}; it must be a tensor of "
+            f"shape ({rows},), one number for each sample: mend Target.score"
         )
     return score
 
@@ -157,20 +160,20 @@ def _checked(target: Target, output: Any, rows: int) -> Tensor:
 def _backward(
     scores: Tensor, starts: Sequence[Tensor], strategy: str, chunk: int, last: bool
 ) -> Iterator[Block]:
-    """The gradients of each of `scores` `[slot]` at `starts`, some slots at once."""
+    """The gradients of `scores` `[slot]` at `starts`, in blocks of one or more slots."""
     slots = len(scores)
     if strategy == "batched" and slots > 1:
-        units = torch.eye(slots, dtype=scores.dtype, device=scores.device)
-        for first, some in zip(range(0, slots, chunk), units.split(chunk), strict=True):
+        identity = torch.eye(slots, dtype=scores.dtype, device=scores.device)
+        for first, rows in zip(range(0, slots, chunk), identity.split(chunk), strict=True):
             keep = not last or first + chunk < slots
             yield torch.autograd.grad(
-                scores, starts, some, is_grads_batched=True, retain_graph=keep, allow_unused=True
+                scores, starts, rows, is_grads_batched=True, retain_graph=keep, allow_unused=True
             )
     else:
         for slot, score in enumerate(scores, 1):
             keep = not last or slot < slots
-            one = torch.autograd.grad(score, starts, retain_graph=keep, allow_unused=True)
-            yield [g if g is None else g[None] for g in one]
+            gradients = torch.autograd.grad(score, starts, retain_graph=keep, allow_unused=True)
+            yield [g if g is None else g[None] for g in gradients]
 
 
 @contextmanager
@@ -181,21 +184,21 @@ def capture(
     pixels: Tensor | None = None,
     to_grid: Mapping[str, ToGrid] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
-    """Inside, one forward of `model` is recorded at `layers`; gradients are asked for inside too.
+    """In this context, record one forward of `model` at `layers`, and take gradients.
 
     Args:
         model: any module; it is left as it was found.
-        layers: names as `resolve` gives them.
-        pixels: the input, where gradients are wanted at the pixels themselves; it becomes the
-            start of the graph, recorded as the layer "pixels".
-        to_grid: for layers of which the gradient's mean over the grid is enough, how to make a grid
-            of what they give.
+        layers: names as `resolve` returns them.
+        pixels: the input, if gradients at the pixels themselves are needed; it becomes the start of
+            the graph, recorded as the layer "pixels".
+        to_grid: for layers that need only the mean gradient over the grid, the function from the
+            layer's output to a grid.
 
     Yields:
-        The recording, and the check to call once the forward is done.
+        The recording, and a function to call after the forward (see `tapped`).
     """
     recording = Recording(pooled=PooledGradients(to_grid or {}))
-    watching = recording.pooled.watched(model) if to_grid else nullcontext()
+    watching = recording.pooled.watch_linear_layers(model) if to_grid else nullcontext()
     with untouched(model), tapped(model, layers, recording.tap) as check, watching:
         if pixels is not None:
             recording.maps["pixels"] = pixels.requires_grad_(True)

@@ -1,13 +1,13 @@
 """Guided backpropagation and deconvolution: other rules for the backward pass of a ReLU.
 
-A ReLU leaves a node in the graph of the scores, however it was written: `nn.ReLU`, `F.relu`,
+A ReLU leaves a node in the graph of the scores, however it is written: `nn.ReLU`, `F.relu`,
 `torch.relu`, `Tensor.relu`, `F.threshold` at 0, their in-place forms, one module used many times,
-ReLU6. A hook behind each such node makes of what it passes on what guided backpropagation
-(Springenberg et al. 2015) or deconvolution (Zeiler and Fergus 2014) says. So one forward, which is
-the model's own, serves the plain gradient and both rules.
+ReLU6. A hook on each such node replaces the gradient that it passes on by that of guided
+backpropagation (Springenberg et al. 2015) or deconvolution (Zeiler and Fergus 2014). So one
+unmodified forward serves the plain gradient and both rules.
 
-Both rules are defined for rectifiers alone. Smooth activations (GELU, SiLU, Mish, hard-swish) and
-leaky ones keep their ordinary gradient; a model with no rectifier at all has no guided map.
+Both rules are defined for ReLUs alone. Smooth activations (GELU, SiLU, Mish, hard-swish) and leaky
+ones keep their ordinary gradient; a model without any ReLU has no guided map.
 """
 
 from __future__ import annotations
@@ -26,94 +26,95 @@ RULES: dict[str, Rule] = {
     "guided": lambda gated, gradient: gated.relu_(),
     "deconv": lambda gated, gradient: gradient.relu(),
 }
-"""Name to (the ordinary gradient, which may be written on; the one from above) -> what goes on."""
+"""Name -> (gradient at the ReLU's input, may be overwritten; gradient at its output) -> result."""
 
-NODES: dict[str, Callable[[Any], bool]] = {
+RELU_NODES: dict[str, Callable[[Any], bool]] = {
     "ReluBackward": lambda node: True,
     "ThresholdBackward": lambda node: node._saved_threshold == 0,
     "HardtanhBackward": lambda node: node._saved_min_val == 0,
 }
-"""Nodes that a rectifier leaves in the graph -> whether one of them is a rectifier."""
+"""Autograd nodes that a ReLU may leave in the graph -> whether a given node is a ReLU's."""
 
-OPERATORS = (
+RELU_OPERATORS = (
     torch.ops.aten.threshold_backward.default,
     torch.ops.aten.hardtanh_backward.default,
 )
-"""What these nodes run, given (the gradient from above, x, the lower bound: 0 of a rectifier)."""
+"""The operators of these nodes: (gradient at the output, x, lower bound, which is 0 for a ReLU)."""
 
-OTHERS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh", "Hardtanh")
-"""Activations that have no such rule: the names of their nodes, less "Backward"."""
+NON_RELUS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh", "Hardtanh")
+"""Activations that have no such rule: the names of their nodes without "Backward"."""
 
 
 class ReluRule:
-    """The ReLUs between some scores and the starts of their graph, to backpropagate by a rule.
+    """A backward rule for the ReLUs between some scores and the starts of their graph.
 
-    `found` says whether there are any; where some may hide, only after a backward pass. `others`
-    says that there are activations of other kinds.
+    `has_relus` says whether there are any; if `may_hide_relus`, it is final only after a backward
+    pass. `has_other_activations` says whether there are activations of other kinds.
     """
 
     def __init__(self, scores: Tensor, rule: str) -> None:
-        self.rule, self.active = RULES[rule], False
-        self.found = self.others = self.hidden = False
+        self.rule, self.is_active = RULES[rule], False
+        self.has_relus = self.has_other_activations = self.may_hide_relus = False
         for node in _nodes(scores.grad_fn):
             kind = node.name().rstrip("0123456789")
-            if kind in NODES and NODES[kind](node):
-                node.register_hook(self._behind)
-                self.found = True
-            # What writes on a part of a tensor hides behind a node of the whole tensor.
-            self.hidden |= kind.endswith("CopySlices")
-            self.others |= kind.removesuffix("Backward") in OTHERS
+            if kind in RELU_NODES and RELU_NODES[kind](node):
+                node.register_hook(self._hook)
+                self.has_relus = True
+            # CopySlices hides the node of an in-place operation on a view.
+            self.may_hide_relus |= kind.endswith("CopySlices")
+            self.has_other_activations |= kind.removesuffix("Backward") in NON_RELUS
 
     @contextmanager
-    def ruled(self) -> Iterator[None]:
-        """Backward passes inside follow the rule."""
-        self.active = True
+    def active(self) -> Iterator[None]:
+        """In this context, backward passes follow the rule."""
+        self.is_active = True
         try:
-            # Hidden ones too, for some more time; to apply a rule twice is to apply it once.
-            with _Hidden(self) if self.hidden else nullcontext():
+            # Hidden ReLUs cost more time. Both rules are idempotent, so a ReLU with a hook and a
+            # known operator gets the same gradient.
+            with _HiddenRelus(self) if self.may_hide_relus else nullcontext():
                 yield
         finally:
-            self.active = False
+            self.is_active = False
 
-    def _behind(
-        self, passed: Sequence[Tensor | None], above: Sequence[Tensor | None]
+    def _hook(
+        self, at_inputs: Sequence[Tensor | None], at_outputs: Sequence[Tensor | None]
     ) -> tuple[Tensor] | None:
-        """What a ReLU passes on, made what the rule says; None leaves it as it is."""
-        gated, gradient = passed[0], above[0]
-        if not self.active or gated is None or gradient is None:  # somebody's own step passed none
+        """Apply the rule to the gradient of a ReLU; None leaves the gradient unchanged."""
+        gated, gradient = at_inputs[0], at_outputs[0]
+        if not self.is_active or gated is None or gradient is None:  # a custom backward gave None
             return None
         return (self.rule(gated, gradient),)
 
 
-class _Hidden(TorchDispatchMode):
-    """Inside, rectifiers are known by the operators that run in their backward pass."""
+class _HiddenRelus(TorchDispatchMode):
+    """In this context, ReLUs are recognised by the operators of their backward pass."""
 
-    def __init__(self, rectifiers: ReluRule) -> None:
+    def __init__(self, relu_rule: ReluRule) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.rectifiers = rectifiers
+        self.relu_rule = relu_rule
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        passed = func(*args, **(kwargs or {}))
-        if func not in OPERATORS or args[2] != 0:
-            return passed
-        self.rectifiers.found = True
-        return self.rectifiers.rule(passed, args[0])
+        output = func(*args, **(kwargs or {}))
+        if func not in RELU_OPERATORS or args[2] != 0:
+            return output
+        self.relu_rule.has_relus = True
+        return self.relu_rule.rule(output, args[0])
 
 
 def _nodes(end: Any) -> Iterator[Any]:
     """Every node of the graph that leads to `end`, each once."""
-    seen, ahead = {end}, [end]
-    while ahead:
-        node = ahead.pop()
+    visited, pending = {end}, [end]
+    while pending:
+        node = pending.pop()
         yield node
-        for before, _ in node.next_functions:
-            if before is not None and before not in seen:
-                seen.add(before)
-                ahead.append(before)
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in visited:
+                visited.add(parent)
+                pending.append(parent)
 
 
-def has_relus(model: nn.Module) -> bool:
-    """Whether any module of the model is a ReLU; functions that it calls cannot be seen."""
+def has_relu_modules(model: nn.Module) -> bool:
+    """Whether any module of the model is a ReLU; functional ReLUs are not detected."""
     return any(isinstance(module, (nn.ReLU, nn.ReLU6)) for module in model.modules())

@@ -1,1 +1,1 @@
-"""One recorded batch and its maps, and clips of any length in windows."""
+"""Explain batches of pictures, and clips of any length in windows."""

@@ -1,4 +1,4 @@
-"""Clips of any length: cut into the model's windows, explained one by one, joined in time."""
+"""Explain clips of any length: split into the model's windows, explained, joined in time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
 
 VIEWS = 10
-"""Over how many windows the top labels of a clip are chosen."""
+"""The number of windows that decide on the top labels of a clip."""
 
 
 def explain_clip(
@@ -36,66 +36,68 @@ def explain_clip(
     batch: int = 1,
     progress: Progress | None = None,
 ) -> list[Explanation]:
-    """Every window of a clip explained, and the windows of each target joined along time.
+    """Explain every window of a clip, and join the windows of each target along time.
 
-    The clip is read once, in order, `batch` windows at a time. Where the task names no labels, the
-    top ones are chosen first, by the mean probability over at most `VIEWS` windows spread over it.
+    The clip is read once, in order, `batch` windows at a time. If the task has no labels, the top
+    labels are chosen first, by the mean probability over at most `VIEWS` evenly spaced windows.
 
     Raises:
-        MmcamError: of any kind; InputError where the model is none of clips.
+        MmcamError: of any kind; InputError if the model is not a video model.
     """
     if adapter.window is None:
         raise InputError(
             f"'{clip.path}' is a clip and {adapter.name} is a model of pictures; choose a video "
             "model (mmcam list models)"
         )
-    stretches = spans(clip.frames, adapter.window.length(clip.fps))
+    windows = spans(clip.frames, adapter.window.length(clip.fps))
     if isinstance(task, Classes) and task.labels is None:
-        task = replace(task, labels=_top_labels(adapter, clip, stretches, task))
-    films: list[_Film] = []
-    for number in range(0, len(stretches), batch):
-        some = stretches[number : number + batch]
-        samples = [sample_window(clip, span, adapter.window) for span in some]
-        for place, found in enumerate(
+        task = replace(task, labels=_top_labels(adapter, clip, windows, task))
+    accumulators: list[_ClipAccumulator] = []
+    for start in range(0, len(windows), batch):
+        batch_spans = windows[start : start + batch]
+        samples = [sample_window(clip, span, adapter.window) for span in batch_spans]
+        for index, result in enumerate(
             explain_samples(adapter, samples, task, plan, layers, counterfactual=counterfactual),
-            start=number,
+            start=start,
         ):
-            made = found.explanations
-            films = films or [_Film(explanation, len(stretches)) for explanation in made]
-            for film, explanation in zip(films, made, strict=True):
-                film.put(place, explanation)
+            accumulators = accumulators or [
+                _ClipAccumulator(explanation, len(windows)) for explanation in result.explanations
+            ]
+            for accumulator, explanation in zip(accumulators, result.explanations, strict=True):
+                accumulator.add(index, explanation)
         if progress:
-            progress(number + len(some), len(stretches))
-    return [film.whole() for film in films]
+            progress(start + len(batch_spans), len(windows))
+    return [accumulator.result() for accumulator in accumulators]
 
 
 def _top_labels(
-    adapter: Adapter, clip: Clip, stretches: Sequence[tuple[float, float]], task: Classes
+    adapter: Adapter, clip: Clip, windows: Sequence[tuple[float, float]], task: Classes
 ) -> list[int] | None:
     """The classes with the highest mean probability over windows spread evenly over the clip."""
-    count = min(VIEWS, len(stretches))
-    chosen = [stretches[(2 * i + 1) * len(stretches) // (2 * count)] for i in range(count)]
-    mean = torch.stack(list(_probabilities(adapter, clip, chosen, task))).mean(0)
+    count = min(VIEWS, len(windows))
+    views = [windows[(2 * i + 1) * len(windows) // (2 * count)] for i in range(count)]
+    mean = torch.stack(list(_probabilities(adapter, clip, views, task))).mean(0)
     if task.top > len(mean):
-        return None  # more than there are: the adapter's to refuse
+        return None  # the adapter refuses a `top` above the number of classes
     return [int(index) for index in mean.topk(task.top).indices]
 
 
 def _probabilities(
-    adapter: Adapter, clip: Clip, stretches: Sequence[tuple[float, float]], task: Classes
+    adapter: Adapter, clip: Clip, windows: Sequence[tuple[float, float]], task: Classes
 ) -> Iterator[torch.Tensor]:
+    """The probabilities of all classes in each window."""
     assert adapter.window is not None
-    for span in stretches:
+    for span in windows:
         inputs = adapter.prepare([sample_window(clip, span, adapter.window)], task)
         with untouched(adapter.model), torch.no_grad():
             yield adapter.logits(adapter.forward(inputs))[0].float().softmax(0)
 
 
-class _Film:
-    """One target's explanation of a whole clip, put together window by window.
+class _ClipAccumulator:
+    """Collects one target's explanation of a whole clip, window by window.
 
-    The map of the clip is made at once: small maps that are kept between the large tensors of each
-    window would leave holes in the memory, which grows with every window then.
+    The map of the whole clip is allocated at the start: small maps kept between the large tensors
+    of each window would fragment the memory, so that memory use would grow with every window.
     """
 
     def __init__(self, first: Explanation, windows: int) -> None:
@@ -109,23 +111,23 @@ class _Film:
         self.probabilities: list[float] = []
         self.spans: list[tuple[float, float]] = []
 
-    def put(self, place: int, window: Explanation) -> None:
-        """Add the window at `place`; windows come in order."""
-        start = place * self.slices
+    def add(self, index: int, window: Explanation) -> None:
+        """Add the explanation of the window `index`; windows must come in order."""
+        start = index * self.slices
         self.cam.narrow(self.axis, start, self.slices).copy_(window.cam)
         self.scores.append(window.score)
         self.spans += window.placement.spans
         if window.probability is not None:
             self.probabilities.append(window.probability)
 
-    def whole(self) -> Explanation:
+    def result(self) -> Explanation:
         """The explanation of the clip; its score and probability are means over the windows."""
-        shares = self.probabilities
+        probabilities = self.probabilities
         return replace(
             self.first,
             cam=self.cam,
             score=sum(self.scores) / len(self.scores),
-            probability=sum(shares) / len(shares) if shares else None,
+            probability=sum(probabilities) / len(probabilities) if probabilities else None,
             placement=replace(self.first.placement, spans=tuple(self.spans)),
             window_scores=tuple(self.scores),
         )

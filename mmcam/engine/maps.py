@@ -1,4 +1,4 @@
-"""One recorded forward of a batch, and the maps that come of it, from as few passes as can be."""
+"""The maps of one recorded batch, computed from as few passes as possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmcam.capture.pooled_gradient import off_grid_error
 from mmcam.capture.recording import Recording
-from mmcam.capture.relu_rules import has_relus
+from mmcam.capture.relu_rules import has_relu_modules
 from mmcam.engine.rescoring import Rescorer
 from mmcam.errors import LayerError, MethodError
 from mmcam.grids import resize
@@ -22,12 +22,12 @@ from mmcam.methods.plan import Plan, split
 from mmcam.tasks.words import Word
 from mmcam.types import Adapter, Inputs, Target, Trace
 
-Made = tuple[str, str, Tensor]
-"""A method's name, a layer, and the maps of all samples there."""
+MethodMap = tuple[str, str, Tensor]
+"""A method's name, a layer's name, and the maps of all samples."""
 
 
 def with_contrasts(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int = 0) -> Tensor:
-    """Rows with their contrasts behind them: for each pair, the first row minus the second."""
+    """Append the contrasts to the rows: for each pair, the first row minus the second."""
     if not pairs:
         return tensor
     first, second = (torch.tensor(rows, device=tensor.device) for rows in zip(*pairs, strict=True))
@@ -36,8 +36,13 @@ def with_contrasts(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int =
 
 
 @dataclass
-class Batch:
-    """One recorded forward, and the maps that come of it."""
+class RecordedBatch:
+    """One recorded forward of a batch, and its maps.
+
+    `word_embedding` is the layer that embeds the words of a question, if the words are explained.
+    `word_scores` collects gradient times input there, for each target slot. `grids` caches the
+    activations as grids.
+    """
 
     adapter: Adapter
     inputs: Inputs
@@ -47,31 +52,33 @@ class Batch:
     targets: list[list[Target]]
     counterfactual: bool
     strategy: str
-    words: str | None
-    parts: list[Tensor] = field(default_factory=list)
-    folded: dict[str, Tensor] = field(default_factory=dict)
+    word_embedding: str | None
+    word_scores: list[Tensor] = field(default_factory=list)
+    grids: dict[str, Tensor] = field(default_factory=dict)
 
-    def maps(self, scores: Tensor, output: Any) -> Iterator[list[Made]]:
-        """For each target slot: (method, layer, map of every sample), in the plan's order."""
-        for layer in self.layers:  # one that has no grid is told of before anything is asked of it
+    def maps(self, scores: Tensor, output: Any) -> Iterator[list[MethodMap]]:
+        """For each target slot: (method, layer, maps of all samples), in the plan's order."""
+        for layer in self.layers:  # fail early on layers without a grid
             self._activation(layer)
-        rules = sorted(self.plan.rules | {"relu"}, reverse=True)  # plain first: they free least
-        streams = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
+        # "relu" first: its passes are the shortest, and those of the last rule free the graph.
+        rules = sorted(self.plan.rules | {"relu"}, reverse=True)
+        iterators = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
         moments = self._moments(output) if self.plan.needs("moments") else {}
         attentions = self._attentions(output) if self.plan.needs("attention") else []
         for slot in range(len(scores)):
-            gradients = {rule: next(stream) for rule, stream in streams.items()}
+            gradients = {rule: next(iterator) for rule, iterator in iterators.items()}
             self._check_relus()
-            if self.words:
-                embedded = self.recording.activation(self.words)
-                part = (gradients["relu"][self.words] * embedded).detach().sum(-1)
-                self.parts.append(with_contrasts(part, self.inputs.contrasts))
-            made: dict[tuple[str, str], Tensor] = {}
+            if self.word_embedding:
+                embedded = self.recording.activation(self.word_embedding)
+                products = gradients["relu"][self.word_embedding] * embedded
+                word_scores = products.detach().sum(-1)
+                self.word_scores.append(with_contrasts(word_scores, self.inputs.contrasts))
+            cams: dict[tuple[str, str], Tensor] = {}
             for name in self.plan.names:
                 base, factor = split(name)
                 for layer in self._layers_of(METHODS[base]):
-                    if (base, layer) not in made:
-                        made[base, layer] = (
+                    if (base, layer) not in cams:
+                        cams[base, layer] = (
                             attentions[slot]
                             if layer == "attention"
                             else self._map(base, layer, slot, gradients, moments)
@@ -79,75 +86,79 @@ class Batch:
                     if factor:
                         rule = METHODS[factor].rule
                         pixels = with_contrasts(gradients[rule]["pixels"], self.inputs.contrasts)
-                        made[name, layer] = self._product(pixels, made[base, layer])
-            wanted = set(self.plan.names)
-            yield [(name, layer, cam) for (name, layer), cam in made.items() if name in wanted]
+                        cams[name, layer] = self._product(pixels, cams[base, layer])
+            names = set(self.plan.names)
+            yield [(name, layer, cam) for (name, layer), cam in cams.items() if name in names]
 
-    def read(self) -> list[list[tuple[tuple[str, float], ...]]]:
-        """For each target slot and sample: the words of the question with their part in the score.
+    def word_attributions(self) -> list[list[tuple[tuple[str, float], ...]]]:
+        """For each target slot and sample: the question's words with their contributions.
 
-        Gradient times input at the words' embedding (Shrikumar et al. 2016), positive for what
-        speaks for the target.
+        Gradient times input at the words' embedding (Shrikumar et al. 2016); positive values are
+        evidence for the target.
         """
         words: list[Sequence[Word]] = list(self.inputs.rest["words"])
         words += [words[first] for first, _ in self.inputs.contrasts]
         return [
             [
-                tuple((word.text, float(row[word.start : word.stop].sum())) for word in asked)
-                for row, asked in zip(part, words, strict=True)
+                tuple((word.text, float(row[word.start : word.stop].sum())) for word in question)
+                for row, question in zip(rows, words, strict=True)
             ]
-            for part in self.parts
+            for rows in self.word_scores
         ]
 
     def _layers_of(self, method: Method) -> Sequence[str]:
-        return self.layers if method.place is None else [method.place]
+        return self.layers if method.pseudo_layer is None else [method.pseudo_layer]
 
     def _attentions(self, output: Any) -> list[Tensor]:
-        """For each target slot the model's own attention, a map for every sample.
+        """For each target slot, the model's own attention, one map per sample.
 
         Raises:
-            MethodError: the model has none for some target.
+            MethodError: the model has no attention for a target.
         """
-        made = []
+        attentions = []
         for slot in range(max(map(len, self.targets))):
-            asked = [row[min(slot, len(row) - 1)] for row in self.targets]
-            for target in asked:
+            targets = [row[min(slot, len(row) - 1)] for row in self.targets]
+            for target in targets:
                 if target.attention is None:
                     raise MethodError(
                         f"{self.adapter.name} has no attention of its own for '{target.label}' "
                         f"({target.kind}); choose another method, or a word instead of a sentence"
                     )
-            maps = [t.attention(output)[i] for i, t in enumerate(asked) if t.attention is not None]
-            looks = torch.stack(maps).detach().float()
-            made.append(with_contrasts(looks, self.inputs.contrasts))
-        return made
+            maps = [
+                t.attention(output)[row] for row, t in enumerate(targets) if t.attention is not None
+            ]
+            attention = torch.stack(maps).detach().float()
+            attentions.append(with_contrasts(attention, self.inputs.contrasts))
+        return attentions
 
     def _gradients(self, scores: Tensor, rule: str, last: bool) -> Iterator[Mapping[str, Tensor]]:
-        """Gradients under `rule` at the layers that some method wants under it."""
-        parts = [part for part in self.plan.parts if part.rule == rule]
-        needs = {part.needs for part in parts}
+        """Gradients under `rule` at the layers where a method needs them."""
+        needs = {method.needs for method in self.plan.methods if method.rule == rule}
         names = list(self.layers) if needs & {"gradient", "moments"} else []
         names += ["pixels"] if "pixels" in needs else []
-        names += [self.words] if self.words and rule == "relu" else []
+        names += [self.word_embedding] if self.word_embedding and rule == "relu" else []
         if not names:
             return itertools.repeat({})
         return self.recording.gradients(scores, names, strategy=self.strategy, rule=rule, last=last)
 
     def _check_relus(self) -> None:
-        """That rules for ReLUs found some.
+        """Check that the backward rules apply to a ReLU.
 
-        At a layer with none behind it they change nothing, as long as the model has any.
+        If no ReLU follows the explained layer, a rule changes nothing there. This is an error only
+        if the model has no ReLU at all.
 
         Raises:
-            MethodError: the model has none.
+            MethodError: the model has no ReLU.
         """
         at_pixels = "pixels" in self.recording.maps
-        for rule, rectifiers in self.recording.rectifiers.items():
-            if rectifiers.found:
+        for name, rule in self.recording.relu_rules.items():
+            if rule.has_relus:
                 continue
-            if at_pixels or (rectifiers.others and not has_relus(self.adapter.model)):
+            if at_pixels or (
+                rule.has_other_activations and not has_relu_modules(self.adapter.model)
+            ):
                 raise MethodError(
-                    f"the '{rule}' rule changes how ReLUs backpropagate, and {self.adapter.name} "
+                    f"the '{name}' rule changes how ReLUs backpropagate, and {self.adapter.name} "
                     "ran none (GELU, SiLU and the like have no such rule); use 'gradient' instead"
                 )
 
@@ -163,13 +174,14 @@ class Batch:
         if method.needs == "pixels":
             return with_contrasts(gradients[method.rule]["pixels"].detach(), self.inputs.contrasts)
         if method.needs == "rescore":
-            return self._rescored(method, layer, slot)
+            return self._map_by_rescoring(method, layer, slot)
         trace = self._trace(layer, gradients[method.rule][layer])
         if method.needs == "moments":
-            # The gradient is that of the negated score; the moments are those of the scores.
+            # The recorded gradient is that of the negated score; undo the sign, since the moments
+            # are those of the plain scores.
             sign = -1.0 if self.counterfactual else 1.0
-            signed = sign * trace.gradient
-            cam: Tensor = method.compute(trace.activation, signed, moments[layer], sign)
+            gradient = sign * trace.gradient
+            cam: Tensor = method.compute(trace.activation, gradient, moments[layer], sign)
             return cam
         cam = method.compute(trace.activation, trace.gradient)
         return cam
@@ -178,57 +190,60 @@ class Batch:
         """Activation and gradient as grids, at least in single precision.
 
         Raises:
-            LayerError: values that are not numbers.
-            ScoreError: the score reaches the layer, but no cell of its grid.
+            LayerError: NaN or infinite values.
+            ScoreError: the score depends on the layer, but on no cell of its grid.
         """
         activation = self._activation(layer)
         pooled = layer in self.recording.pooled.to_grid
         if pooled:
-            folded = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
+            grid = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
         else:
-            folded = self._fold(layer, gradient)
-        self._finite(layer, "gradients", folded)
-        if not pooled and not folded.any() and gradient.any():
+            grid = self._to_grid(layer, gradient)
+        self._check_finite(layer, "gradients", grid)
+        if not pooled and not grid.any() and gradient.any():
             raise off_grid_error(layer)
-        if pairs := self.inputs.contrasts:  # both rows of one have one activation up to rounding
+        if pairs := self.inputs.contrasts:  # both rows have the same activation up to rounding
             activation = torch.cat([activation, *(activation[a : a + 1] for a, _ in pairs)])
-        return Trace(activation=activation, gradient=with_contrasts(folded, pairs))
+        return Trace(activation=activation, gradient=with_contrasts(grid, pairs))
 
     def _activation(self, layer: str) -> Tensor:
         """The layer's map as a grid, the same for all targets."""
-        if layer not in self.folded:
-            whole = self._fold(layer, self.recording.activation(layer))
-            self.folded[layer] = self._finite(layer, "activations", whole)
-        return self.folded[layer]
+        if layer not in self.grids:
+            grid = self._to_grid(layer, self.recording.activation(layer))
+            self._check_finite(layer, "activations", grid)
+            self.grids[layer] = grid
+        return self.grids[layer]
 
-    def _finite(self, layer: str, what: str, values: Tensor) -> Tensor:
+    def _check_finite(self, layer: str, kind: str, values: Tensor) -> None:
         if not values.isfinite().all():
             raise LayerError(
-                f"layer '{layer}' of {self.adapter.name} has NaN or infinite {what}; check the "
+                f"layer '{layer}' of {self.adapter.name} has NaN or infinite {kind}; check the "
                 "weights and the input's range, or run in a wider number type"
             )
-        return values
 
-    def _fold(self, layer: str, tensor: Tensor) -> Tensor:
-        folded = self.adapter.grid(layer, tensor.detach(), self.inputs)
-        return folded.to(torch.promote_types(folded.dtype, torch.float32))
+    def _to_grid(self, layer: str, tensor: Tensor) -> Tensor:
+        grid = self.adapter.grid(layer, tensor.detach(), self.inputs)
+        return grid.to(torch.promote_types(grid.dtype, torch.float32))
 
     def _product(self, pixels: Tensor, cams: Tensor) -> Tensor:
         """The pixel map times the upsampled map (IJCV section 3.2)."""
         space = self.inputs.pixels.shape[2:]
         return pixels.detach() * resize(cams, space)[:, None].to(pixels.dtype)
 
-    def _rescored(self, method: Method, layer: str, slot: int) -> Tensor:
-        if self.inputs.contrasts and method.place is None:
+    def _map_by_rescoring(self, method: Method, layer: str, slot: int) -> Tensor:
+        if self.inputs.contrasts and method.pseudo_layer is None:
             raise MethodError(
-                f"{self.adapter.name} scores each answer by itself, and weights by re-scoring are "
-                "not those of a difference; explain the contrast by another method, or leave it out"
+                f"{self.adapter.name} scores each answer by itself, and re-scoring gives no "
+                "weights for a difference of scores; explain the contrast by another method, or "
+                "leave it out"
             )
         cams = []
         for row, targets in enumerate(self.targets):
             target = targets[min(slot, len(targets) - 1)]
             activation = (
-                self.inputs.pixels[row].detach() if method.place else self._activation(layer)[row]
+                self.inputs.pixels[row].detach()
+                if method.pseudo_layer
+                else self._activation(layer)[row]
             )
             rescorer = Rescorer(adapter=self.adapter, inputs=self.inputs.row(row))
             rescoring = rescorer.rescoring(target, layer, len(activation))
@@ -239,14 +254,14 @@ class Batch:
         """Moments of all classes' gradients under their probabilities, class by class."""
         logits = self.adapter.logits(output)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        shares = logits.detach().softmax(1)
+        probabilities = logits.detach().softmax(1)
         sums: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
-        for share, gradients in zip(
-            shares.T, self.recording.gradients(logits.T, self.layers), strict=True
+        for probability, gradients in zip(
+            probabilities.T, self.recording.gradients(logits.T, self.layers), strict=True
         ):
-            for layer, sum_ in sums.items():
-                g = self._fold(layer, gradients[layer])
-                share_ = share.reshape(-1, *[1] * (g.ndim - 1)).to(g.dtype)
-                powers = [share_ * g, share_ * g**2, share_ * g**3]
-                sums[layer] = [a + b for a, b in zip(sum_, powers, strict=True)] if sum_ else powers
-        return {layer: Moments(*powers) for layer, powers in sums.items()}
+            for layer, total in sums.items():
+                g = self._to_grid(layer, gradients[layer])
+                y = probability.reshape(-1, *[1] * (g.ndim - 1)).to(g.dtype)
+                terms = [y * g, y * g**2, y * g**3]
+                sums[layer] = [a + b for a, b in zip(total, terms, strict=True)] if total else terms
+        return {layer: Moments(*terms) for layer, terms in sums.items()}

@@ -1,7 +1,7 @@
-"""A batch of samples through a model, and every map asked for.
+"""Explain a batch of samples: run the model and compute all maps of a plan.
 
-One forward serves all targets, layers and methods that take gradients; guided maps ask the same
-graph again with another backward rule. Only re-scoring methods run the model further.
+One forward serves all targets, layers and methods that take gradients; guided maps use the same
+graph with another backward rule. Only re-scoring methods run the model again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer
 from mmcam.capture.recording import capture
-from mmcam.engine.maps import Batch, Made, with_contrasts
+from mmcam.engine.maps import MethodMap, RecordedBatch, with_contrasts
 from mmcam.errors import LabelError, MethodError, ModelError, ScoreError
 from mmcam.methods import METHODS
 from mmcam.methods.plan import Plan, split
@@ -29,10 +29,10 @@ from mmcam.types import Adapter, Inputs, Sample, Target
 
 
 class SampleResult(NamedTuple):
-    """The maps of one sample, and its text (caption, or question and answers) if there is one.
+    """The maps of one sample, and its text (caption, or question and answers), if any.
 
     `inputs` is the sample's row of the model's input, `classes` the number of classes in the
-    output; None if the model has no classes.
+    output, or None if the model has no classes.
     """
 
     explanations: list[Explanation]
@@ -56,11 +56,11 @@ def explain_samples(
     Args:
         adapter: the model.
         samples: one batch; their shapes after preprocessing must agree.
-        task: what is asked, as the adapter understands it; a list of tasks has one per sample.
-        plan: which maps to make.
-        layers: patterns as `capture.resolve` takes them; the adapter's default when None.
-        counterfactual: explain what speaks against each score (IJCV eq. 12).
-        targets: explain these for every sample, instead of what the adapter makes of the task.
+        task: a task of the adapter; a list of tasks has one per sample.
+        plan: the maps to compute.
+        layers: patterns for `capture.resolve`; the adapter's default when None.
+        counterfactual: explain the evidence against each score (IJCV eq. 12).
+        targets: explain these for every sample, instead of the adapter's targets for the task.
 
     Raises:
         MmcamError: of any kind, with the value, the reason and the remedy.
@@ -83,10 +83,10 @@ def explain_samples(
 
 
 def tasks_of(task: Any, samples: int) -> list[Any]:
-    """One task for each sample; a list of targets is one task for all.
+    """One task for each sample; a list of targets is one task for all samples.
 
     Raises:
-        LabelError: a list of tasks of another length.
+        LabelError: the number of tasks differs from the number of samples.
     """
     if isinstance(task, Target):
         return [[task]] * samples
@@ -96,11 +96,11 @@ def tasks_of(task: Any, samples: int) -> list[Any]:
         raise LabelError(
             f"{len(task)} tasks for {samples} samples; give one task for all, or one for each"
         )
-    return [[one] if isinstance(one, Target) else one for one in task]
+    return [[item] if isinstance(item, Target) else item for item in task]
 
 
 def _is_targets(task: Any) -> bool:
-    """Whether a task is the user's own: a list of targets."""
+    """Whether a task is a list of the user's own targets."""
     return (
         isinstance(task, (list, tuple))
         and bool(task)
@@ -109,7 +109,7 @@ def _is_targets(task: Any) -> bool:
 
 
 def _batches(tasks: Sequence[Any]) -> list[list[int]]:
-    """Which samples run together: those of one task, and all whose classes are asked for."""
+    """Group the samples that run together: those of one task, and all with a `Classes` task."""
     groups: list[tuple[Any, list[int]]] = []
     for row, task in enumerate(tasks):
         for first, rows in groups:
@@ -133,44 +133,53 @@ def _explain_batch(
     """The results of samples that run together."""
     if counterfactual:
         plan.check_counterfactual()
-    # A text may have to be generated; other models do not run yet.
-    speaks = adapter.encoder is not None
-    with untouched(adapter.model) if speaks else torch.inference_mode(False):
+    # Only adapters with an encoder may have to generate a text; other models do not run here.
+    may_generate = adapter.encoder is not None
+    with untouched(adapter.model) if may_generate else torch.inference_mode(False):
         inputs = adapter.prepare(samples, tasks[0])
-    if not plan.has_layers:
+    if not plan.needs_layers:
         layers = []
     elif layers is None:
         adapter.layers = layers = adapter.layers or [default_layer(adapter, inputs)]
-    named = resolve(adapter.model, layers, adapter.name) if layers else []
+    layer_names = resolve(adapter.model, layers, adapter.name) if layers else []
     _check_tiles(adapter, plan, inputs)
-    pixels = inputs.pixels if plan.needs("pixels") else None
-    if pixels is not None or any(layer != adapter.encoder for layer in named):
-        inputs = replace(inputs, encoder_output=None)  # the graph begins below the encoder's output
-    inputs = replace(inputs, output_attentions=plan.needs("attention"))
     at_pixels = plan.needs("pixels")
+    if at_pixels or any(layer != adapter.encoder for layer in layer_names):
+        inputs = replace(inputs, encoder_output=None)  # the graph starts below the encoder's output
+    inputs = replace(inputs, output_attentions=plan.needs("attention"))
     strategy = "loop" if at_pixels else adapter.gradient_strategy
-    words = adapter.words if "words" in inputs.rest else None
+    word_embedding = adapter.words if "words" in inputs.rest else None
     with capture(
         adapter.model,
-        [*named, words] if words else named,
-        pixels=pixels,
+        [*layer_names, word_embedding] if word_embedding else layer_names,
+        pixels=inputs.pixels if at_pixels else None,
         to_grid={
-            layer: partial(adapter.grid, layer, inputs=inputs) for layer in named if plan.pooled
+            layer: partial(adapter.grid, layer, inputs=inputs)
+            for layer in layer_names
+            if plan.pooled
         },
     ) as (recording, check):
-        # A model may work on its input in place; the leaf must stay as it is.
-        own = plan.needs("pixels") or plan.needs("rescore")
-        output = _forward(adapter, inputs.copied() if own else inputs)
+        # A model may modify its input in place, but the leaf must stay unchanged.
+        needs_copy = at_pixels or plan.needs("rescore")
+        output = _forward(adapter, inputs.copied() if needs_copy else inputs)
         check()
         rows = len(inputs.placements)
         targets = [given] * rows if given is not None else _targets(adapter, output, tasks, rows)
-        asked = [[t.negated() if counterfactual else t for t in row] for row in targets]
-        scores = recording.scores(output, asked)
-        batch = Batch(
-            adapter, inputs, recording, named, plan, asked, counterfactual, strategy, words
+        signed_targets = [[t.negated() if counterfactual else t for t in row] for row in targets]
+        scores = recording.scores(output, signed_targets)
+        batch = RecordedBatch(
+            adapter,
+            inputs,
+            recording,
+            layer_names,
+            plan,
+            signed_targets,
+            counterfactual,
+            strategy,
+            word_embedding,
         )
         slots = list(batch.maps(scores, output))
-        read = batch.read() if words else None
+        attributions = batch.word_attributions() if word_embedding else None
         scores = with_contrasts(scores.detach(), inputs.contrasts, 1) * (
             -1 if counterfactual else 1
         )
@@ -179,10 +188,11 @@ def _explain_batch(
     with torch.no_grad():
         texts = adapter.text(output, inputs)
     targets = [*targets, *([_contrast(targets[a], targets[b])] for a, b in inputs.contrasts)]
-    made: list[list[Explanation]] = [[] for _ in samples]
-    for row, asked_of_one in enumerate(targets):
-        like = row if row < rows else inputs.contrasts[row - rows][0]
-        made[inputs.sample_index[like] if inputs.sample_index else like] += [
+    explanations: list[list[Explanation]] = [[] for _ in samples]
+    for row, row_targets in enumerate(targets):
+        input_row = row if row < rows else inputs.contrasts[row - rows][0]
+        sample = inputs.sample_index[input_row] if inputs.sample_index else input_row
+        explanations[sample] += [
             Explanation(
                 target=target,
                 cam=cams[row],
@@ -190,30 +200,30 @@ def _explain_batch(
                 probability=probabilities[row][slot] if row < rows else None,
                 method=method,
                 layer=layer,
-                placement=inputs.placements[like],
+                placement=inputs.placements[input_row],
                 counterfactual=counterfactual,
-                words=read[slot][row] if read else (),
+                words=attributions[slot][row] if attributions else (),
             )
-            for slot, target in enumerate(asked_of_one)
+            for slot, target in enumerate(row_targets)
             for method, layer, cams in slots[slot]
         ]
     classes = _class_count(adapter, output)
     return [
         SampleResult(
-            explanations,
+            sample_explanations,
             text,
             inputs.row(inputs.sample_index.index(i) if inputs.sample_index else i),
             classes,
         )
-        for i, (explanations, text) in enumerate(zip(made, texts, strict=True))
+        for i, (sample_explanations, text) in enumerate(zip(explanations, texts, strict=True))
     ]
 
 
-def _contrast(one: Sequence[Target], other: Sequence[Target]) -> Target:
-    """The target of two rows' first ones: the score of the first minus that of the second."""
+def _contrast(first: Sequence[Target], second: Sequence[Target]) -> Target:
+    """The contrast of two rows: the score of the first target minus that of the second."""
     return replace(
-        one[0],
-        label=f"{one[0].label} rather than {other[0].label}",
+        first[0],
+        label=f"{first[0].label} rather than {second[0].label}",
         kind="contrast",
         log_prob=None,
         attention=None,
@@ -221,27 +231,27 @@ def _contrast(one: Sequence[Target], other: Sequence[Target]) -> Target:
 
 
 def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
-    """That no map is asked for in the pixels of a picture that the model sees in tiles.
+    """Check that the plan has no map at the pixels if the model's input consists of tiles.
 
     Raises:
-        MethodError: one is.
+        MethodError: a method of the plan works on the pixels of tiles.
     """
     tiled = adapter.window is None and inputs.pixels.ndim == 5
     for name in plan.names if tiled else ():
         if any(METHODS[part].needs in ("pixels", "rescore") for part in split(name) if part):
             raise MethodError(
                 f"method '{name}' works on the pixels of the model's input, and {adapter.name} "
-                "sees a picture as several tiles, which overlap on it; choose a method that takes "
+                "splits a picture into several tiles that overlap; choose a method that takes "
                 "gradients at a layer (mmcam list methods)"
             )
 
 
-def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Made]]) -> None:
-    """That all scores and maps are numbers.
+def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[MethodMap]]) -> None:
+    """Check that all scores and maps are finite.
 
     Raises:
-        ScoreError: a score is not.
-        MethodError: a map is not.
+        ScoreError: a score is NaN or infinite.
+        MethodError: a map has NaN or infinite values.
     """
     if not scores.isfinite().all():
         raise ScoreError(
@@ -260,7 +270,7 @@ def _forward(adapter: Adapter, inputs: Inputs) -> Any:
     """The model's output.
 
     Raises:
-        ModelError: the model cannot run on such an input.
+        ModelError: the model fails on this input.
     """
     try:
         return adapter.forward(inputs)
@@ -274,19 +284,19 @@ def _forward(adapter: Adapter, inputs: Inputs) -> Any:
 def _targets(
     adapter: Adapter, output: Any, tasks: Sequence[Any], rows: int
 ) -> Sequence[Sequence[Target]]:
-    """The targets of each row of the output; a task of the user's own is a list of targets."""
+    """The targets of each row of the output: the user's own, or the adapter's for the task."""
     if _is_targets(tasks[0]):
         return [list(tasks[0])] * rows
     if all(task == tasks[0] for task in tasks):
         return adapter.targets(output, tasks[0])
-    known: list[tuple[Any, Sequence[Sequence[Target]]]] = []
+    known: list[tuple[Any, Sequence[Sequence[Target]]]] = []  # tasks may not be hashable
     targets = []
     for row, task in enumerate(tasks):
-        of_task = next((made for other, made in known if other == task), None)
-        if of_task is None:
-            of_task = adapter.targets(output, task)
-            known.append((task, of_task))
-        targets.append(of_task[row])
+        task_targets = next((known_targets for t, known_targets in known if t == task), None)
+        if task_targets is None:
+            task_targets = adapter.targets(output, task)
+            known.append((task, task_targets))
+        targets.append(task_targets[row])
     return targets
 
 
@@ -301,6 +311,9 @@ def _class_count(adapter: Adapter, output: Any) -> int | None:
 def _probabilities(output: Any, targets: Sequence[Sequence[Target]]) -> list[list[float | None]]:
     with torch.no_grad():
         return [
-            [None if t.log_prob is None else float(t.log_prob(output)[row].exp()) for t in asked]
-            for row, asked in enumerate(targets)
+            [
+                None if t.log_prob is None else float(t.log_prob(output)[row].exp())
+                for t in row_targets
+            ]
+            for row, row_targets in enumerate(targets)
         ]

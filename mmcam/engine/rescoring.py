@@ -1,4 +1,4 @@
-"""Scores of changed versions of one sample: for methods by re-scoring, and for evaluators."""
+"""Scores of perturbed versions of one sample, for re-scoring methods and for evaluators."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mmcam.types import Adapter, Inputs, Pixels, Sample, Target
 
 @dataclass(frozen=True, kw_only=True)
 class Rescorer:
-    """Scores changed versions of one sample, `batch` rows at a time.
+    """Scores perturbed versions of one sample, `batch` rows at a time.
 
-    `inputs` is the sample's own row of the first forward: question and caption are as they were
-    then. With `amp` the model runs in bfloat16 where autocast allows it.
+    `inputs` is the sample's row of the first forward, with its question or caption. With `amp` the
+    model runs in bfloat16 where autocast allows it.
     """
 
     adapter: Adapter
@@ -32,33 +32,33 @@ class Rescorer:
     amp: bool = False
 
     def rescoring(self, target: Target, layer: str, channels: int) -> Rescoring:
-        """What a method by re-scoring is given for one target at one layer."""
+        """The argument of a re-scoring method for one target at one layer."""
         return Rescoring(
             pixels=self.inputs.pixels[0],
-            score=lambda changed: self.scores(changed, target),
-            score_without=lambda: self.scores_without(layer, channels, target),
+            score=lambda perturbed: self.scores(perturbed, target),
+            ablated_scores=lambda: self.ablated_scores(layer, channels, target),
         )
 
-    def scores(self, changed: Float[Tensor, "n 3 *space"], target: Target) -> Float[Tensor, " n"]:
-        """The target's score of each changed input of the model."""
-        outputs = (self._output(rows) for rows in changed.split(self.batch))
+    def scores(self, perturbed: Float[Tensor, "n 3 *space"], target: Target) -> Float[Tensor, " n"]:
+        """The target's score for each perturbed input of the model."""
+        outputs = (self._output(rows) for rows in perturbed.split(self.batch))
         return torch.cat([target.score(output).float() for output in outputs])
 
-    def scores_without(
+    def ablated_scores(
         self, layer: str, channels: int, target: Target
     ) -> Float[Tensor, " channel"]:
-        """The score with each channel of `layer` set to zero, all cells of its grid at once."""
+        """The score with each channel of `layer` set to zero on its whole grid."""
         scores = []
-        for rows in torch.arange(channels).split(self.batch):
+        for chunk in torch.arange(channels).split(self.batch):
 
-            def drop(_: str, tensor: Tensor, rows: Tensor = rows) -> Tensor:
+            def ablate(_: str, tensor: Tensor, chunk: Tensor = chunk) -> Tensor:
                 cells = self._cells(layer, tensor)
-                changed = tensor.repeat(len(rows), *[1] * (tensor.ndim - 1))
-                for row, channel in enumerate(rows.tolist()):
-                    changed[row].view(-1)[cells[channel]] = 0
-                return changed
+                ablated = tensor.repeat(len(chunk), *[1] * (tensor.ndim - 1))
+                for row, channel in enumerate(chunk.tolist()):
+                    ablated[row].view(-1)[cells[channel]] = 0
+                return ablated
 
-            with tapped(self.adapter.model, [layer], drop):
+            with tapped(self.adapter.model, [layer], ablate):
                 output = self._output(self.inputs.pixels)
             scores.append(target.score(output).float())
         return torch.cat(scores)
@@ -66,12 +66,12 @@ class Rescorer:
     def probabilities(
         self, pictures: Iterable[Pixels], targets: Iterable[Target], task: Any, text: str
     ) -> Float[np.ndarray, " n"]:
-        """The probability of each target on its picture; its score if it has no probability.
+        """The probability of each target for its picture; the score if there is no probability.
 
         Args:
-            pictures: changed versions of the original picture or clip, before preprocessing.
+            pictures: perturbed versions of the original picture or clip, before preprocessing.
             targets: one for each picture.
-            task: what the first forward was asked.
+            task: the task of the first forward.
             text: the sample's question or caption.
         """
         pairs = iter(zip(pictures, targets, strict=True))
@@ -79,29 +79,30 @@ class Rescorer:
         while rows := list(islice(pairs, self.batch)):
             samples = [Sample(pixels=pixels, text=text) for pixels, _ in rows]
             with untouched(self.adapter.model), torch.no_grad():
-                changed = self.adapter.prepare(samples, task).pixels
-                output = self._output(changed)
-                known = {id(target): _values(target, output) for _, target in rows}
-            values += [known[id(target)][row] for row, (_, target) in enumerate(rows)]
+                perturbed = self.adapter.prepare(samples, task).pixels
+                output = self._output(perturbed)
+                by_target = {id(target): _values(target, output) for _, target in rows}
+            values += [by_target[id(target)][row] for row, (_, target) in enumerate(rows)]
         return np.asarray(values, dtype=np.float64)
 
     def _output(self, pixels: Tensor) -> Any:
-        """The model's output for changed inputs."""
+        """The model's output for perturbed inputs."""
         inputs = self.inputs.repeated(pixels).copied()
         model = self.adapter.model
         with untouched(model), torch.no_grad(), autocast(model, self.amp):
             return self.adapter.forward(inputs)
 
     def _cells(self, layer: str, tensor: Tensor) -> Tensor:
-        """Where each channel's cells lie in the flattened row of the layer's own layout."""
-        numbers = torch.arange(tensor[0].numel(), dtype=torch.float64)
-        grid = self.adapter.grid(layer, numbers.view(1, *tensor.shape[1:]), self.inputs)
+        """The indices of each channel's cells in a flattened row of the layer's own layout."""
+        indices = torch.arange(tensor[0].numel(), dtype=torch.float64)
+        grid = self.adapter.grid(layer, indices.view(1, *tensor.shape[1:]), self.inputs)
         return grid[0].flatten(1).long().to(tensor.device)
 
 
 def _values(target: Target, output: Any) -> Sequence[float]:
+    """The target's probability in each row; the score if there is no probability."""
     if target.log_prob is None:
         scores: list[float] = target.score(output).float().tolist()
         return scores
-    shares: list[float] = target.log_prob(output).float().exp().clamp(max=1).tolist()
-    return shares
+    probabilities: list[float] = target.log_prob(output).float().exp().clamp(max=1).tolist()
+    return probabilities

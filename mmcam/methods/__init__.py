@@ -1,4 +1,4 @@
-"""Every method: one table, and the methods as pure functions of activation and gradient."""
+"""All methods: one table, and each method as a pure function."""
 
 from mmcam.methods.table import METHODS, Method
 

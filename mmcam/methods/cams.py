@@ -1,7 +1,7 @@
-"""The weightings of class activation mapping, each a pure function at any rank.
+"""Class activation mapping methods, each a pure function at any rank.
 
 `activation` and `gradient` are `[batch, channel, *grid]`; the map is `[batch, *grid]`, so pictures
-(h, w), clips (t, h, w) and folded tokens are one case. Maps are not normalised. Sources:
+(h, w), clips (t, h, w) and tokens on a grid are one case. Maps are not normalised. Sources:
 
 - IJCV: Selvaraju et al., Grad-CAM, International Journal of Computer Vision 128, 2020.
 - WACV: Chattopadhyay et al., Grad-CAM++, WACV 2018 (arXiv 1710.11063).
@@ -18,16 +18,16 @@ from torch import Tensor
 from mmcam.errors import MethodError
 
 Grid = Float[Tensor, "batch channel *grid"]
-PooledGradients = Float[Tensor, "batch channel *#grid"]
-"""A gradient, or its mean over the grid as the one cell of another."""
+GradientOrMean = Float[Tensor, "batch channel *#grid"]
+"""A gradient, or its mean over the grid as a grid of one cell."""
 Cam = Float[Tensor, "batch *grid"]
 
 
 class Moments(NamedTuple):
     """Moments of the gradients of all classes' scores under the predicted probabilities.
 
-    `mean` is sum_k Y^k g^k, `square` sum_k Y^k (g^k)^2, `cube` sum_k Y^k (g^k)^3: all that the
-    sums over classes in WACV eq. 22-24 come to, at each position of each channel.
+    `mean` is sum_k Y^k g^k, `square` sum_k Y^k (g^k)^2, `cube` sum_k Y^k (g^k)^3, at each position
+    of each channel. The sums over classes in WACV eq. 22-24 need only these three.
     """
 
     mean: Grid
@@ -36,16 +36,16 @@ class Moments(NamedTuple):
 
 
 def weighted_sum(activation: Grid, weights: Float[Tensor, "batch channel"]) -> Cam:
-    """The channels' maps, each times its weight, added up."""
+    """The weighted sum of the channels."""
     return torch.einsum("bc,bc...->b...", weights, activation)
 
 
-def grad_cam(activation: Grid, gradient: PooledGradients) -> Cam:
-    """ReLU of the channels weighted by their mean gradient (IJCV eq. 1-2)."""
+def grad_cam(activation: Grid, gradient: GradientOrMean) -> Cam:
+    """ReLU of the sum of the channels, weighted by their mean gradient (IJCV eq. 1-2)."""
     return grad_cam_signed(activation, gradient).relu()
 
 
-def grad_cam_signed(activation: Grid, gradient: PooledGradients) -> Cam:
+def grad_cam_signed(activation: Grid, gradient: GradientOrMean) -> Cam:
     """Grad-CAM without its ReLU (IJCV Appendix B.2.1)."""
     return weighted_sum(activation, gradient.flatten(2).mean(2))
 
@@ -61,9 +61,9 @@ def grad_cam_max(activation: Grid, gradient: Grid) -> Cam:
 
 
 def grad_cam_framewise(activation: Grid, gradient: Grid) -> Cam:
-    """Grad-CAM with weights of its own for each time slice: gradients are pooled over space alone.
+    """Grad-CAM with separate weights for each time slice: gradients are pooled over space alone.
 
-    On pictures it is Grad-CAM.
+    For pictures, this is Grad-CAM.
     """
     space = tuple(range(2, gradient.ndim))[-2:]
     return (activation * gradient.mean(space, keepdim=True)).sum(1).relu()
@@ -75,17 +75,16 @@ def _plus_plus_weights(activation: Grid, gradient: Grid, rectify: bool) -> Tenso
     total = total.reshape(*total.shape, *[1] * (gradient.ndim - 2))
     denominator = 2 + total * gradient
     alpha = torch.where(denominator != 0, 1 / denominator, 0)
-    used = gradient.relu() if rectify else gradient
-    return torch.where(gradient != 0, alpha * used, 0).flatten(2).sum(2)
+    factor = gradient.relu() if rectify else gradient
+    return torch.where(gradient != 0, alpha * factor, 0).flatten(2).sum(2)
 
 
 def grad_cam_plus_plus(activation: Grid, gradient: Grid) -> Cam:
     """Grad-CAM++ of Y = exp(S): alpha = g^2 / (2 g^2 + sum(A) g^3) (WACV eq. 5, 19, 20).
 
-    `gradient` is that of the score S. The factor exp(S) of eq. 13 is the same all over the map
-    and is left out, so large scores do not overflow. The derivation takes activations to be
-    positive; where a channel's sum is negative it counts as zero, as the denominator could
-    vanish otherwise.
+    `gradient` is the gradient of the score S. The factor exp(S) of eq. 13 is constant over the map
+    and is omitted, so large scores do not overflow. The derivation assumes positive activations; a
+    negative sum over a channel is set to zero, because the denominator could vanish otherwise.
     """
     return weighted_sum(activation, _plus_plus_weights(activation, gradient, rectify=True)).relu()
 
@@ -100,10 +99,10 @@ def grad_cam_plus_plus_softmax(
 ) -> Cam:
     """Grad-CAM++ of Y = softmax(S) (WACV eq. 10, 21-24).
 
-    The common factor Y^c of the three derivatives cancels in eq. 10 and scales the weights of
-    eq. 5 evenly; it is left out, so the map is that of the paper up to this positive factor.
+    The common factor Y^c of the three derivatives cancels in eq. 10 and scales all weights of eq. 5
+    equally; it is omitted, so the map equals the paper's up to this positive factor.
 
-    `gradient` is that of the score S^c; `sign` -1 explains -Y instead (counterfactual).
+    `gradient` is the gradient of the score S^c; `sign` -1 explains -Y instead (counterfactual).
     """
     mean, square, cube = moments
     variance = square - mean**2
@@ -123,31 +122,32 @@ def hires_cam(activation: Grid, gradient: Grid) -> Cam:
 
 
 def elementwise_grad_cam(activation: Grid, gradient: Grid) -> Cam:
-    """The positive part of gradient times activation, then the sum over channels."""
+    """The positive part of gradient times activation, summed over channels."""
     return (gradient * activation).relu().sum(1)
 
 
 def layer_cam(activation: Grid, gradient: Grid) -> Cam:
-    """Each cell of a channel weighted by its own positive gradient."""
+    """ReLU of the sum over channels, each cell weighted by its own positive gradient."""
     return (gradient.relu() * activation).sum(1).relu()
 
 
 def xgrad_cam(activation: Grid, gradient: Grid) -> Cam:
-    """Channels weighted by their activation-weighted mean gradient; dead channels weigh nothing."""
+    """Channels weighted by their activation-weighted mean gradient; dead channels weigh zero."""
     total = activation.flatten(2).sum(2)
     weights = (gradient * activation).flatten(2).sum(2) / torch.where(total != 0, total, 1)
     return weighted_sum(activation, torch.where(total != 0, weights, 0)).relu()
 
 
-def summed_activation(activation: Grid, gradient: PooledGradients) -> Cam:
-    """The sum over the channels, whatever is asked: what any map has to be better than."""
+def summed_activation(activation: Grid, gradient: GradientOrMean) -> Cam:
+    """The sum over the channels, whatever the target: a baseline."""
     return activation.sum(1).relu()
 
 
-def eigen_cam(activation: Grid, gradient: PooledGradients) -> Cam:
-    """The activations on their first right singular vector; the score plays no part.
+def eigen_cam(activation: Grid, gradient: GradientOrMean) -> Cam:
+    """The projection of the activations on their first right singular vector.
 
-    A singular vector's sign is free; the one is taken that makes the map's sum positive.
+    The map does not depend on the score. The sign of a singular vector is arbitrary; it is chosen
+    so that the map's sum is positive.
     """
     matrix = activation.flatten(2).transpose(1, 2)
     _, _, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -164,8 +164,8 @@ def eigen_grad_cam(activation: Grid, gradient: Grid) -> Cam:
 def cam(activation: Grid, gradient: Grid) -> Cam:
     """Class activation mapping: the channels weighted by the classifier's own weights.
 
-    Behind global average pooling and one linear layer, that class's weight of a channel is the sum
-    of its gradient over the grid (IJCV section 3.1, eq. 11).
+    If global average pooling and one linear layer follow, the class's weight of a channel is the
+    sum of the channel's gradient over the grid (IJCV section 3.1, eq. 11).
 
     Raises:
         MethodError: the gradient varies over the grid, so this network has no such weights.
@@ -174,8 +174,8 @@ def cam(activation: Grid, gradient: Grid) -> Cam:
     spread = flat.amax(2) - flat.amin(2)
     if (spread > 1e-4 * flat.abs().amax((1, 2), keepdim=True)[..., 0]).any():
         raise MethodError(
-            "method 'cam' needs global average pooling and one linear layer behind the explained "
-            "layer, and here the gradient varies over the grid; use 'gradcam', which equals CAM "
-            "where CAM exists"
+            "method 'cam' needs global average pooling and one linear layer after the explained "
+            "layer, but the gradient varies over the grid; use 'gradcam', which equals CAM where "
+            "CAM exists"
         )
     return weighted_sum(activation, flat.sum(2))

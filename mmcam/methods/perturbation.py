@@ -1,7 +1,7 @@
-"""Maps by scoring changed inputs or activations again: Score-CAM, Ablation-CAM, occlusion.
+"""Maps from the scores of perturbed inputs or activations: Score-CAM, Ablation-CAM, occlusion.
 
-Each is a pure function of the thing to change and a `score` that says what the model makes of it,
-one number a row. No gradient is taken.
+Each is a pure function of the input or activation and the model's scores, one number per row. No
+gradient is taken.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ ScoreRows = Callable[[Float[Tensor, "n channel *grid"]], Float[Tensor, " n"]]
 
 
 class Rescoring(NamedTuple):
-    """How the model scores changed versions of one sample for one target.
+    """The model's scores of perturbed versions of one sample for one target.
 
-    `pixels` is the sample's input, `score` gives the score of changed inputs, `score_without` that
-    of the input as it is with each channel of the layer set to zero in turn.
+    `pixels` is the sample's input. `score` returns the scores of perturbed inputs,
+    `ablated_scores` those of the unchanged input with each channel of the layer set to zero in
+    turn.
     """
 
     pixels: Float[Tensor, "3 *space"]
     score: ScoreRows
-    score_without: Callable[[], Float[Tensor, " channel"]]
+    ablated_scores: Callable[[], Float[Tensor, " channel"]]
 
 
 def score_cam(
@@ -38,23 +39,23 @@ def score_cam(
     score: ScoreRows,
     chunk: int = 32,
 ) -> Float[Tensor, "*grid"]:
-    """Score-CAM: channels weighted by how the score rises when the input shows only them.
+    """Score-CAM: channels weighted by the score of the input that they mask.
 
     Each channel, upsampled and min-max scaled to [0, 1], masks the input; its weight is the softmax
-    over channels of its score minus that of the empty input, zero after preprocessing (Wang et al.
-    2020, eq. 5-7 and algorithm 1). A constant channel masks everything.
+    over channels of the masked input's score minus the score of an empty input, zero after
+    preprocessing (Wang et al. 2020, eq. 5-7 and algorithm 1). A constant channel masks everything.
     """
-    empty = score(torch.zeros_like(pixels)[None])
-    rises = []
-    for some in activation.split(chunk):
-        masks = resize(some, pixels.shape[1:])
+    baseline = score(torch.zeros_like(pixels)[None])
+    increases = []
+    for channels in activation.split(chunk):
+        masks = resize(channels, pixels.shape[1:])
         flat = masks.flatten(1)
         low, high = flat.amin(1), flat.amax(1)
         width = torch.where(high > low, high - low, 1)
         shape = (-1, *[1] * (masks.ndim - 1))
         masks = ((masks - low.view(shape)) / width.view(shape)).to(pixels.dtype)
-        rises.append(score(pixels[None] * masks[:, None]) - empty)
-    weights = torch.cat(rises).softmax(0).to(activation.dtype)
+        increases.append(score(pixels[None] * masks[:, None]) - baseline)
+    weights = torch.cat(increases).softmax(0).to(activation.dtype)
     return weighted_sum(activation[None], weights[None])[0].relu()
 
 
@@ -63,10 +64,10 @@ def ablation_cam(
     score: float,
     ablated: Float[Tensor, " channel"],
 ) -> Float[Tensor, "*grid"]:
-    """Ablation-CAM: channels weighted by the share of the score that goes when they are zeroed.
+    """Ablation-CAM: channels weighted by the relative drop of the score when they are set to zero.
 
     w_k = (y - y_k) / y (Desai and Ramaswamy 2020, eq. 3). The division by y scales the map and
-    would turn it over for a negative score, so the absolute value of y is taken.
+    would change its sign for a negative score, so the absolute value of y is taken.
     """
     weights = (score - ablated) / (abs(score) or 1.0)
     return weighted_sum(activation[None], weights.to(activation.dtype)[None])[0].relu()
@@ -80,17 +81,17 @@ def occlusion(
     reach: int = 1,
     fill: float = 0.0,
 ) -> Float[Tensor, "*grid"]:
-    """How much the score drops when a patch is covered (Zeiler and Fergus 2014; IJCV section 5.3).
+    """The drop of the score when a patch is covered (Zeiler and Fergus 2014; IJCV section 5.3).
 
-    The input is cut into `cells`; each patch covers one cell and `reach` cells around it in space,
-    and a cell's value is the mean drop over the patches that cover it. Signed: covering what speaks
-    against the score raises it.
+    The input is divided into `cells`; each patch covers one cell and `reach` cells around it in
+    space, and a cell's value is the mean drop over the patches that cover it. The map is signed:
+    covering evidence against the score raises the score.
 
     Args:
         pixels: one input after preprocessing.
-        score: scores rows of changed inputs.
-        cells: cells along each axis; 14 along space and one for each of at most 4 times by default.
-        reach: how many neighbouring cells on each side a patch covers too.
+        score: the scores of a batch of covered inputs.
+        cells: cells along each axis; by default at most 14 in height and width, and 4 in time.
+        reach: how many neighbouring cells on each side a patch also covers.
         fill: the value of covered pixels; 0 is the mean colour after the usual normalisation.
     """
     space = pixels.shape[1:]
@@ -100,28 +101,30 @@ def occlusion(
         [round(i * side / count) for i in range(count + 1)]
         for side, count in zip(space, cells, strict=True)
     ]
-    around = [0] * (len(cells) - 2) + [reach] * 2
-    whole = score(pixels[None])
-    drops = pixels.new_zeros(cells, dtype=whole.dtype)
-    times = torch.zeros_like(drops)
-    places = list(itertools.product(*(range(count) for count in cells)))
-    for start in range(0, len(places), 32):
-        some = places[start : start + 32]
-        covered = pixels.repeat(len(some), *[1] * pixels.ndim)
-        patches = [_patch(place, around, cells) for place in some]
+    reaches = [0] * (len(cells) - 2) + [reach] * 2
+    uncovered = score(pixels[None])
+    drops = pixels.new_zeros(cells, dtype=uncovered.dtype)
+    counts = torch.zeros_like(drops)
+    centres = list(itertools.product(*(range(count) for count in cells)))
+    for start in range(0, len(centres), 32):
+        patches = [_patch(centre, reaches, cells) for centre in centres[start : start + 32]]
+        covered = pixels.repeat(len(patches), *[1] * pixels.ndim)
         for row, patch in enumerate(patches):
             region = tuple(slice(e[p.start], e[p.stop]) for e, p in zip(edges, patch, strict=True))
             covered[row][(slice(None), *region)] = fill
         for patch, value in zip(patches, score(covered), strict=True):
-            drops[patch] += whole[0] - value
-            times[patch] += 1
-    return drops / times
+            drops[patch] += uncovered[0] - value
+            counts[patch] += 1
+    return drops / counts
 
 
-def _patch(place: tuple[int, ...], around: list[int], cells: tuple[int, ...]) -> tuple[slice, ...]:
+def _patch(
+    centre: tuple[int, ...], reaches: list[int], cells: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """The cells of the patch around the cell `centre`, as a slice of each axis."""
     return tuple(
         slice(max(i - reach, 0), min(i + reach + 1, count))
-        for i, reach, count in zip(place, around, cells, strict=True)
+        for i, reach, count in zip(centre, reaches, cells, strict=True)
     )
 
 
@@ -132,10 +135,10 @@ def score_cam_of(activation: Tensor, rescoring: Rescoring) -> Tensor:
 
 def ablation_cam_of(activation: Tensor, rescoring: Rescoring) -> Tensor:
     """Ablation-CAM of one sample."""
-    whole = float(rescoring.score(rescoring.pixels[None])[0])
-    return ablation_cam(activation, whole, rescoring.score_without())
+    score = float(rescoring.score(rescoring.pixels[None])[0])
+    return ablation_cam(activation, score, rescoring.ablated_scores())
 
 
 def occlusion_of(activation: Tensor, rescoring: Rescoring) -> Tensor:
-    """The occlusion map of one sample; the activation plays no part."""
+    """The occlusion map of one sample; the activation is not used."""
     return occlusion(rescoring.pixels, rescoring.score)

@@ -1,4 +1,4 @@
-"""Which maps to make: every method by name, and what a choice of them needs."""
+"""A choice of methods by name, and what these methods need."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PRODUCTS = ("guided", "deconv")
 
 @dataclass(frozen=True)
 class Plan:
-    """Which maps to make: names of methods, each a map and maybe the pixel map it is multiplied by.
-
-    Raises (by `Plan.of`):
-        MethodError: an unknown method.
-    """
+    """The maps to compute: names of methods and of products such as `guided-gradcam`."""
 
     names: tuple[str, ...]
 
     @staticmethod
     def of(methods: Sequence[str], guided: bool) -> Plan:
-        """The plan for these methods; with `guided`, guided products of all maps among them too."""
+        """The plan for these methods; with `guided`, the guided product of each map as well.
+
+        Raises:
+            MethodError: an unknown method.
+        """
         names = list(dict.fromkeys(methods))
         for name in names:
             split(name)
@@ -32,45 +32,45 @@ class Plan:
         return Plan(tuple(dict.fromkeys(names)))
 
     @property
-    def parts(self) -> list[Method]:
-        """Every row of `METHODS` that the plan needs."""
+    def methods(self) -> list[Method]:
+        """The rows of `METHODS` that the plan needs, products split into their factors."""
         return [METHODS[part] for name in self.names for part in split(name) if part]
 
     def needs(self, kind: str) -> bool:
-        """Whether any part of the plan needs `kind`, as `Method.needs` has it."""
-        return any(part.needs == kind for part in self.parts)
+        """Whether any method of the plan needs `kind` (see `Method.needs`)."""
+        return any(method.needs == kind for method in self.methods)
 
     @property
     def pooled(self) -> bool:
-        """Whether no map of a layer needs more of the gradient than its mean over the grid."""
-        return all(part.pooled for part in self.parts if part.needs in ("gradient", "moments"))
+        """Whether all layer maps need only the mean of the gradient over the grid."""
+        return all(m.pooled for m in self.methods if m.needs in ("gradient", "moments"))
 
     @property
-    def has_layers(self) -> bool:
-        """Whether any map is one of a layer that is named; attention and pixels need none."""
-        return any(part.place is None for part in self.parts)
+    def needs_layers(self) -> bool:
+        """Whether any method explains a layer; attention and pixel maps need none."""
+        return any(method.pseudo_layer is None for method in self.methods)
 
     def check_counterfactual(self) -> None:
-        """That every map depends on what is asked, so that asking the opposite makes sense.
+        """Check that every map depends on the score, so that it has a counterfactual.
 
         Raises:
-            MethodError: one does not.
+            MethodError: a method does not depend on the score.
         """
         for name in self.names:
             if not METHODS[split(name)[0]].target:
                 raise MethodError(
-                    f"method '{name}' does not look at the score, so it has no counterfactual; "
+                    f"method '{name}' does not depend on the score, so it has no counterfactual; "
                     "choose another method (mmcam list methods)"
                 )
 
     @property
     def rules(self) -> set[str]:
-        """The backward rules that the plan takes gradients under."""
-        return {part.rule for part in self.parts}
+        """The backward rules of the plan's methods."""
+        return {method.rule for method in self.methods}
 
 
 def split(name: str) -> tuple[str, str | None]:
-    """A method's map, and the pixel-space map it is multiplied by, if it is a product.
+    """Split a name into its map and, for a product, the pixel-space map it is multiplied by.
 
     Raises:
         MethodError: there is no such method.

@@ -1,6 +1,6 @@
-"""The table of methods: every method by name, what it needs, and where it comes from.
+"""The table of methods: every method by name, what it needs, and its source.
 
-Reading the table imports no torch; `Method.compute` imports the function when it is first called.
+Reading the table does not import torch; `Method.compute` imports the function on first use.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One row of the table of methods: how it is computed, and where it comes from.
+    """One row of the table of methods: how the map is computed, and the method's source.
 
-    `function` is the module (in `mmcam.methods`) and name of the function that `compute` calls.
-    `needs` says what that is given:
+    `function` is the module (in `mmcam.methods`) and name of the function that `compute` returns.
+    `needs` defines the function's arguments:
 
     - ``"gradient"``: `(activation, gradient) -> cam`, a pure function at any rank.
     - ``"moments"``: also the moments of all classes' gradients (`cams.Moments`), and the sign.
     - ``"rescore"``: the activation `[channel, *grid]` and a `perturbation.Rescoring`.
-    - ``"pixels"``: there is no function; the gradient at the input is the map.
-    - ``"attention"``: there is no function; the model's own attention is the map.
+    - ``"pixels"``: no function; the gradient at the input is the map.
+    - ``"attention"``: no function; the model's own attention is the map.
 
-    `pooled` says that of the gradient only its mean over the grid counts, so that a gradient with
-    that one cell will do. `rule` names the backward rule of the ReLUs (`capture.relu_rules.RULES`)
-    under which gradients are taken. `target` is False if the map does not depend on the score.
-    `place` stands in the results for the layer of a method that looks at none.
+    `pooled` says that the method needs only the mean of the gradient over the grid. `rule` is the
+    backward rule of the ReLUs for the gradient: "relu", the ordinary one, or a key of
+    `capture.relu_rules.RULES`. `target` is False if the map does not depend on the score.
+    `pseudo_layer` replaces the layer's name in the results of a method that explains no layer.
     """
 
     summary: str
@@ -38,11 +38,11 @@ class Method:
     pooled: bool = False
     rule: str = "relu"
     target: bool = True
-    place: str | None = None
+    pseudo_layer: str | None = None
 
     @cached_property
     def compute(self) -> Callable[..., Any]:
-        """The function, imported now."""
+        """The function, imported on first use."""
         module, _, name = self.function.partition(":")
         function: Callable[..., Any] = getattr(
             importlib.import_module(f"mmcam.methods.{module}"), name
@@ -64,7 +64,7 @@ METHODS: dict[str, Method] = {
     ),
     "gradcam++softmax": Method(
         function="cams:grad_cam_plus_plus_softmax",
-        summary="the same for the softmax probability; one backward a class",
+        summary="the same for the softmax probability; one backward per class",
         source="Chattopadhyay et al. 2018, eq. 21-24",
         needs="moments",
     ),
@@ -96,7 +96,7 @@ METHODS: dict[str, Method] = {
     "activation": Method(
         function="cams:summed_activation",
         summary="baseline: activations summed over the channels; the same for every label",
-        source="a map that knows nothing of the score",
+        source="a map that does not depend on the score",
         pooled=True,
         target=False,
     ),
@@ -156,47 +156,47 @@ METHODS: dict[str, Method] = {
         summary="gradient of the score at the input pixels",
         source="Simonyan et al. 2014",
         needs="pixels",
-        place="pixels",
+        pseudo_layer="pixels",
     ),
     "guided": Method(
         summary="guided backpropagation; 'guided-NAME' is its product with the map NAME",
         source="Springenberg et al. 2015; Selvaraju et al. 2020, section 3.2",
         needs="pixels",
-        place="pixels",
+        pseudo_layer="pixels",
         rule="guided",
     ),
     "deconv": Method(
         summary="deconvolution; 'deconv-NAME' is its product with the map NAME",
         source="Zeiler and Fergus 2014",
         needs="pixels",
-        place="pixels",
+        pseudo_layer="pixels",
         rule="deconv",
     ),
     "scorecam": Method(
         function="perturbation:score_cam_of",
-        summary="channels weighted by the score of the input they mask; one forward a channel",
+        summary="channels weighted by the score of the input they mask; one forward per channel",
         source="Wang et al. 2020",
         needs="rescore",
     ),
     "ablationcam": Method(
         function="perturbation:ablation_cam_of",
-        summary="channels weighted by the score lost without them; one forward a channel",
+        summary="channels weighted by the score lost without them; one forward per channel",
         source="Desai and Ramaswamy 2020",
         needs="rescore",
     ),
     "occlusion": Method(
         function="perturbation:occlusion_of",
-        summary="drop of the score when a patch is covered; one forward a patch; signed",
+        summary="drop of the score when a patch is covered; one forward per patch; signed",
         source="Zeiler and Fergus 2014; Selvaraju et al. 2020, section 5.3",
         needs="rescore",
-        place="input",
+        pseudo_layer="input",
     ),
     "attention": Method(
-        summary="where the model's own attention lay as it said the target, to compare with",
+        summary="the model's own attention for the target, for comparison",
         source="Xu et al. 2015, section 4.2",
         needs="attention",
         target=False,
-        place="attention",
+        pseudo_layer="attention",
     ),
 }
 """Every method by name.

@@ -1,4 +1,4 @@
-"""From a model's name, a model folder or a module to an adapter."""
+"""Load an adapter by name or from a model folder, or wrap a module as one."""
 
 from mmcam.models.families import FAMILIES
 from mmcam.models.registry import load, model_names

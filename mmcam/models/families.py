@@ -1,4 +1,4 @@
-"""The table of families: which file builds the models of each. They are imported on use."""
+"""The table of families: the module that builds each family's models, imported on first use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Family(NamedTuple):
-    """One row of the table of families: where its file is, and what it holds."""
+    """One row of the table of families: its module, an example, and a summary of its models."""
 
     module: str
     example: str

@@ -1,4 +1,4 @@
-"""A model folder: `mmcam.json` and the files that it names."""
+"""Read a model folder: `mmcam.json` and the files that it names."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
     "preprocess": (dict, "a mapping from names to values"),
     "layer": ((str, list), "the name of a layer, or a list of names"),
 }
-"""What a model folder's `mmcam.json` may say beside its family and schema version."""
+"""The keys of `mmcam.json` besides family and schema version -> type, and its description."""
 
 
 def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe in a model folder's `mmcam.json`, its files checked.
+    """The recipe in a model folder's `mmcam.json`, after a check of its files.
 
     Raises:
-        ModelError: no `mmcam.json`, one that cannot be read, a missing key or file, a schema
-            version of the future, or a path that leaves the folder's surroundings.
+        ModelError: no `mmcam.json`, or an unreadable one, a missing key or file, an unknown schema
+            version, or a path outside the folder and its parent.
     """
     path = folder / "mmcam.json"
     try:
@@ -51,46 +51,47 @@ def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> R
 
 
 def _recipe(folder: Path, values: Any) -> Recipe:
-    """The recipe that `values` of a model folder's `mmcam.json` describe, parts and all.
+    """The recipe from the `values` of a model folder's `mmcam.json`, including its parts.
 
     Raises:
-        ModelError: a missing or wrong key, or a file that is not there.
+        ModelError: a missing or wrong key, or a missing file.
     """
     path = folder / "mmcam.json"
     if not isinstance(values, dict) or not isinstance(values.get("family"), str):
         raise ModelError(f"'{path}' names no family; add \"family\": one of {', '.join(FAMILIES)}")
-    for key, (kind, wanted) in MANIFEST.items():
+    for key, (kind, description) in MANIFEST.items():
         if values.get(key) is not None and not isinstance(values[key], kind):
-            raise ModelError(f"'{path}' has \"{key}\": {values[key]!r}; it must be {wanted}")
+            raise ModelError(f"'{path}' has \"{key}\": {values[key]!r}; it must be {description}")
     weights = values.get("weights")
     files = weights if isinstance(weights, dict) else {"": weights}
     cnn = values.get("cnn")
     if cnn is not None and "cnn" in files:
         cnn = {**cnn, "weights": files["cnn"]}
-    own = [name for part, name in files.items() if part != "cnn" and name]
-    if len(own) > 1:
+    own_files = [name for part, name in files.items() if part != "cnn" and name]
+    if len(own_files) > 1:
         raise ModelError(
-            f"'{path}' names {len(own)} files of weights beside those of the cnn; put them in one"
+            f"'{path}' names {len(own_files)} weights files besides those of the cnn; merge them "
+            "into one"
         )
     layers = values.get("layer") or ()
     return Recipe(
         family=values["family"],
         name=str(values.get("name", "")),
         args=values.get("args") or {},
-        weights=inside(folder, own[0]) if own else None,
+        weights=resolve_file(folder, own_files[0]) if own_files else None,
         pretrained=False,
-        labels=read_labels(inside(folder, values["labels"])) if values.get("labels") else (),
+        labels=read_labels(resolve_file(folder, values["labels"])) if values.get("labels") else (),
         preprocess=values.get("preprocess"),
         layers=(layers,) if isinstance(layers, str) else tuple(layers),
-        vocabulary=inside(folder, values["vocabulary"]) if values.get("vocabulary") else None,
+        vocabulary=resolve_file(folder, values["vocabulary"]) if values.get("vocabulary") else None,
         special=values.get("special") or {},
         question_limit=values.get("max_question_tokens"),
         parts={} if cnn is None else {"cnn": _recipe(folder, cnn)},
     )
 
 
-def inside(folder: Path, name: str) -> Path:
-    """A file that a model folder names: inside it, or one level up beside it.
+def resolve_file(folder: Path, name: str) -> Path:
+    """The path of a file that a model folder names: inside the folder or its parent.
 
     Raises:
         ModelError: the path leads elsewhere, or there is no such file.
@@ -102,12 +103,14 @@ def inside(folder: Path, name: str) -> Path:
             "in the folder or beside it"
         )
     if not path.is_file():
-        raise ModelError(f"'{folder / 'mmcam.json'}' names '{name}', and there is no such file")
+        raise ModelError(
+            f"'{folder / 'mmcam.json'}' names '{name}', but there is no such file; check the path"
+        )
     return path
 
 
 def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Class names from a text file, one a line, or as they are given.
+    """Class names from a text file, one per line, or from a sequence.
 
     Raises:
         ModelError: the file cannot be read.
@@ -117,4 +120,6 @@ def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(Path(labels).read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"labels file '{labels}' cannot be read ({error})") from error
+        raise ModelError(
+            f"labels file '{labels}' cannot be read ({error}); check the path"
+        ) from error

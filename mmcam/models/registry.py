@@ -1,4 +1,4 @@
-"""From a model's name, or a model folder, to its adapter."""
+"""Load the adapter of a model by its name or from a model folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample
 
 UNTRAINED = "random"
-"""As `weights`, asks for the model with untrained weights."""
+"""The value of `weights` for an untrained model."""
 
 
 def load(
@@ -33,16 +33,16 @@ def load(
     layers: str | Sequence[str] | None = None,
     device: str = "cpu",
 ) -> Adapter:
-    """A model by name, ready to be explained.
+    """Load a model by name, ready to be explained.
 
     Args:
         model: `family:name` (see `FAMILIES`), a folder with `mmcam.json`, or
-            `package.module:factory`, a function that returns what `wrap` gives.
-        weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; without
-            one the library's own pretrained weights, which it may download; "random" for none.
+            `package.module:factory`, a function that returns the result of `wrap`.
+        weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
+            the library's own pretrained weights, which it may download; "random" for none.
         labels: class names, line i for class i: a file or a list.
-        layers: the layers explained by default.
-        device: where the model runs, as torch names it.
+        layers: the layers to explain by default.
+        device: the torch device of the model.
 
     Raises:
         ModelError: no such model, a broken folder, a factory that fails.
@@ -67,9 +67,9 @@ def load(
     elif rest and all(part.isidentifier() for part in family.split(".")):
         adapter = from_factory(family, rest, name, overrides)
     else:
-        known = [row.example for row in FAMILIES.values()]
+        examples = [row.example for row in FAMILIES.values()]
         raise ModelError(
-            f"there is no model '{name}'; nearest: {nearest(name, known)}. Give family:name "
+            f"there is no model '{name}'; nearest: {nearest(name, examples)}. Give family:name "
             f"(families: {', '.join(FAMILIES)}), a folder with mmcam.json, or "
             "package.module:factory"
         )
@@ -82,10 +82,10 @@ def load(
 
 
 def build(recipe: Recipe) -> Adapter:
-    """The adapter that a recipe describes.
+    """Build the adapter of a recipe.
 
     Raises:
-        ModelError: there is no such family or model, or it does not take the arguments.
+        ModelError: there is no such family or model, or the model does not take the arguments.
         WeightsError: the weights do not fit.
     """
     if recipe.family not in FAMILIES:
@@ -106,28 +106,28 @@ def build(recipe: Recipe) -> Adapter:
             f"{recipe.title} cannot be built with the arguments {dict(recipe.args)} "
             f'({reason_of(error)}); mend "args"'
         ) from error
-    adapter.model.eval()  # libraries build their models to be trained
+    adapter.model.eval()  # libraries build their models in training mode
     return adapter
 
 
 def model_names(match: str = "") -> list[str]:
-    """The names of all models that the families can list, with `match` in them."""
+    """The names of all models that the families can list and that contain `match`."""
     names: list[str] = []
     for family, row in FAMILIES.items():
-        listed: Sequence[str] = importlib.import_module(row.module).names()
-        names += [f"{family}:{name}" if name else family for name in listed]
+        family_names: Sequence[str] = importlib.import_module(row.module).names()
+        names += [f"{family}:{name}" if name else family for name in family_names]
     return [name for name in names if match.casefold() in name.casefold()]
 
 
 def layers_of(
     model: str | Path, weights: str | Path | None = None
 ) -> tuple[Sequence[str], list[SpatialLayer]]:
-    """A model's default layers, and all its layers with a grid, on a grey picture or clip.
+    """A model's default layers, and all its layers with a grid, for a grey picture or clip.
 
-    Only a model folder and a weights file are read; pretrained weights are not downloaded for it.
+    Pretrained weights are not downloaded; only a model folder and a weights file are read.
     """
-    known = weights or (None if Path(model).is_dir() or _is_factory(str(model)) else UNTRAINED)
-    adapter = load(model, weights=known)
+    has_own_weights = Path(model).is_dir() or _is_factory(str(model))
+    adapter = load(model, weights=weights or (None if has_own_weights else UNTRAINED))
     frames = [adapter.window.frames] if adapter.window else []
     sample = Sample(pixels=np.full((*frames, 288, 384, 3), 128, dtype=np.uint8), id="grey")
     with torch.inference_mode(False):

@@ -1,4 +1,4 @@
-"""Any module of the user's as a model that can be explained."""
+"""Wrap a user's module as a model that can be explained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmcam.types import Adapter
 
 
 def from_factory(module: str, function: str, name: str, overrides: Mapping[str, Any]) -> Adapter:
-    """The adapter that somebody's own function returns; the working folder is searched too."""
+    """The adapter that a user's function returns; modules in the working folder are found too."""
     if "" not in sys.path and "." not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -50,8 +50,8 @@ def from_factory(module: str, function: str, name: str, overrides: Mapping[str, 
     for key in ("labels", "layers"):
         if key in overrides:
             setattr(adapter, key, overrides[key])
-    made: Adapter = adapter
-    return made
+    result: Adapter = adapter
+    return result
 
 
 def wrap(
@@ -69,24 +69,24 @@ def wrap(
     question: Callable[[str], Any] | None = None,
     name: str | None = None,
 ) -> Classifier:
-    """Any module, ready to be explained.
+    """Wrap any module, ready to be explained.
 
     Args:
-        module: a model of pictures or clips; it is left as it is.
-        prepare: its transform of one PIL image into `[3, h, w]`, or a `Preprocess`; the usual
-            ImageNet recipe (short side 256, centre crop 224) when None.
-        layer: the layers explained by default; found by a probe when None.
+        module: a model of pictures or clips; it is not changed.
+        prepare: the module's transform of one PIL image into `[3, h, w]`, or a `Preprocess`; the
+            usual ImageNet recipe (short side 256, centre crop 224) when None.
+        layer: the layers to explain by default; found by a probe when None.
         labels: class names.
-        grid: folds a layer's output into `[batch, channel, *grid]`, given its name, the output and
-            the input's size; by shape when None.
-        logits: finds `[batch, classes]` in the module's output.
+        grid: maps a layer's name, its output and the input's size to the output as
+            `[batch, channel, *grid]`; decided by shape when None.
+        logits: extracts `[batch, classes]` from the module's output.
         pack: turns pixels `[batch, 3, *space]` into the module's argument.
-        frames: for a model of clips, how many frames it sees at once.
-        stride: their distance, in frames of a clip of rate `fps`.
-        fps: the rate that `stride` counts in; that of each clip when None.
+        frames: for a model of clips, the number of frames in its input.
+        stride: the distance between these frames, in frames of a clip of rate `fps`.
+        fps: the rate that `stride` refers to; each clip's own rate when None.
         question: for a model that answers questions, turns a question into the module's arguments
-            behind the pixels: a tensor or a tuple of them, without a batch axis.
-        name: what to call it in results.
+            after the pixels: a tensor or a tuple of tensors, without a batch axis.
+        name: the model's name in results.
 
     Example:
         >>> model = mmcam.wrap(my_network, prepare=my_transform, layer="trunk.7")
@@ -112,16 +112,16 @@ def wrap(
 
 
 def _read(question: Callable[[str], Any], text: str) -> Question:
-    """A question as somebody's own function has it.
+    """A question as arguments of the module, by the user's function.
 
     Raises:
-        ModelError: it gives no tensors.
+        ModelError: the function does not return tensors.
     """
-    made = question(text)
-    arguments = made if isinstance(made, tuple) else (made,)
+    result = question(text)
+    arguments = result if isinstance(result, tuple) else (result,)
     if not all(isinstance(argument, Tensor) for argument in arguments):
         raise ModelError(
-            f"the question '{text}' became a {type(made).__name__}; let it become a tensor or a "
-            "tuple of tensors"
+            f"the question '{text}' became a {type(result).__name__}; let `question` return a "
+            "tensor or a tuple of tensors"
         )
     return Question(arguments)

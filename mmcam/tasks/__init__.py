@@ -1,4 +1,4 @@
-"""What a user asks a model. A request is data alone; the adapter turns it into targets."""
+"""Tasks: what a user wants explained. A task is plain data; the adapter turns it into targets."""
 
 from mmcam.tasks.answers import Answers
 from mmcam.tasks.caption import Caption

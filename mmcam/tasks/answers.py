@@ -1,4 +1,4 @@
-"""Which answers to a question."""
+"""The task of explaining answers to a question."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mmcam.errors import LabelError
 
 @dataclass(frozen=True)
 class Answers:
-    """Explain answers to a question: those that are forced, or else the model's `top` first ones.
+    """Explain answers to a question: forced answers, or the `top` answers of the model.
 
     Args:
-        question: what is asked; the sample's own text when None.
-        answers: what the model is made to answer, in any number and order.
-        top: without answers, how many of the model's own.
+        question: the question; the sample's own text when None.
+        answers: the forced answers, in any number and order.
+        top: without `answers`, how many of the model's top answers to explain.
         contrast: two answers; the score of the first minus that of the second is explained too.
 
     Raises:
-        LabelError: an empty list of answers, no top, or a contrast that is none.
+        LabelError: an empty list of answers, a `top` below 1, or a contrast of equal answers.
     """
 
     question: str | None = None
@@ -35,7 +35,7 @@ class Answers:
             object.__setattr__(self, "answers", (self.answers,))
         if self.answers is not None and not self.answers:
             raise LabelError(
-                "no answers to explain in []; name some, or leave them out for the top"
+                "no answers to explain in []; name some, or omit them for the top answers"
             )
         if self.top < 1:
             raise LabelError(f"top={self.top} asks for no answer; it must be 1 or more")
@@ -45,10 +45,10 @@ class Answers:
             )
 
     def question_for(self, text: str, name: str) -> str:
-        """The question for a sample whose own text is `text`, in one line.
+        """The question for a sample with text `text` and name `name`, in one line.
 
         Raises:
-            LabelError: there is none.
+            LabelError: the question is empty.
         """
         question = " ".join((text if self.question is None else self.question).split())
         if not question:

@@ -1,4 +1,4 @@
-"""Which words of a caption."""
+"""The task of explaining a caption and its words."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ SCORES = ("logit", "log-prob")
 
 @dataclass(frozen=True)
 class Caption:
-    """Explain a caption: the whole sentence, and words of it.
+    """Explain a caption: the whole sentence, and its words.
 
     Args:
-        text: the caption; the sample's own text when None, and what the model says if it has none.
-        words: words to explain, by name (every place where it stands) or by their position in the
-            sentence, counted from 0, marks included; "all" (None) or "visual" (function words left
-            out); an empty list for the sentence alone.
-        score: what a word's score is: the "logit" of the word at its step (IJCV section 8.1), or
-            its "log-prob". For a word of several tokens, their sum. The sentence's is the sum of
-            the log-probabilities of all its tokens.
-        num_beams: beams of the search when the model generates the caption; 1 is greedy.
-        max_new_tokens: the most tokens that the model generates.
-        prompt: what a model that follows instructions is asked, or the words its caption begins
-            with; the model's usual prompt when None.
+        text: the caption; when None the sample's own text, or the model's own caption if the
+            sample has no text.
+        words: words to explain, by name (every occurrence) or by position in the sentence, counted
+            from 0 and including punctuation; "all" (None) or "visual" (without function words); an
+            empty list for the sentence alone.
+        score: the score of a word: the "logit" of the word at its step (IJCV section 8.1), or its
+            "log-prob". For a word of several tokens, the sum over its tokens. The sentence's score
+            is the sum of the log-probabilities of all its tokens.
+        num_beams: the number of beams for generation; 1 is greedy search.
+        max_new_tokens: the maximum number of tokens to generate.
+        prompt: the instruction for an instruction-tuned model, or the beginning of the caption; the
+            model's usual prompt when None.
 
     Raises:
-        LabelError: an unknown choice.
-        InputError: no beam, no token.
+        LabelError: an unknown `score`.
+        InputError: `num_beams` or `max_new_tokens` below 1.
     """
 
     text: str | None = None
@@ -53,5 +54,5 @@ class Caption:
         if self.num_beams < 1 or self.max_new_tokens < 1:
             raise InputError(
                 f"num_beams={self.num_beams}, max_new_tokens={self.max_new_tokens}: both must be 1 "
-                "or more for the model to generate anything"
+                "or more to generate a caption"
             )

@@ -1,4 +1,4 @@
-"""Which class, and which action."""
+"""The tasks of explaining classes of a picture and actions of a clip."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Label = str | int
 
 @dataclass(frozen=True)
 class Classes:
-    """Explain classes of a picture: those named, or else the model's `top` first ones.
+    """Explain classes of a picture: `labels`, or the `top` classes of the model.
 
-    A label is a class's name, in any case, or its index.
+    A label is a class's name, regardless of case, or its index.
 
     Raises:
-        LabelError: no labels and no top, or an empty list.
+        LabelError: an empty list of labels, or a `top` below 1.
     """
 
     labels: Sequence[Label] | None = None
@@ -31,14 +31,16 @@ class Classes:
         if isinstance(self.labels, (str, int)):
             object.__setattr__(self, "labels", (self.labels,))
         if self.labels is not None and not self.labels:
-            raise LabelError("no labels to explain in []; name some, or leave them out for the top")
+            raise LabelError(
+                "no labels to explain in []; name some, or omit them for the top classes"
+            )
         if self.top < 1:
             raise LabelError(f"top={self.top} asks for no label; it must be 1 or more")
 
 
 @dataclass(frozen=True)
 class Actions(Classes):
-    """Explain actions of a clip: those named, or else the `top` first ones over the whole clip."""
+    """Explain actions of a clip: `labels`, or the `top` actions over the whole clip."""
 
     kind: ClassVar[str] = "action"
     name: ClassVar[str] = "actions"

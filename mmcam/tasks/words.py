@@ -1,4 +1,4 @@
-"""The words of a sentence, in any script, and which of them are about what can be seen."""
+"""Split a sentence into words, in any script, align them with tokens, and find visual words."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ WORD = regex.compile(
     r"|[^\s]"
 )
 """A run of letters and digits with inner apostrophes and hyphens; each character of a script that
-is written without spaces; each other mark by itself."""
+is written without spaces; each other character by itself."""
 
 FUNCTION_TAGS = ("CC", "DT", "EX", "IN", "MD", "PDT", "POS", "PRP", "RP", "TO", "WDT", "WP", "WRB")
-"""Penn Treebank's tags of words that name nothing that can be seen."""
+"""Penn Treebank tags of function words."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a sentence, and the tokens `start` to `stop` (exclusive) that spell it."""
+    """A word of a sentence, and its tokens `start` to `stop` (exclusive)."""
 
     text: str
     start: int
@@ -31,22 +31,22 @@ class Word:
 
     @property
     def is_mark(self) -> bool:
-        """Whether it is punctuation or a sign: no letter or digit in it."""
+        """Whether the word is punctuation or a symbol, without any letter or digit."""
         return not any(character.isalnum() for character in self.text)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Where each word of a text begins and ends, in characters."""
+    """The start and end of each word of a text, in characters."""
     return [match.span() for match in WORD.finditer(text)]
 
 
 def align(text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
-    """The words of a text, each with the tokens that spell it; every token belongs to one word.
+    """The words of a text, each with its tokens; every token belongs to one word.
 
-    `offsets` says where each token begins and ends in the text. Words that share a token become
-    one. A token that holds no word (a space) belongs to the word behind it, or to the last one.
+    `offsets` holds the start and end of each token in the text. Words that share a token are
+    merged. A token without a word (a space) belongs to the next word, or to the last word.
     """
-    groups: list[tuple[int, int, int]] = []  # where it begins and ends in the text, its last token
+    groups: list[tuple[int, int, int]] = []  # start and end in the text, last token
     for begin, end in word_spans(text):
         tokens = [i for i, (first, last) in enumerate(offsets) if first < end and last > begin]
         if groups and tokens and tokens[0] <= groups[-1][2]:
@@ -61,24 +61,24 @@ def align(text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
 
 
 def visual(words: Sequence[str]) -> list[bool]:
-    """For each word of an English sentence, whether it is about something to see.
+    """For each word of an English sentence, whether the word is visual.
 
-    Marks and function words are not. NLTK's tagger decides where its data is installed
-    (`nltk.download("averaged_perceptron_tagger_eng")`), besides the list of function words that is
-    shipped (`data/function_words.txt`), which decides alone elsewhere.
+    Punctuation and function words are not. Function words are those of the packaged list
+    (`data/function_words.txt`) and, if the data of NLTK's tagger is installed
+    (`nltk.download("averaged_perceptron_tagger_eng")`), those that the tagger finds.
     """
-    function = _function_words()
+    function_words = _function_words()
     tags = _tags(words)
     return [
         any(character.isalnum() for character in word)
-        and word.casefold() not in function
+        and word.casefold() not in function_words
         and tag not in FUNCTION_TAGS
         for word, tag in zip(words, tags, strict=True)
     ]
 
 
 def _tags(words: Sequence[str]) -> list[str]:
-    """The part of speech of each word; empty where NLTK has no data."""
+    """The part-of-speech tag of each word; empty strings if NLTK's data is not installed."""
     from nltk import pos_tag
 
     try:

@@ -1,4 +1,4 @@
-"""The model is left as it was found, whatever is asked of it and whatever goes wrong."""
+"""The model is left as it was found, whatever the request and whatever fails."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_method_leaves_the_model_as_found(method: str, wrapped: Callable[.
     if method == "cam":  # batch norm and ReLU behind the trunk let the gradient vary
         net.forward = lambda x: net.head["fc"](net.trunk(x).flatten(2).mean(2))
     task: Any = mmcam.Classes([0, 2])
-    if method == "attention":  # not of the network: of what it is asked
+    if method == "attention":  # a property of the target, not of the network
         looks = torch.rand(1, 2, 2)
         task = [replace(mmcam.Target.logit(i), attention=lambda output: looks) for i in (0, 2)]
     before = snapshot(net)

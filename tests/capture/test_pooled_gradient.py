@@ -1,4 +1,4 @@
-"""The mean gradient at a map that linear layers read: as the whole gradient's mean, for less."""
+"""The pooled gradient at a map that linear layers read equals the mean of the full gradient."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ROWS, TOKENS, CHANNELS, CLASSES = 2, 7, 4, 3
 
 
 class Linear(nn.Linear):
-    """One that gives something else than a product with its weight."""
+    """A subclass whose output is not a product with its weight."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).sin()
 
 
-class Times(nn.Module):
-    """A product with fixed numbers, summed: what a linear layer does, without being one."""
+class FixedProduct(nn.Module):
+    """A dot product with a constant vector: a linear layer that is not an `nn.Linear`."""
 
     def __init__(self, numbers: Tensor) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class Times(nn.Module):
         return (x * self.numbers).sum(1, keepdim=True)
 
 
-class Reading(nn.Module):
-    """An encoder's tokens, the first of them a class token, and what a head makes of them."""
+class TokenReader(nn.Module):
+    """An encoder's tokens, the first of them a class token, and a head that reads them."""
 
-    def __init__(self, use: Callable[[Reading, Tensor], Tensor]) -> None:
+    def __init__(self, use: Callable[[TokenReader, Tensor], Tensor]) -> None:
         super().__init__()
         self.encoder, self.use = nn.Linear(3, CHANNELS), use
         self.keys, self.values = nn.Linear(CHANNELS, 6), nn.Linear(CHANNELS, 5, bias=False)
@@ -55,36 +55,36 @@ class Reading(nn.Module):
         return self.head(self.use(self, self.encoder(x)).tanh().flatten(1))
 
 
-def keys_and_values(net: Reading, tokens: Tensor) -> Tensor:
+def keys_and_values(net: TokenReader, tokens: Tensor) -> Tensor:
     look = net.keys(tokens).sum(2).softmax(1)
     return look[:, None] @ net.values(tokens)
 
 
-def twice(net: Reading, tokens: Tensor) -> Tensor:
+def twice(net: TokenReader, tokens: Tensor) -> Tensor:
     return net.values(tokens) * net.values(tokens).cumsum(1)
 
 
-def beside_others(net: Reading, tokens: Tensor) -> Tensor:
+def beside_others(net: TokenReader, tokens: Tensor) -> Tensor:
     return torch.cat([net.values(tokens).exp(), tokens**2, net.other(tokens)], 2)
 
 
-def written_on_before(net: Reading, tokens: Tensor) -> Tensor:
+def written_on_before(net: TokenReader, tokens: Tensor) -> Tensor:
     return net.values(tokens.mul_(3)).exp()
 
 
-def written_on_behind(net: Reading, tokens: Tensor) -> Tensor:
+def written_on_behind(net: TokenReader, tokens: Tensor) -> Tensor:
     return net.values(tokens).relu_() + F.relu(net.keys(tokens), inplace=True)[..., :5]
 
 
-def through_changed_layers(net: Reading, tokens: Tensor) -> Tensor:
+def through_changed_layers(net: TokenReader, tokens: Tensor) -> Tensor:
     return net.other(tokens) * net.patched(tokens)
 
 
-def not_at_all(net: Reading, tokens: Tensor) -> Tensor:
+def not_at_all(net: TokenReader, tokens: Tensor) -> Tensor:
     return tokens.exp() * tokens.cumsum(1)
 
 
-USES: dict[Callable[[Reading, Tensor], Tensor], int] = {
+USES: dict[Callable[[TokenReader, Tensor], Tensor], int] = {
     keys_and_values: 2,
     twice: 2,
     beside_others: 1,
@@ -93,12 +93,12 @@ USES: dict[Callable[[Reading, Tensor], Tensor], int] = {
     through_changed_layers: 0,
     not_at_all: 0,
 }
-"""What is done with the tokens -> how many linear layers read them."""
+"""How the head reads the tokens -> the number of linear layers that read them."""
 
 
-def made(use: Callable[[Reading, Tensor], Tensor]) -> tuple[Reading, Tensor]:
+def network(use: Callable[[TokenReader, Tensor], Tensor]) -> tuple[TokenReader, Tensor]:
     torch.manual_seed(7)
-    net, x = Reading(use).double(), torch.randn(ROWS, TOKENS, 3).double()
+    net, x = TokenReader(use).double(), torch.randn(ROWS, TOKENS, 3).double()
     net(x)
     return net, x
 
@@ -112,37 +112,37 @@ def mean(tokens: Tensor) -> Tensor:
     return patches(tokens).mean(2)
 
 
-def as_it_is(maps: Tensor) -> Tensor:
+def identity(maps: Tensor) -> Tensor:
     return maps
 
 
-def gradients(net: Reading, x: Tensor, strategy: str, to_grid: Any) -> tuple[list[Tensor], int]:
+def gradients(net: TokenReader, x: Tensor, strategy: str, to_grid: Any) -> tuple[list[Tensor], int]:
     with capture(net, ["encoder"], to_grid=to_grid) as (recording, check):
         output = net(x)
         check()
         scores = recording.scores(output, [[Target.logit(k) for k in range(CLASSES)]] * ROWS)
-        found = list(recording.gradients(scores, strategy=strategy, chunk=2))
-        return [step["encoder"] for step in found], len(recording.pooled.readers)
+        steps = list(recording.gradients(scores, strategy=strategy, chunk=2))
+        return [step["encoder"] for step in steps], len(recording.pooled.readers)
 
 
 @pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
 @pytest.mark.parametrize("use", USES)
 def test_is_the_mean_of_the_whole_gradient(
-    use: Callable[[Reading, Tensor], Tensor], strategy: str
+    use: Callable[[TokenReader, Tensor], Tensor], strategy: str
 ) -> None:
-    net, x = made(use)
-    whole, none = gradients(net, x, strategy, None)
+    net, x = network(use)
+    full, full_readers = gradients(net, x, strategy, None)
     pooled, readers = gradients(net, x, strategy, {"encoder": patches})
-    assert (none, readers) == (0, USES[use])
-    assert len(whole) == len(pooled) == CLASSES
-    for one, other in zip(whole, pooled, strict=True):
-        assert one.shape == (ROWS, TOKENS, CHANNELS)
-        assert other.any()
-        assert_close(other, mean(one))
+    assert (full_readers, readers) == (0, USES[use])
+    assert len(full) == len(pooled) == CLASSES
+    for gradient, mean_gradient in zip(full, pooled, strict=True):
+        assert gradient.shape == (ROWS, TOKENS, CHANNELS)
+        assert mean_gradient.any()
+        assert_close(mean_gradient, mean(gradient))
 
 
-class Looking(nn.Module):
-    """A CNN's map of 4 channels and what becomes of it before a linear layer has it."""
+class MapReader(nn.Module):
+    """A CNN's map of 4 channels, and the operations before the linear layer that reads it."""
 
     def __init__(self, use: Callable[[Tensor], Tensor], axes: int = 2) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ VECTORS: dict[Callable[[Tensor], Tensor], int] = {
     as_c3d: 3,
     averaged_3d: 3,
 }
-"""What makes a vector of a map -> how many axes the grid has."""
+"""Operations that flatten a map -> the number of axes of its grid."""
 
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "rectified": lambda x: x.relu().flatten(1),
@@ -205,20 +205,20 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "cells seen as channels": lambda x: F.max_pool2d(x.view(len(x), -1, 4, 4), 2).flatten(1),
     "samples together": lambda x: x.view(1, -1),
 }
-"""What is done with a map so that its mean gradient is not that of a linear layer's cells."""
+"""Operations on a map after which the linear layer is not a reader."""
 
 
-def looked(
+def map_gradients(
     use: Callable[[Tensor], Tensor], axes: int, layers: Sequence[str], to_grid: Any, strategy: str
 ) -> tuple[list[dict[str, Tensor]], int]:
     torch.manual_seed(7)
-    net, x = Looking(use, axes).double(), torch.randn(ROWS, 3, *(9, 9, 9)[:axes]).double()
+    net, x = MapReader(use, axes).double(), torch.randn(ROWS, 3, *(9, 9, 9)[:axes]).double()
     net(x)
     with capture(net, layers, to_grid=to_grid) as (recording, check):
         output = net(x)
         check()
-        found = list(recording.gradients(output.sum(0)[:, None], strategy=strategy))
-        return found, len(recording.pooled.readers)
+        gradients = list(recording.gradients(output.sum(0)[:, None], strategy=strategy))
+        return gradients, len(recording.pooled.readers)
 
 
 @pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
@@ -226,42 +226,44 @@ def looked(
 @pytest.mark.parametrize("use", VECTORS)
 def test_vector_of_all_cells(use: Callable[[Tensor], Tensor], layer: str, strategy: str) -> None:
     axes = VECTORS[use]
-    whole, _ = looked(use, axes, [layer], None, strategy)
-    pooled, readers = looked(use, axes, [layer], {layer: as_it_is}, strategy)
+    full, _ = map_gradients(use, axes, [layer], None, strategy)
+    pooled, readers = map_gradients(use, axes, [layer], {layer: identity}, strategy)
     assert readers == 1
-    for one, other in zip(whole, pooled, strict=True):
-        assert other[layer].any()
-        assert_close(other[layer], one[layer].flatten(2).mean(2))
+    for gradient, mean_gradient in zip(full, pooled, strict=True):
+        assert mean_gradient[layer].any()
+        assert_close(mean_gradient[layer], gradient[layer].flatten(2).mean(2))
 
 
 @pytest.mark.parametrize("use", OTHERS.values(), ids=OTHERS)
 def test_what_is_no_vector_of_all_cells(use: Callable[[Tensor], Tensor]) -> None:
-    whole, _ = looked(use, 2, ["pool"], None, "loop")
-    pooled, readers = looked(use, 2, ["pool"], {"pool": as_it_is}, "loop")
+    full, _ = map_gradients(use, 2, ["pool"], None, "loop")
+    pooled, readers = map_gradients(use, 2, ["pool"], {"pool": identity}, "loop")
     assert readers == 0
-    for one, other in zip(whole, pooled, strict=True):
-        assert_close(other["pool"], one["pool"].flatten(2).mean(2))
+    for gradient, mean_gradient in zip(full, pooled, strict=True):
+        assert_close(mean_gradient["pool"], gradient["pool"].flatten(2).mean(2))
 
 
 def test_map_between_the_start_and_the_vector_has_its_gradient() -> None:
-    whole, _ = looked(flat, 2, ["cnn", "pool"], None, "loop")
-    pooled, readers = looked(
-        flat, 2, ["cnn", "pool"], dict.fromkeys(("cnn", "pool"), as_it_is), "loop"
+    full, _ = map_gradients(flat, 2, ["cnn", "pool"], None, "loop")
+    pooled, readers = map_gradients(
+        flat, 2, ["cnn", "pool"], dict.fromkeys(("cnn", "pool"), identity), "loop"
     )
     assert readers == 0
     for layer in ("cnn", "pool"):
-        assert_close(pooled[0][layer], whole[0][layer].flatten(2).mean(2))
+        assert_close(pooled[0][layer], full[0][layer].flatten(2).mean(2))
 
 
 @pytest.mark.parametrize("linear", [True, False])
 def test_gradient_whose_mean_is_nothing_is_no_error(linear: bool) -> None:
-    """Where half the cells speak for a class and half against it, no channel has any weight."""
+    """If half the cells are evidence for a class and half against it, all weights are zero."""
     signs = torch.tensor([1.0, -1.0, -1.0, 1.0]).repeat(CHANNELS)
     read = nn.Linear(4 * CHANNELS, 1, bias=False)
     with torch.no_grad():
         read.weight.copy_(signs)
-    net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), read if linear else Times(signs))
-    with capture(net, ["0"], to_grid={"0": as_it_is}) as (recording, check):
+    net = nn.Sequential(
+        nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), read if linear else FixedProduct(signs)
+    )
+    with capture(net, ["0"], to_grid={"0": identity}) as (recording, check):
         output = net(torch.randn(ROWS, 3, 2, 2))
         check()
         (step,) = recording.gradients(output[:, 0][None])
@@ -274,7 +276,7 @@ def test_narrow_weights_are_summed_in_single_precision() -> None:
     net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), nn.Linear(4096 * CHANNELS, 1))
     with torch.no_grad():
         net[2].weight.fill_(1.0)
-    with capture(net.bfloat16(), ["0"], to_grid={"0": as_it_is}) as (recording, check):
+    with capture(net.bfloat16(), ["0"], to_grid={"0": identity}) as (recording, check):
         output = net(torch.randn(1, 3, 64, 64).bfloat16())
         check()
         (step,) = recording.gradients(output[:, 0][None])
@@ -282,26 +284,26 @@ def test_narrow_weights_are_summed_in_single_precision() -> None:
 
 
 def test_hooks_are_gone_and_those_of_others_see_the_start_of_the_graph() -> None:
-    net, x = made(keys_and_values)
-    seen: list[Tensor] = []
-    own = net.keys.register_forward_hook(lambda *call: seen.append(call[2]))
+    net, x = network(keys_and_values)
+    outputs: list[Tensor] = []
+    handle = net.keys.register_forward_hook(lambda *call: outputs.append(call[2]))
     gradients(net, x, "loop", {"encoder": patches})
-    assert seen[0].requires_grad
-    assert list(net.keys._forward_hooks) == [own.id]
+    assert outputs[0].requires_grad
+    assert list(net.keys._forward_hooks) == [handle.id]
     assert not net.values._forward_hooks
 
 
 def test_a_layer_that_reads_can_be_explained_with_the_map_it_reads() -> None:
-    net, x = made(keys_and_values)
-    found = []
+    net, x = network(keys_and_values)
+    steps = []
     for to_grid in ({}, {"encoder": patches, "values": patches}):
         with capture(net, ["encoder", "values"], to_grid=to_grid) as (recording, check):
             output = net(x)
             check()
             (step,) = recording.gradients(output[:, 1][None])
-            found.append(step)
+            steps.append(step)
     for layer in ("encoder", "values"):
-        assert_close(found[1][layer], mean(found[0][layer]))
+        assert_close(steps[1][layer], mean(steps[0][layer]))
 
 
 def test_a_layer_that_a_score_does_not_move_is_no_fault_of_its_neighbour() -> None:
@@ -312,8 +314,8 @@ def test_a_layer_that_a_score_does_not_move_is_no_fault_of_its_neighbour() -> No
             self.read_one, self.read_other = nn.Linear(TOKENS, 2), nn.Linear(TOKENS, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            one, other = self.read_one(self.one(x)), self.read_other(self.other(x))
-            return torch.stack([0 * one.sum((1, 2)) + other.exp().sum((1, 2))], 1)
+            first, second = self.read_one(self.one(x)), self.read_other(self.other(x))
+            return torch.stack([0 * first.sum((1, 2)) + second.exp().sum((1, 2))], 1)
 
     torch.manual_seed(7)
     net, x = Two().double(), torch.randn(ROWS, 3, TOKENS).double()
@@ -327,13 +329,13 @@ def test_a_layer_that_a_score_does_not_move_is_no_fault_of_its_neighbour() -> No
 
 
 def test_score_that_depends_on_the_class_token_alone() -> None:
-    net, x = made(lambda net, tokens: net.values(tokens)[:, 0])
+    net, x = network(lambda net, tokens: net.values(tokens)[:, 0])
     with pytest.raises(ScoreError, match="through its class token alone"):
         gradients(net, x, "loop", {"encoder": patches})
 
 
 def test_no_product_in_every_cell() -> None:
-    net, x = made(keys_and_values)
+    net, x = network(keys_and_values)
     counts = []
     for to_grid in (None, {"encoder": patches}):
         with Operators() as operators:
@@ -346,7 +348,7 @@ def test_a_vectors_weights_are_read_once_for_all_scores() -> None:
     features = 11
     read = nn.Linear(36 * CHANNELS, features)
     net = nn.Sequential(nn.Conv2d(3, CHANNELS, 1), nn.Flatten(), read, nn.Linear(features, CLASSES))
-    with capture(net, ["0"], to_grid={"0": as_it_is}) as (recording, check):
+    with capture(net, ["0"], to_grid={"0": identity}) as (recording, check):
         output = net(torch.randn(ROWS, 3, 6, 6))
         check()
         with Operators() as operators:

@@ -40,7 +40,7 @@ class Net(nn.Module):
         return self.head(self.trunk(x))
 
 
-def made(make: Callable[..., Net] = Net, **options: Any) -> Net:
+def network(make: Callable[..., Net] = Net, **options: Any) -> Net:
     torch.manual_seed(5)
     net = make(**options).double()
     net(torch.zeros(1, 3, 9, 8).double())
@@ -82,7 +82,7 @@ def hires(net: nn.Module, x: Tensor, layer: str, label: int = 0) -> Tensor:
     ],
 )
 def test_patterns_name_layers_in_the_models_order(patterns: list[str], layers: list[str]) -> None:
-    assert resolve(made(), patterns) == layers
+    assert resolve(network(), patterns) == layers
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_patterns_name_layers_in_the_models_order(patterns: list[str], layers: l
 )
 def test_unknown_layer_is_named_with_its_nearest(pattern: str) -> None:
     with pytest.raises(LayerError) as error:
-        resolve(made(), [pattern], "mynet")
+        resolve(network(), [pattern], "mynet")
     assert str(error.value).startswith(f"mynet has no layer '{pattern}'; nearest: ")
     assert str(error.value).endswith("`mmcam list layers --model MODEL` lists them")
     if pattern == "blocks.7":
@@ -98,7 +98,7 @@ def test_unknown_layer_is_named_with_its_nearest(pattern: str) -> None:
 
 
 def test_several_layers_from_one_forward_equal_one_by_one(wrapped: Callable[..., Any]) -> None:
-    net = made()
+    net = network()
     setup = wrapped(net)
     sample = setup.sample(9, 8)
     layers = ["stem", "blocks.*", "head.0"]
@@ -129,30 +129,30 @@ def gradients(
 
 @pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
 def test_the_strategies_for_many_gradients_agree(strategy: str) -> None:
-    net, x = made(), torch.rand(2, 3, 9, 8).double()
+    net, x = network(), torch.rand(2, 3, 9, 8).double()
     targets = [[Target.logit(k) for k in (2, 0, 1)]] * 2
-    found = gradients(net, x, ["stem", "blocks.1"], targets, strategy)
-    assert len(found) == 3
+    steps = gradients(net, x, ["stem", "blocks.1"], targets, strategy)
+    assert len(steps) == 3
     for slot, label in enumerate((2, 0, 1)):
         for layer in ("stem", "blocks.1"):
             for row in range(2):
                 expected = trace(net, x[row : row + 1], layer, label)[1]
-                assert_close(found[slot][layer][row], expected)
+                assert_close(steps[slot][layer][row], expected)
 
 
 @pytest.mark.parametrize("strategy", GRADIENT_STRATEGIES)
 def test_samples_may_have_targets_of_their_own_number(strategy: str) -> None:
-    net, x = made(), torch.rand(2, 3, 9, 8).double()
+    net, x = network(), torch.rand(2, 3, 9, 8).double()
     targets = [[Target.logit(1)], [Target.logit(k) for k in (0, 2, 1)]]
-    found = gradients(net, x, ["stem"], targets, strategy)
-    assert_close(found[0]["stem"][0], trace(net, x[:1], "stem", 1)[1])
+    steps = gradients(net, x, ["stem"], targets, strategy)
+    assert_close(steps[0]["stem"][0], trace(net, x[:1], "stem", 1)[1])
     for slot, label in enumerate((0, 2, 1)):
-        assert_close(found[slot]["stem"][1], trace(net, x[1:], "stem", label)[1])
-    assert not found[1]["stem"][0].any()
+        assert_close(steps[slot]["stem"][1], trace(net, x[1:], "stem", label)[1])
+    assert not steps[1]["stem"][0].any()
 
 
 def test_activation_is_one_row_a_sample() -> None:
-    net, x = made(), torch.rand(2, 3, 9, 8).double()
+    net, x = network(), torch.rand(2, 3, 9, 8).double()
     with capture(net, ["stem"]) as (recording, check):
         net(x)
         check()
@@ -160,16 +160,16 @@ def test_activation_is_one_row_a_sample() -> None:
 
 
 def test_batch_equals_single_runs(wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(made(), "stem")
+    setup = wrapped(network(), "stem")
     samples = [setup.sample(9, 8, seed=seed) for seed in range(3)]
-    asked = [[0], [2, 1, 0], [1, 2]]
+    label_rows = [[0], [2, 1, 0], [1, 2]]
     adapter = setup.adapter
-    batch = [[Target.logit(k) for k in row] for row in asked]
+    batch = [[Target.logit(k) for k in row] for row in label_rows]
     adapter.targets = lambda output, task: batch  # as an adapter of captions would
     methods = ["gradcam", "gradcam++softmax", "hirescam", "guided-layercam", "ablationcam"]
-    found = setup.explain(samples, methods, mmcam.Classes())
+    results = setup.explain(samples, methods, mmcam.Classes())
     del adapter.targets
-    for sample, row, labels in zip(samples, found, asked, strict=True):
+    for sample, row, labels in zip(samples, results, label_rows, strict=True):
         assert [label for method, label, _ in row if method == "gradcam"] == list(map(str, labels))
         for (method, label, _), explanation in row.items():
             (alone,) = setup.explain(sample, method, int(label))
@@ -180,12 +180,12 @@ def test_batch_equals_single_runs(wrapped: Callable[..., Any]) -> None:
 
 
 def test_top_classes_are_each_samples_own(wrapped: Callable[..., Any]) -> None:
-    net = made()
+    net = network()
     setup = wrapped(net, "stem")
     samples = [setup.sample(9, 8, seed=seed) for seed in range(4)]
-    found = setup.explain(samples, "gradcam", mmcam.Classes(top=2))
+    results = setup.explain(samples, "gradcam", mmcam.Classes(top=2))
     tops = net(setup.pixels(*samples)).topk(2).indices.tolist()
-    assert [[int(label) for _, label, _ in row] for row in found] == tops
+    assert [[int(label) for _, label, _ in row] for row in results] == tops
     with pytest.raises(LabelError, match="3 classes"):
         setup.explain(samples, "gradcam", mmcam.Classes(top=4))
 
@@ -194,7 +194,7 @@ def test_top_classes_are_each_samples_own(wrapped: Callable[..., Any]) -> None:
 def test_in_place_relu_behind_the_layer_does_not_reach_back(
     layer: str, wrapped: Callable[..., Any]
 ) -> None:
-    clean, in_place = made(), made(in_place=True)
+    clean, in_place = network(), network(in_place=True)
     sample = wrapped(clean).sample(9, 8)
     expected = wrapped(clean, layer).cam(sample, "hirescam", 1)
     assert expected.any()
@@ -252,7 +252,7 @@ class Packed(Net):
 
 @pytest.mark.parametrize("kind", SHELLS)
 def test_map_inside_another_output_is_found(kind: str, wrapped: Callable[..., Any]) -> None:
-    net = made(Packed, kind=kind)
+    net = network(Packed, kind=kind)
     setup = wrapped(net, "stem")
     sample = setup.sample(9, 8)
     expected = hires(net, setup.pixels(sample), "stem.inner")
@@ -261,7 +261,7 @@ def test_map_inside_another_output_is_found(kind: str, wrapped: Callable[..., An
 
 
 def test_module_that_runs_often_must_be_named_by_its_call(wrapped: Callable[..., Any]) -> None:
-    net = made()
+    net = network()
     setup = wrapped(net)
     sample = setup.sample(9, 8)
     with pytest.raises(LayerError, match=r"'act' ran 3 times in one forward.*'act#2' is the last"):
@@ -281,14 +281,14 @@ def test_module_that_runs_often_must_be_named_by_its_call(wrapped: Callable[...,
 
 
 def test_layer_that_does_not_run_is_said_so(wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(made(), "aux")
+    setup = wrapped(network(), "aux")
     with pytest.raises(LayerError, match="layer 'aux' did not run in the forward"):
         setup.cam(setup.sample(9, 8), "gradcam", 0)
 
 
 @pytest.mark.parametrize("layer", ["head.2", "head.3", "head"])
 def test_layer_without_a_grid_is_refused(layer: str, wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(made(), layer)
+    setup = wrapped(network(), layer)
     with pytest.raises(LayerError, match=f"layer '{layer}' gives a Tensor of shape .*no grid"):
         setup.cam(setup.sample(9, 8), "gradcam", 0)
 
@@ -299,7 +299,7 @@ def test_score_that_does_not_depend_on_the_layer_is_refused(wrapped: Callable[..
             self.aux(x)
             return super().forward(x)
 
-    setup = wrapped(made(Beside))
+    setup = wrapped(network(Beside))
     sample = setup.sample(9, 8)
     for layers in (["aux"], ["stem", "aux"]):
         with pytest.raises(ScoreError, match="score does not depend on layer 'aux'"):
@@ -311,14 +311,14 @@ def test_score_that_does_not_depend_on_the_layer_is_refused(wrapped: Callable[..
 
 @pytest.mark.parametrize("task", [[], "dog", ["dog"], None])
 def test_task_that_asks_nothing_is_refused(task: Any, wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(made(), "stem")
+    setup = wrapped(network(), "stem")
     with pytest.raises(mmcam.MmcamError, match="Classes"):
         setup.cam(setup.sample(9, 8), "gradcam", task)
 
 
 def test_a_method_that_ignores_the_score_has_no_counterfactual(wrapped) -> None:
     setup = wrapped(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), layer="0")
-    with pytest.raises(mmcam.MmcamError, match=r"'eigencam' does not look at the score"):
+    with pytest.raises(mmcam.MmcamError, match=r"'eigencam' does not depend on the score"):
         mmcam.explain(
             setup.adapter,
             setup.sample(6, 6),

@@ -24,11 +24,11 @@ RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "guided": lambda gradient, open_: torch.where(open_ & (gradient > 0), gradient, 0),
     "deconv": lambda gradient, open_: torch.where(gradient > 0, gradient, 0),
 }
-"""Method to (gradient from above, where the unit was open) -> gradient handed down."""
+"""Method -> (gradient at the output, where x > 0) -> gradient at the input."""
 
 
 def discarding(change: Callable[[Tensor], Any]) -> Callable[[], Callable[[Tensor], Tensor]]:
-    """An activation that works in place and whose return value nobody looks at."""
+    """An activation that works in place and whose return value is ignored."""
 
     def act(x: Tensor) -> Tensor:
         change(x)
@@ -75,7 +75,7 @@ RELU6S: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
 
 
 class Net(nn.Module):
-    """Two convolutions with activations and a linear head, the same weights every time."""
+    """Two convolutions with activations and a linear head, with fixed weights."""
 
     def __init__(self, make: Callable[[], Callable[[Tensor], Tensor]]) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def by_hand(net: Net, x: Tensor, rule: str, ceiling: float) -> Tensor:
 
 
 class Ruled(torch.autograd.Function):
-    """A ReLU with one rule and no more than that."""
+    """A ReLU with a backward rule, by a custom autograd function."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rule: str) -> Tensor:
@@ -134,8 +134,8 @@ def test_the_three_rules_differ() -> None:
     net = Net(nn.ReLU).double()
     x = torch.rand(1, 3, 9, 11).double()
     maps = [by_hand(net, x, rule, 6.0) for rule in RULES] + [by_hand(net, x, "guided", torch.inf)]
-    for i, one in enumerate(maps):
-        assert all(not torch.allclose(one, other) for other in maps[:i])
+    for i, cam in enumerate(maps):
+        assert all(not torch.allclose(cam, earlier) for earlier in maps[:i])
 
 
 def test_in_place_relu_on_a_part_of_a_tensor(wrapped: Callable[..., Any]) -> None:
@@ -185,9 +185,9 @@ def test_guided_grad_cam_is_the_product(wrapped: Callable[..., Any]) -> None:
         align_corners=False,
     )[0]
     for factor in ("guided", "deconv"):
-        found = setup.cam(sample, f"{factor}-gradcam++", LABEL)
-        assert found.any()
-        assert_close(found, enlarged * setup.cam(sample, factor, LABEL))
+        product = setup.cam(sample, f"{factor}-gradcam++", LABEL)
+        assert product.any()
+        assert_close(product, enlarged * setup.cam(sample, factor, LABEL))
 
 
 def test_rules_asked_together_do_not_mix(wrapped: Callable[..., Any]) -> None:
@@ -218,9 +218,9 @@ def test_rule_holds_inside_its_context_alone() -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     above = torch.tensor([-1.0, 1.0])
     y = F.relu(x)
-    rectifiers = ReluRule(y, "guided")
+    relu_rule = ReluRule(y, "guided")
     for _ in range(2):
-        with rectifiers.ruled():
+        with relu_rule.active():
             (inside,) = torch.autograd.grad(y, x, above, retain_graph=True)
         (outside,) = torch.autograd.grad(y, x, above, retain_graph=True)
         assert_close(inside, torch.tensor([0.0, 1.0]))
@@ -228,7 +228,7 @@ def test_rule_holds_inside_its_context_alone() -> None:
 
 
 class Stops(torch.autograd.Function):
-    """A step that hands no gradient down."""
+    """A function whose backward returns no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -242,14 +242,14 @@ class Stops(torch.autograd.Function):
 def test_relu_that_no_gradient_reaches() -> None:
     x = torch.ones(3, requires_grad=True)
     scores = (Stops.apply(F.relu(x)) + F.relu(-3 * x + 4)).sum()
-    with ReluRule(scores, "guided").ruled():
+    with ReluRule(scores, "guided").active():
         assert_close(torch.autograd.grad(scores, x)[0], torch.full((3,), -3.0))
 
 
 @pytest.mark.parametrize("rule", ["guided", "deconv"])
 @pytest.mark.parametrize("batched", [False, True])
 def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> None:
-    """What is written on a part of a tensor by anything else keeps its ordinary gradient."""
+    """Other in-place operations on a view keep their ordinary gradient."""
     x = torch.randn(5, 8, requires_grad=True)
 
     def run(relu_: Callable[[Tensor], Any], relu: Callable[[Tensor], Tensor]) -> Tensor:
@@ -263,10 +263,10 @@ def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> N
         part.copy_(Ruled.apply(part.clone(), rule))
 
     scores = run(Tensor.relu_, F.relu).sum(0)
-    rectifiers = ReluRule(scores, rule)
+    relu_rule = ReluRule(scores, rule)
     units = torch.eye(3)
-    with rectifiers.ruled():
-        found = (
+    with relu_rule.active():
+        gradients = (
             torch.autograd.grad(scores, x, units, is_grads_batched=True)[0]
             if batched
             else torch.stack(
@@ -274,13 +274,13 @@ def test_relus_that_hide_beside_those_that_do_not(rule: str, batched: bool) -> N
             )
         )
     expected = run(by_hand_, lambda part: Ruled.apply(part, rule)).sum(0)
-    for one, score in zip(found, expected, strict=True):
-        assert_close(one, torch.autograd.grad(score, x, retain_graph=True)[0])
-    assert rectifiers.found
+    for gradient, score in zip(gradients, expected, strict=True):
+        assert_close(gradient, torch.autograd.grad(score, x, retain_graph=True)[0])
+    assert relu_rule.has_relus
 
 
 class WritesOnParts(nn.Module):
-    """Something that is no ReLU, on a part of a tensor."""
+    """An activation other than ReLU, in place on a view of a tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = 1 * x
@@ -300,7 +300,7 @@ def test_no_relu_is_found_where_one_might_hide(wrapped: Callable[..., Any]) -> N
 def test_layer_with_no_relu_behind_it(
     relu: Callable[[], Callable[[Tensor], Tensor]], wrapped: Callable[..., Any]
 ) -> None:
-    """The rule changes nothing there, and says nothing: a sheet of layers may end with it."""
+    """The rule changes nothing there and raises no error: a sheet may show such a layer too."""
 
     class Behind(nn.Module):
         def __init__(self) -> None:
@@ -339,7 +339,7 @@ def test_functional_relus_of_torchvision_are_guided(
     setup = wrapped(net, layer)
     sample = setup.sample(side, side)
     (maps,) = setup.explain(sample, ["guided", "gradient"], LABEL)
-    found, plain = (maps[method, str(LABEL), "pixels"].cam for method in ("guided", "gradient"))
+    guided, plain = (maps[method, str(LABEL), "pixels"].cam for method in ("guided", "gradient"))
 
     x = setup.pixels(sample).requires_grad_()
     (by_autograd,) = torch.autograd.grad(net(x)[0, LABEL], x)
@@ -347,13 +347,13 @@ def test_functional_relus_of_torchvision_are_guided(
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: Ruled.apply(x, "guided"))
     (expected,) = torch.autograd.grad(net(x)[0, LABEL], x)
     scale = expected.abs().max()
-    assert_close(found / scale, expected[0] / scale, rtol=0, atol=1e-4)
-    assert F.cosine_similarity(found.flatten(), plain.flatten(), dim=0) < 0.9
+    assert_close(guided / scale, expected[0] / scale, rtol=0, atol=1e-4)
+    assert F.cosine_similarity(guided.flatten(), plain.flatten(), dim=0) < 0.9
 
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 def test_captum_misses_the_functional_relus(wrapped: Callable[..., Any]) -> None:
-    """It replaces modules, and googlenet has none to replace: its map is the plain gradient."""
+    """Captum replaces modules, and googlenet has no ReLU modules: its map is the plain gradient."""
     layer, side = FUNCTIONAL["googlenet"]
     net = torchvision_net("googlenet")
     setup = wrapped(net, layer)

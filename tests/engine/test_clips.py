@@ -73,13 +73,13 @@ LENGTHS = st.one_of(
 @settings(deadline=None)
 @given(frames=st.integers(1, 800), window=LENGTHS)
 def test_windows_cover_the_clip_from_its_start_to_its_end(frames: int, window: float) -> None:
-    found = spans(frames, window)
-    assert found[0][0] == 0
-    assert found[-1][1] == frames
-    for (start, end), (following, _) in pairwise(found):
+    windows = spans(frames, window)
+    assert windows[0][0] == 0
+    assert windows[-1][1] == frames
+    for (start, end), (following, _) in pairwise(windows):
         assert start < following <= end
     weights = frame_weights(range(frames), Placement(size=(1, 1), box=(0, 0, 1, 1),
-                            spans=tuple(found)), len(found))  # fmt: skip
+                            spans=tuple(windows)), len(windows))  # fmt: skip
     assert not weights.isnan().any()
 
 
@@ -93,8 +93,8 @@ def test_windows_have_their_length_unless_the_clip_is_shorter(frames: int, windo
 @settings(deadline=None)
 @given(frames=st.integers(1, 800), window=st.floats(1, 500))
 def test_all_windows_but_the_last_lie_end_to_end(frames: int, window: float) -> None:
-    found = spans(frames, window)[:-1]
-    assert [end for _, end in found[:-1]] == [start for start, _ in found[1:]]
+    windows = spans(frames, window)[:-1]
+    assert [end for _, end in windows[:-1]] == [start for start, _ in windows[1:]]
 
 
 @settings(deadline=None)
@@ -142,15 +142,17 @@ def test_a_window_is_sampled_at_the_middles_of_its_parts(
 def test_a_long_clip_is_its_windows_explained_alone_and_joined() -> None:
     pixels = noise(10)
     joined = mmcam.explain(model(), pixels, ALL)
-    alone = [mmcam.explain(model(), pixels[a:b], ALL) for a, b in [(0, 4), (4, 8), (6, 10)]]
-    for number, whole in enumerate(joined):
-        parts = [windows[number] for windows in alone]
-        torch.testing.assert_close(whole.cam, torch.cat([part.cam for part in parts]))
-        assert whole.window_scores == pytest.approx([part.score for part in parts])
-        assert whole.score == pytest.approx(np.mean([part.score for part in parts]))
-        assert whole.probability == pytest.approx(np.mean([part.probability for part in parts]))
-        assert whole.placement.spans == ((0, 4), (4, 8), (6, 10))
-        assert whole.heatmap().shape == (10, 8, 12)
+    by_window = [mmcam.explain(model(), pixels[a:b], ALL) for a, b in [(0, 4), (4, 8), (6, 10)]]
+    for number, explanation in enumerate(joined):
+        parts = [windows[number] for windows in by_window]
+        torch.testing.assert_close(explanation.cam, torch.cat([part.cam for part in parts]))
+        assert explanation.window_scores == pytest.approx([part.score for part in parts])
+        assert explanation.score == pytest.approx(np.mean([part.score for part in parts]))
+        assert explanation.probability == pytest.approx(
+            np.mean([part.probability for part in parts])
+        )
+        assert explanation.placement.spans == ((0, 4), (4, 8), (6, 10))
+        assert explanation.heatmap().shape == (10, 8, 12)
 
 
 def test_frames_of_overlapping_windows_are_the_mean_of_both() -> None:
@@ -164,26 +166,28 @@ def test_frames_of_overlapping_windows_are_the_mean_of_both() -> None:
     last = mmcam.explain(model(), pixels[6:10], ALL)["swim"]
     assert joined.maximum > 0
     np.testing.assert_allclose(raw(joined, [4, 5]), raw(middle, [0, 1]), atol=1e-6)
-    both = (raw(middle, [2, 3]) + raw(last, [0, 1])) / 2
-    np.testing.assert_allclose(raw(joined, [6, 7]), both, atol=1e-6)
+    mean_of_both = (raw(middle, [2, 3]) + raw(last, [0, 1])) / 2
+    np.testing.assert_allclose(raw(joined, [6, 7]), mean_of_both, atol=1e-6)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_a_clip_shorter_than_a_window_is_stretched_over_it(frames: int) -> None:
     pixels = noise(frames)
-    found = mmcam.explain(model(), pixels, ALL)["run"]
+    explanation = mmcam.explain(model(), pixels, ALL)["run"]
     repeated = pixels[[int((i + 0.5) * frames / 4) for i in range(4)]]
-    torch.testing.assert_close(found.cam, mmcam.explain(model(), repeated, ALL)["run"].cam)
-    assert found.heatmap().shape == (frames, 8, 12)
-    assert not np.isnan(found.heatmap()).any()
+    torch.testing.assert_close(explanation.cam, mmcam.explain(model(), repeated, ALL)["run"].cam)
+    assert explanation.heatmap().shape == (frames, 8, 12)
+    assert not np.isnan(explanation.heatmap()).any()
 
 
 def test_a_models_own_rate_makes_windows_of_broken_length() -> None:
-    found = mmcam.explain(model(fps=30.0), noise(10), ALL)["run"]  # 4 frames at 30 are 3.33 at 25
+    explanation = mmcam.explain(model(fps=30.0), noise(10), ALL)[
+        "run"
+    ]  # 4 frames at 30 are 3.33 at 25
     thirds = [[0, 10 / 3], [10 / 3, 20 / 3], [20 / 3, 10]]
-    np.testing.assert_allclose(found.placement.spans, thirds)
-    assert found.cam.shape == (6, 4, 6)
-    assert not np.isnan(found.heatmap()).any()
+    np.testing.assert_allclose(explanation.placement.spans, thirds)
+    assert explanation.cam.shape == (6, 4, 6)
+    assert not np.isnan(explanation.heatmap()).any()
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
@@ -191,14 +195,14 @@ def test_windows_in_batches_are_windows_one_by_one(batch: int) -> None:
     methods = ["gradcam", "hirescam", "gradient"]
     single = mmcam.explain(model(), noise(18), ALL, method=methods, batch=1)
     batched = mmcam.explain(model(), noise(18), ALL, method=methods, batch=batch)
-    for one, other in zip(single, batched, strict=True):
-        torch.testing.assert_close(one.cam, other.cam)
-        assert one.window_scores == pytest.approx(other.window_scores, abs=1e-5)
-        assert one.placement == other.placement
+    for single_map, batched_map in zip(single, batched, strict=True):
+        torch.testing.assert_close(single_map.cam, batched_map.cam)
+        assert single_map.window_scores == pytest.approx(batched_map.window_scores, abs=1e-5)
+        assert single_map.placement == batched_map.placement
 
 
 def test_targets_methods_and_layers_keep_their_order() -> None:
-    found = mmcam.explain(
+    maps = mmcam.explain(
         model(),
         noise(10),
         mmcam.Actions(["swim", "run"]),
@@ -206,23 +210,23 @@ def test_targets_methods_and_layers_keep_their_order() -> None:
         layers=["first", "trunk"],
         guided=True,
     )
-    assert [(e.label, e.method, e.layer) for e in found] == [
+    assert [(e.label, e.method, e.layer) for e in maps] == [
         (label, method, layer)
         for label in ("swim", "run")
         for method in ("gradcam++", "gradcam", "guided-gradcam++", "guided-gradcam")
         for layer in ("first", "trunk")
     ]
-    assert found.select("run", "gradcam", "first")[0].cam.shape == (12, 8, 12)
-    assert found.select("run", "guided-gradcam", "trunk")[0].cam.shape == (3, 12, 8, 12)
+    assert maps.select("run", "gradcam", "first")[0].cam.shape == (12, 8, 12)
+    assert maps.select("run", "guided-gradcam", "trunk")[0].cam.shape == (3, 12, 8, 12)
 
 
 def test_top_labels_are_chosen_over_the_whole_clip() -> None:
     pixels = np.zeros((12, 8, 12, 3), np.uint8)
     pixels[:4, ..., 0] = 255  # the first window is red, those after it are green
     pixels[4:, ..., 1] = 255
-    found = mmcam.explain(model(Shades()), pixels, mmcam.Actions(top=2))
-    assert [explanation.label for explanation in found] == ["jump", "run"]
-    assert found["jump"].window_scores == pytest.approx([0, 5, 5])
+    maps = mmcam.explain(model(Shades()), pixels, mmcam.Actions(top=2))
+    assert [explanation.label for explanation in maps] == ["jump", "run"]
+    assert maps["jump"].window_scores == pytest.approx([0, 5, 5])
 
 
 def test_more_top_labels_than_there_are_is_refused() -> None:
@@ -231,11 +235,11 @@ def test_more_top_labels_than_there_are_is_refused() -> None:
 
 
 def test_progress_counts_windows() -> None:
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     mmcam.explain(
-        model(), noise(10), ALL, batch=2, progress=lambda done, all_: seen.append((done, all_))
+        model(), noise(10), ALL, batch=2, progress=lambda done, all_: calls.append((done, all_))
     )
-    assert seen == [(2, 3), (3, 3)]
+    assert calls == [(2, 3), (3, 3)]
 
 
 def test_a_window_that_fails_half_way_is_told_and_leaves_the_model_as_it_was() -> None:
@@ -248,12 +252,12 @@ def test_a_window_that_fails_half_way_is_told_and_leaves_the_model_as_it_was() -
 
 
 def test_counterfactual_clips_show_the_opposite() -> None:
-    found = mmcam.explain(model(Shades()), noise(8), mmcam.Actions(["run"]), counterfactual=True)
+    maps = mmcam.explain(model(Shades()), noise(8), mmcam.Actions(["run"]), counterfactual=True)
     plain = mmcam.explain(model(Shades()), noise(8), mmcam.Actions(["run"]))
-    assert found[0].counterfactual
-    assert found[0].score == pytest.approx(plain[0].score)
+    assert maps[0].counterfactual
+    assert maps[0].score == pytest.approx(plain[0].score)
     assert plain[0].maximum > 0
-    assert found[0].empty
+    assert maps[0].empty
 
 
 def test_a_model_of_pictures_refuses_a_clip() -> None:

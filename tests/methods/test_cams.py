@@ -128,9 +128,9 @@ def test_map_is_its_formula_at_every_rank(name: str, case: Case) -> None:
     activation, gradient = fitted(name, case)
     pairs = zip(activation.flatten(2).numpy(), gradient.flatten(2).numpy(), strict=True)
     expected = np.stack([FORMULAS[name](a, g) for a, g in pairs])
-    found = compute(name, case)
-    assert found.shape == (len(activation), *activation.shape[2:])
-    assert_close(found.flatten(1), torch.from_numpy(expected), rtol=1e-6, atol=1e-9)
+    actual = compute(name, case)
+    assert actual.shape == (len(activation), *activation.shape[2:])
+    assert_close(actual.flatten(1), torch.from_numpy(expected), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["gradcam", "gradcam-signed", "hirescam", "layercam", "xgradcam"])
@@ -171,11 +171,11 @@ def test_order_of_channels_does_not_matter(name: str, case: Case, seed: int) -> 
 @pytest.mark.parametrize("name", PURE)
 @given(case=cases())
 def test_samples_of_a_batch_do_not_touch_each_other(name: str, case: Case) -> None:
-    alone = [
+    single = [
         compute(name, Case(case.activation[i : i + 1], case.gradient[i : i + 1]))
         for i in range(len(case.activation))
     ]
-    assert_close(compute(name, case), torch.cat(alone), rtol=1e-7, atol=1e-9)
+    assert_close(compute(name, case), torch.cat(single), rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -208,8 +208,8 @@ def test_dead_channel_with_a_gradient_is_finite(name: str) -> None:
 def test_weights_of_a_worked_example() -> None:
     maps = [[[1.0, 1], [1, 1]], [[1, 1], [0, 0]], [[1, 0.5], [0, 0]], [[0.5, 0], [0, 0]]]
     ones = torch.eye(4).view(1, 4, 2, 2)  # channel k is lit in cell k alone
-    found = grad_cam(ones, torch.tensor([maps]))
-    assert_close(found, torch.tensor([[[1, 0.5], [0.375, 0.125]]]))
+    actual = grad_cam(ones, torch.tensor([maps]))
+    assert_close(actual, torch.tensor([[[1, 0.5], [0.375, 0.125]]]))
 
 
 def test_framewise_weights_are_pooled_over_space_alone() -> None:
@@ -229,12 +229,12 @@ def test_framewise_without_time_is_grad_cam(case: Case) -> None:
 def test_exponential_score_cancels_in_plus_plus(case: Case) -> None:
     """No exp(S) is left in the map, so a score of 1e4, whose exp is infinite, has a finite one."""
     large = Case(case.activation.float() * 1e4, case.gradient.float())
-    found = grad_cam_plus_plus(*large)
-    assert found.isfinite().all()
+    actual = grad_cam_plus_plus(*large)
+    assert actual.isfinite().all()
     literal = plus_plus(rectify=True)
     pairs = zip(*(values.double().flatten(2).numpy() for values in large), strict=True)
     expected = torch.from_numpy(np.stack([literal(a, g) for a, g in pairs]))
-    assert_close(found.double().flatten(1), expected, rtol=1e-3, atol=1e-2)
+    assert_close(actual.double().flatten(1), expected, rtol=1e-3, atol=1e-2)
 
 
 def test_tiny_gradients_keep_their_weights_in_plus_plus() -> None:
@@ -249,16 +249,16 @@ def test_tiny_gradients_keep_their_weights_in_plus_plus() -> None:
 def test_negative_channel_counts_as_empty_in_plus_plus(name: str) -> None:
     """With sum(A) = -2 the denominator 2 + sum(A) g of eq. 19 vanishes at g = 1."""
     activation = torch.tensor([[[-3.0, 1.0]]]).double()
-    found = METHODS[name].compute(activation, torch.ones_like(activation))
-    assert_close(found, torch.tensor([[0.0, 1.0]]).double())  # w = 1/2 + 1/2
+    actual = METHODS[name].compute(activation, torch.ones_like(activation))
+    assert_close(actual, torch.tensor([[0.0, 1.0]]).double())  # w = 1/2 + 1/2
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_eigen_map_is_positive_on_the_whole(sign: int) -> None:
     a = sign * torch.tensor([[[3.0, 2, 1, 0.5]], [[-1, 0, 0, 0.1]]]).double()
-    found = METHODS["eigencam"].compute(a, torch.zeros_like(a))
-    assert_close(found[0], torch.tensor([3.0, 2, 1, 0.5]).double())
-    assert_close(found[1], torch.tensor([1.0, 0, 0, 0]).double())
+    actual = METHODS["eigencam"].compute(a, torch.zeros_like(a))
+    assert_close(actual[0], torch.tensor([3.0, 2, 1, 0.5]).double())
+    assert_close(actual[1], torch.tensor([1.0, 0, 0, 0]).double())
 
 
 @pytest.mark.parametrize("size", [(3, 3), (2, 2, 2)])
@@ -284,10 +284,12 @@ def softmax_derivatives(
     def along(step: Tensor, unit: Tensor) -> Tensor:
         return logits(a + step * unit).softmax(-1)[label]
 
-    found, orders = along, []
+    derivative, orders = along, []
     for _ in range(3):
-        found = torch.func.grad(found)
-        orders.append(torch.stack([found(a.new_zeros(()), unit) for unit in units]).view(a.shape))
+        derivative = torch.func.grad(derivative)
+        orders.append(
+            torch.stack([derivative(a.new_zeros(()), unit) for unit in units]).view(a.shape)
+        )
     return orders[0], orders[1], orders[2]
 
 
@@ -311,9 +313,9 @@ def test_softmax_plus_plus_is_eq_10_with_true_derivatives(
     jacobian = torch.func.jacrev(logits)(a)
     y = logits(a).softmax(0)
     moments = Moments(*(torch.einsum("k,k...->...", y, jacobian**p) for p in (1, 2, 3)))
-    found = grad_cam_plus_plus_softmax(a, jacobian[label], moments)
+    actual = grad_cam_plus_plus_softmax(a, jacobian[label], moments)
     assert expected.any()
-    assert_close(found * y[label], expected, rtol=1e-8, atol=1e-12)
+    assert_close(actual * y[label], expected, rtol=1e-8, atol=1e-12)
 
 
 def test_softmax_plus_plus_of_a_certain_class_is_zero() -> None:

@@ -1,4 +1,4 @@
-"""What must hold between maps, scores and weights on whole networks, with no peer to compare to."""
+"""Identities between maps, scores and weights on whole networks, without a peer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import mmcam
 from mmcam import Target
 
 
-class PooledGradients(nn.Module):
+class PooledNet(nn.Module):
     """Convolutions, global average pooling, one linear layer, over images or clips."""
 
     def __init__(self, axes: int) -> None:
@@ -29,8 +29,8 @@ class PooledGradients(nn.Module):
 
 
 NETS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...]]] = {
-    "pooled 2D": (lambda: PooledGradients(2), "trunk", (19, 14)),
-    "pooled 3D": (lambda: PooledGradients(3), "trunk", (7, 13, 10)),
+    "pooled 2D": (lambda: PooledNet(2), "trunk", (19, 14)),
+    "pooled 3D": (lambda: PooledNet(3), "trunk", (7, 13, 10)),
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=7), "layer4", (70, 50)),
     "r3d_18": (lambda: torchvision.models.video.r3d_18(num_classes=7), "layer4", (8, 32, 32)),
 }
@@ -87,14 +87,14 @@ def test_signed_map_adds_up_to_the_score_without_its_bias(ready: Ready) -> None:
 def test_counterfactual_is_the_map_of_the_negated_score(ready: Ready) -> None:
     negated = Target(label="not 2", score=lambda logits: -logits[:, 2])
     expected = ready.cam("gradcam", negated)
-    found = ready.cam("gradcam", 2, counterfactual=True)
-    assert_close(found, expected)
-    assert_close(found, (-ready.cam("gradcam-signed", 2)).relu())
+    counterfactual = ready.cam("gradcam", 2, counterfactual=True)
+    assert_close(counterfactual, expected)
+    assert_close(counterfactual, (-ready.cam("gradcam-signed", 2)).relu())
 
 
 def test_counterfactual_keeps_the_score(ready: Ready) -> None:
-    (found,) = ready.setup.explain(ready.sample, "gradcam", 2, counterfactual=True)
-    explanation = found["gradcam", "2", ready.layer]
+    (maps,) = ready.setup.explain(ready.sample, "gradcam", 2, counterfactual=True)
+    explanation = maps["gradcam", "2", ready.layer]
     assert explanation.score == pytest.approx(ready.logits[2].item())
     assert explanation.probability == pytest.approx(ready.logits.softmax(0)[2].item())
     assert explanation.counterfactual
@@ -117,7 +117,7 @@ def test_contrast_is_the_difference_of_two_maps(ready: Ready) -> None:
 def test_gradient_times_activation_adds_up_behind_relu_layers(
     wrapped: Callable[..., Any],
 ) -> None:
-    """A head of ReLUs without biases is homogeneous, so the whole score is shared out (Euler)."""
+    """A head of ReLUs without biases is homogeneous, so the products sum to the score (Euler)."""
     trunk = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
     head = nn.Sequential(
         nn.Conv2d(6, 5, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 36, 4)
@@ -158,7 +158,7 @@ def test_softmax_plus_plus_of_a_network_is_eq_10(wrapped: Callable[..., Any]) ->
 
 
 def test_own_targets_and_task_give_the_same_map(wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(PooledGradients(2).double(), "trunk")
+    setup = wrapped(PooledNet(2).double(), "trunk")
     sample = setup.sample(12, 12)
     by_task = setup.cam(sample, "gradcam", mmcam.Classes(["2"]))
     assert_close(setup.cam(sample, "gradcam", Target.logit(2)), by_task)

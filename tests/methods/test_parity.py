@@ -58,11 +58,11 @@ class Both:
         return kept[0][0].detach(), gradient[0]
 
 
-def assert_same_map(found: Tensor, expected: Tensor) -> None:
+def assert_same_map(actual: Tensor, expected: Tensor) -> None:
     """Equal up to 1e-5 of the map's largest value, and not because both are empty."""
     scale = float(expected.abs().max())
     assert scale > 0
-    assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
+    assert_close(actual / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_guided_gradient_is_captums_where_relus_are_modules(both: Both) -> None:
 
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU")
 def test_guided_grad_cam_is_captums_but_for_its_nearest_interpolation(both: Both) -> None:
-    """Captum enlarges the map by nearest neighbour unless told; its factors are ours."""
+    """Captum enlarges the map by nearest neighbour by default; its factors are ours."""
     captum = GuidedGradCam(both.net, both.module)
     pixels = both.pixels.requires_grad_()
     nearest = captum.attribute(pixels, both.label)[0].detach()
@@ -152,7 +152,7 @@ def test_score_cam_is_torchcams_where_enlarging_keeps_the_extremes(
 
     Enlarged by an odd factor a channel keeps its lowest and highest value, and both agree; by an
     even one no pixel lies on the middle of a cell. torchcam subtracts the score of the picture
-    where the paper has that of the empty one, which a softmax does not see.
+    where the paper subtracts that of the empty one; softmax is invariant to the difference.
     """
     net = small(len(size), pool)
     size = tuple(side - side % pool for side in size)

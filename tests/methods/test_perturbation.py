@@ -134,7 +134,7 @@ def test_occlusion_is_a_loop_over_covered_cells(case: Case) -> None:
     bounds = [
         [round(i * side / n) for i in range(n + 1)] for side, n in zip(space, cells, strict=True)
     ]
-    whole = case.score(case.pixels)[0]
+    uncovered = case.score(case.pixels)[0]
     drops: dict[tuple[int, ...], list[Tensor]] = {}
     for middle in itertools.product(*map(range, cells)):
         around = [
@@ -144,14 +144,14 @@ def test_occlusion_is_a_loop_over_covered_cells(case: Case) -> None:
         covered = case.pixels.clone()
         region = [slice(b[r.start], b[r.stop]) for b, r in zip(bounds, around, strict=True)]
         covered[(slice(None), slice(None), *region)] = 0
-        drop = whole - case.score(covered)[0]
+        drop = uncovered - case.score(covered)[0]
         for cell in itertools.product(*around):
             drops.setdefault(cell, []).append(drop)
-    found = case.ours("occlusion")
-    assert found.shape == tuple(cells)
-    assert found.any()
+    actual = case.ours("occlusion")
+    assert actual.shape == tuple(cells)
+    assert actual.any()
     for cell, values in drops.items():
-        assert float(found[cell]) == pytest.approx(float(sum(values)) / len(values), abs=1e-6)
+        assert float(actual[cell]) == pytest.approx(float(sum(values)) / len(values), abs=1e-6)
 
 
 def test_guided_products_of_rescored_maps(case: Case) -> None:
@@ -192,17 +192,17 @@ def blob(place: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 def test_occlusion_peaks_on_the_blob_that_decides(
     space: tuple[int, ...], place: tuple[int, ...]
 ) -> None:
-    found = occlusion(torch.rand(3, *space) + 0.5, blob(place), reach=0)
-    peak = torch.unravel_index(found.argmax(), found.shape)
-    for i, side, cells, start in zip(peak, space, found.shape, place, strict=True):
+    cam = occlusion(torch.rand(3, *space) + 0.5, blob(place), reach=0)
+    peak = torch.unravel_index(cam.argmax(), cam.shape)
+    for i, side, cells, start in zip(peak, space, cam.shape, place, strict=True):
         assert start - 1 < (float(i) + 0.5) * side / cells < start + 3
-    assert (found == 0).float().mean() > 0.9
+    assert (cam == 0).float().mean() > 0.9
 
 
 def test_occlusion_is_signed() -> None:
-    found = occlusion(torch.ones(3, 8, 8), lambda pixels: -blob((2, 2))(pixels))
-    assert found.min() < 0
-    assert found.max() == 0
+    cam = occlusion(torch.ones(3, 8, 8), lambda pixels: -blob((2, 2))(pixels))
+    assert cam.min() < 0
+    assert cam.max() == 0
 
 
 def test_occlusion_takes_cells_reach_and_fill() -> None:
@@ -211,9 +211,9 @@ def test_occlusion_takes_cells_reach_and_fill() -> None:
     def total(rows: Tensor) -> Tensor:
         return rows.flatten(1).sum(1)
 
-    found = occlusion(pixels, total, cells=(2, 3), reach=0, fill=0.25)
+    actual = occlusion(pixels, total, cells=(2, 3), reach=0, fill=0.25)
     expected = (pixels - 0.25).view(3, 2, 3, 3, 2).sum((0, 2, 4))
-    assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert_close(actual, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_ablation_cam_of_a_negative_score_is_not_turned_over() -> None:
@@ -221,20 +221,20 @@ def test_ablation_cam_of_a_negative_score_is_not_turned_over() -> None:
     channels = torch.eye(2).view(2, 1, 2)
     for score in (3.0, -3.0):
         ablated = torch.tensor([score - 1, score + 1])
-        found = ablation_cam(channels, score, ablated)
-        assert_close(found, torch.tensor([[1 / 3, 0]]))
+        actual = ablation_cam(channels, score, ablated)
+        assert_close(actual, torch.tensor([[1 / 3, 0]]))
 
 
 def test_ablation_cam_of_a_zero_score_is_finite() -> None:
-    found = ablation_cam(torch.eye(2).view(2, 1, 2), 0.0, torch.tensor([-1.0, 1]))
-    assert_close(found, torch.tensor([[1.0, 0]]))
+    actual = ablation_cam(torch.eye(2).view(2, 1, 2), 0.0, torch.tensor([-1.0, 1]))
+    assert_close(actual, torch.tensor([[1.0, 0]]))
 
 
 def test_score_cam_of_constant_channels_is_finite() -> None:
     channels = torch.tensor([[[2.0, 2.0]], [[0.0, 0.0]], [[0.0, 1.0]]])
-    found = score_cam(channels, torch.rand(3, 2, 4), lambda rows: rows.flatten(1).sum(1))
-    assert found.isfinite().all()
-    assert found.any()
+    actual = score_cam(channels, torch.rand(3, 2, 4), lambda rows: rows.flatten(1).sum(1))
+    assert actual.isfinite().all()
+    assert actual.any()
 
 
 @pytest.mark.parametrize("method", ["scorecam", "ablationcam", "occlusion"])
@@ -260,8 +260,8 @@ def test_number_types(method: str, dtype: torch.dtype, wrapped: Callable[..., An
     net = convolutions(2)
     sample = wrapped(net).sample(12, 12)
     expected = wrapped(net, "0").cam(sample, method, LABEL)
-    found = wrapped(net.to(dtype), "0").cam(sample, method, LABEL).to(expected.dtype)
-    assert F.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.9
+    actual = wrapped(net.to(dtype), "0").cam(sample, method, LABEL).to(expected.dtype)
+    assert F.cosine_similarity(actual.flatten(), expected.flatten(), dim=0) > 0.9
 
 
 def test_counterfactual_occlusion_is_negated(case: Case) -> None:

@@ -47,12 +47,12 @@ def network(seed: int) -> C3D:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A valid model folder, one level below `tmp_path`."""
-    made = tmp_path / "model"
-    made.mkdir()
-    save_file(network(1).state_dict(), made / "weights.safetensors")
-    (made / "labels.txt").write_text("high jump\npole vault\nsurfing\n")
-    (made / "mmcam.json").write_text(json.dumps(MANIFEST))
-    return made
+    path = tmp_path / "model"
+    path.mkdir()
+    save_file(network(1).state_dict(), path / "weights.safetensors")
+    (path / "labels.txt").write_text("high jump\npole vault\nsurfing\n")
+    (path / "mmcam.json").write_text(json.dumps(MANIFEST))
+    return path
 
 
 def change(folder: Path, **values: Any) -> None:
@@ -124,7 +124,7 @@ def test_a_link_that_leaves_the_folder_is_refused(folder: Path, tmp_path_factory
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", r"mmcam.json' cannot be read \(Expecting property name.*mend the file"),
         ("\xff", r"mmcam.json' (cannot be read|names no family)"),
@@ -135,17 +135,17 @@ def test_a_link_that_leaves_the_folder_is_refused(folder: Path, tmp_path_factory
         ('{"family": "c4d", "schema_version": 1}', r"no family 'c4d'; nearest: c3d"),
     ],
 )
-def test_a_broken_manifest_is_refused(folder: Path, text: str, said: str) -> None:
+def test_a_broken_manifest_is_refused(folder: Path, text: str, message: str) -> None:
     (folder / "mmcam.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         load(folder)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({"weights": "none.safetensors"}, r"names 'none.safetensors', and there is no such file"),
-        ({"labels": "none.txt"}, r"names 'none.txt', and there is no such file"),
+        ({"weights": "none.safetensors"}, r"names 'none.safetensors', but there is no such file"),
+        ({"labels": "none.txt"}, r"names 'none.txt', but there is no such file"),
         ({"preprocess": {"side": 4}}, r"preprocess has no 'side'; it takes resize"),
         ({"args": {"classes": 9}}, r"does not fit C3D"),
         ({"args": {"colours": 9}}, r"colours"),
@@ -156,10 +156,10 @@ def test_a_broken_manifest_is_refused(folder: Path, text: str, said: str) -> Non
     ],
 )
 def test_values_that_do_not_fit_are_refused(
-    folder: Path, values: dict[str, Any], said: str
+    folder: Path, values: dict[str, Any], message: str
 ) -> None:
     change(folder, **values)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         load(folder)
 
 
@@ -209,7 +209,7 @@ def test_a_factory_in_the_working_folder_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("my_factories:bare", r"returns a Conv2d; let it return mmcam.wrap\(module"),
         ("my_factories:absent", r"cannot be found \(.*absent.*or package.module:factory"),
@@ -218,13 +218,13 @@ def test_a_factory_in_the_working_folder_is_found(tmp_path: Path) -> None:
         ("my_factories:FACTORY", r"cannot be found"),
     ],
 )
-def test_a_factory_that_gives_no_model_is_refused(name: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_a_factory_that_gives_no_model_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         load(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("torchvison:resnet50", r"'torchvison'"),
         ("resnet50", r"no model 'resnet50'; nearest: .*resnet.*families: torchvision, timm"),
@@ -235,8 +235,8 @@ def test_a_factory_that_gives_no_model_is_refused(name: str, said: str) -> None:
         ("./no/such/folder", r"no model './no/such/folder'"),
     ],
 )
-def test_an_unknown_model_is_refused_with_the_nearest(name: str, said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_an_unknown_model_is_refused_with_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         load(name)
 
 
@@ -316,9 +316,9 @@ def test_every_family_lists_its_example_or_takes_it() -> None:
 
 
 def test_model_names_are_searched_in_any_case() -> None:
-    found = model_names("SlowFast")
-    assert "pytorchvideo:slowfast_r50" in found
-    assert all("slowfast" in name.lower() for name in found)
+    names = model_names("SlowFast")
+    assert "pytorchvideo:slowfast_r50" in names
+    assert all("slowfast" in name.lower() for name in names)
     assert model_names("no such model") == []
 
 

@@ -72,12 +72,12 @@ def test_a_words_map_lies_on_what_it_names(models: dict[str, Adapter]) -> None:
     shares, areas = [], []
     for seed in SEEDS[:25]:
         scene = shapes.scene(seed)
-        told = shapes.caption(scene)
-        masks = {w.position: w.mask for w in told.words if w.kind in ("colour", "shape")}
-        asked = mmcam.Caption(told.text, words=list(masks))
-        for found in mmcam.explain(models["captioner"], scene.pixels, asked):
-            if found.target.position in masks:
-                heat, mask = found.heatmap(), masks[found.target.position]
+        caption = shapes.caption(scene)
+        masks = {w.position: w.mask for w in caption.words if w.kind in ("colour", "shape")}
+        task = mmcam.Caption(caption.text, words=list(masks))
+        for explanation in mmcam.explain(models["captioner"], scene.pixels, task):
+            if explanation.target.position in masks:
+                heat, mask = explanation.heatmap(), masks[explanation.target.position]
                 shares.append(energy_inside(heat, mask))
                 areas.append(chance(heat, mask))
     assert np.mean(shares) > 1.5 * np.mean(areas)
@@ -89,12 +89,14 @@ def test_either_colour_of_a_two_tone_thing_lies_more_on_its_own_half(
     own, others = [], []
     for seed in SEEDS:
         scene = shapes.scene(seed)
-        ask = two_tone(scene)
-        if ask is None:
+        question = two_tone(scene)
+        if question is None:
             continue
-        maps = mmcam.explain(models["vqa"], scene.pixels, mmcam.Answers(ask.text, [*ask.answers]))
-        for label, mask in ask.answers.items():
-            other = next(name for name in ask.answers if name != label)
+        maps = mmcam.explain(
+            models["vqa"], scene.pixels, mmcam.Answers(question.text, [*question.answers])
+        )
+        for label, mask in question.answers.items():
+            other = next(name for name in question.answers if name != label)
             own.append(energy_inside(maps[label].heatmap(), mask))
             others.append(energy_inside(maps[other].heatmap(), mask))
     assert len(own) > 20
@@ -107,16 +109,16 @@ def test_an_actions_map_lies_more_on_what_acts_than_its_share_of_the_clip(
     shares, areas = [], []
     for seed in SEEDS[:30]:
         clip = shapes.clip(seed)
-        found = mmcam.explain(models["action"], clip.pixels, mmcam.Actions([clip.action]))[0]
-        heat, mask = found.heatmap(), clip.objects[clip.actor].masks
+        explanation = mmcam.explain(models["action"], clip.pixels, mmcam.Actions([clip.action]))[0]
+        heat, mask = explanation.heatmap(), clip.objects[clip.actor].masks
         shares.append(energy_inside(heat, mask))
         areas.append(chance(heat, mask))
     assert np.mean(shares) > 1.3 * np.mean(areas)
 
 
 def _world(tell: st.Teller, count: int) -> st.World:
-    made = [tell(seed) for seed in shapes.SPLITS["train"][:count]]
-    return st.World(np.stack([pixels for pixels, _ in made]), [told for _, told in made])
+    samples = [tell(seed) for seed in shapes.SPLITS["train"][:count]]
+    return st.World(np.stack([pixels for pixels, _ in samples]), [facts for _, facts in samples])
 
 
 @pytest.mark.parametrize("name", ["caption", "vqa", "action"])

@@ -1,4 +1,4 @@
-"""What can be asked of a caption."""
+"""The options of the caption task."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def test_all_words_unless_told_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("options", "message"),
     [
         ({"score": "loss"}, "score='loss' is unknown; choose one of logit, log-prob"),
         ({"num_beams": 0}, "num_beams=0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
     ],
 )
-def test_nonsense_is_refused(wrong: Any, said: str) -> None:
-    with pytest.raises(MmcamError, match=said.replace("(", r"\(")):
-        Caption(**wrong)
+def test_nonsense_is_refused(options: Any, message: str) -> None:
+    with pytest.raises(MmcamError, match=message.replace("(", r"\(")):
+        Caption(**options)

@@ -1,4 +1,4 @@
-"""Words: where they begin and end, which tokens spell them, which of them can be seen."""
+"""Words: their spans, their tokens, and which of them are visual."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def no_tagger(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_function_words_are_not_visual() -> None:
     text = "The two dogs are running through a field of grass with their red ball ."
     words = text.split()
-    seen = [word for word, shown in zip(words, visual(words), strict=True) if shown]
-    assert seen == ["two", "dogs", "running", "field", "grass", "red", "ball"]
+    visual_words = [word for word, is_visual in zip(words, visual(words), strict=True) if is_visual]
+    assert visual_words == ["two", "dogs", "running", "field", "grass", "red", "ball"]
 
 
 def test_the_tagger_is_heeded_where_its_data_is(monkeypatch: pytest.MonkeyPatch) -> None:
