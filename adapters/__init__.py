@@ -1,1 +1,1 @@
-"""Adapters: one file for each family of models."""
+"""Adapters: one file per model family."""

@@ -13,20 +13,21 @@ from mmcam.grids import to_grid
 
 
 def names() -> Sequence[str]:
-    """The models of this family: itself."""
+    """The models of this family: C3D itself, which needs no name."""
     return [""]
 
 
 def load(recipe: Recipe) -> Classifier:
-    """C3D with its published names and preprocessing, weights by file (no library holds them).
+    """C3D with its published names and preprocessing; no library has weights, so give a file.
 
-    `recipe.args` are those of `networks.c3d.C3D`: 487 classes (Sports-1M) unless told otherwise.
+    `recipe.args` are those of `networks.c3d.C3D`; the default is 487 classes (Sports-1M).
 
     Raises:
         WeightsError: the weights do not fit.
     """
     args: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in recipe.args.items()
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in recipe.args.items()
     }
     model = c3d.C3D(**args)
     default = Preprocess(

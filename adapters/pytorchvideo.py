@@ -1,4 +1,4 @@
-"""Action classifiers of pytorchvideo, built by its own hub functions."""
+"""Action classifiers of pytorchvideo, built by its hub functions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmcam.errors import ModelError, nearest
 from mmcam.grids import to_grid
 
 
-class Published(NamedTuple):
-    """What a model's authors fed it: a window at 30 frames a second, and the picture's side."""
+class PublishedSetting(NamedTuple):
+    """The input of a model's published results: a window at 30 frames per second, and its side."""
 
     frames: int
     stride: int
@@ -25,28 +25,28 @@ class Published(NamedTuple):
     layers: tuple[str, ...] = ("blocks.4",)
 
 
-MODELS: dict[str, Published] = {
-    "x3d_xs": Published(4, 12, 182),
-    "x3d_s": Published(13, 6, 182),
-    "x3d_m": Published(16, 5, 256),
-    "x3d_l": Published(16, 5, 356),
-    "slow_r50": Published(8, 8, 256),
-    "c2d_r50": Published(8, 8, 256, ("blocks.5",)),
-    "i3d_r50": Published(8, 8, 256, ("blocks.5",)),
-    "csn_r101": Published(32, 2, 256),
-    "r2plus1d_r50": Published(16, 4, 256),
-    "slowfast_r50": Published(32, 2, 256, ("blocks.4.multipathway_blocks.*",)),
-    "slowfast_r101": Published(32, 2, 256, ("blocks.4.multipathway_blocks.*",)),
-    "slowfast_16x8_r101_50_50": Published(64, 2, 256, ("blocks.4.multipathway_blocks.*",)),
-    "mvit_base_16x4": Published(16, 4, 224, ("blocks.15.norm1",)),
-    "mvit_base_32x3": Published(32, 3, 224, ("blocks.15.norm1",)),
+MODELS: dict[str, PublishedSetting] = {
+    "x3d_xs": PublishedSetting(4, 12, 182),
+    "x3d_s": PublishedSetting(13, 6, 182),
+    "x3d_m": PublishedSetting(16, 5, 256),
+    "x3d_l": PublishedSetting(16, 5, 356),
+    "slow_r50": PublishedSetting(8, 8, 256),
+    "c2d_r50": PublishedSetting(8, 8, 256, ("blocks.5",)),
+    "i3d_r50": PublishedSetting(8, 8, 256, ("blocks.5",)),
+    "csn_r101": PublishedSetting(32, 2, 256),
+    "r2plus1d_r50": PublishedSetting(16, 4, 256),
+    "slowfast_r50": PublishedSetting(32, 2, 256, ("blocks.4.multipathway_blocks.*",)),
+    "slowfast_r101": PublishedSetting(32, 2, 256, ("blocks.4.multipathway_blocks.*",)),
+    "slowfast_16x8_r101_50_50": PublishedSetting(64, 2, 256, ("blocks.4.multipathway_blocks.*",)),
+    "mvit_base_16x4": PublishedSetting(16, 4, 224, ("blocks.15.norm1",)),
+    "mvit_base_32x3": PublishedSetting(32, 3, 224, ("blocks.15.norm1",)),
 }
-"""The hub's names of action classifiers -> the setting its table of results was measured with."""
+"""The hub's names of action classifiers -> the setting of its table of results."""
 
-LOGITS = {"head_activation": None}
+NO_ACTIVATION = {"head_activation": None}
 
 ALPHA = 4
-"""How many frames of SlowFast's fast pathway there are to one of the slow."""
+"""Frames of SlowFast's fast pathway per frame of the slow pathway."""
 
 
 def names() -> Sequence[str]:
@@ -55,9 +55,9 @@ def names() -> Sequence[str]:
 
 
 def load(recipe: Recipe) -> Classifier:
-    """One of `MODELS`; other arguments of its builder go in `recipe.args`.
+    """One of `MODELS`; `recipe.args` are further arguments of its builder.
 
-    X3D's head ends in a softmax unless told otherwise; it is left out, so scores are logits.
+    X3D's head ends in a softmax by default; it is left out, so that scores are logits.
 
     Raises:
         ModelError: no such model.
@@ -72,7 +72,7 @@ def load(recipe: Recipe) -> Classifier:
         from pytorchvideo.models import hub
 
     published = MODELS[recipe.name]
-    args: dict[str, Any] = {**({} if "mvit" in recipe.name else LOGITS), **recipe.args}
+    args: dict[str, Any] = {**({} if "mvit" in recipe.name else NO_ACTIVATION), **recipe.args}
     model = getattr(hub, recipe.name)(pretrained=recipe.downloads, **args)
     default = Preprocess(
         resize=published.side,
@@ -90,23 +90,23 @@ def load(recipe: Recipe) -> Classifier:
         labels=recipe.labels,
         layers=recipe.layers or published.layers,
         weights=recipe.fill(model),
-        pack=pathways if recipe.name.startswith("slowfast") else single,
-        to_grid=_grid,
+        pack=split_pathways if recipe.name.startswith("slowfast") else single_pathway,
+        to_grid=_to_grid,
     )
 
 
-def _grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
-    """Convolutional maps as they are; MViT's tokens, whose stem halves the frames."""
+def _to_grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    """Convolutional maps unchanged; MViT's tokens as a grid (its stem halves the frames)."""
     return to_grid(tensor, space, prefix=1, slices=space[0] // 2, channels_last=False)
 
 
-def single(pixels: Tensor) -> Tensor:
-    """The clip as it is, for models with one pathway."""
+def single_pathway(pixels: Tensor) -> Tensor:
+    """The clip unchanged, for models with one pathway."""
     return pixels
 
 
-def pathways(pixels: Tensor) -> list[Tensor]:
-    """SlowFast's two inputs: every fourth frame, and all of them (a new list at each call)."""
+def split_pathways(pixels: Tensor) -> list[Tensor]:
+    """SlowFast's two inputs: every fourth frame, and all frames (a new list at each call)."""
     frames = pixels.shape[2]
     slow = torch.linspace(0, frames - 1, frames // ALPHA, device=pixels.device).long()
     return [pixels.index_select(2, slow), pixels]

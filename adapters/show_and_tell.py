@@ -14,7 +14,7 @@ from mmcam.errors import ModelError
 
 
 def names() -> Sequence[str]:
-    """None that can be had by name: a vocabulary and weights are needed, in a model folder."""
+    """No names: these models need a model folder with a vocabulary and weights."""
     return []
 
 
@@ -25,7 +25,7 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
     "show_attend_tell", of `networks.show_attend_tell.ShowAttendTell`.
 
     Raises:
-        ModelError: no CNN or no vocabulary, or the CNN cannot be cut in two.
+        ModelError: no CNN or no vocabulary, or the CNN cannot be split.
         WeightsError: the weights do not fit.
     """
     cnn = None if recipe.vocabulary is None else cnn_part(recipe)
@@ -48,7 +48,7 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
         preprocess=recipe.preprocessing(cnn.preprocess),
         tokenizer=vocabulary,
         layers=recipe.layers or ("cnn",),
-        weights=recipe.fill_decoder(model),
+        weights=recipe.load_decoder_weights(model),
         to_grid=cnn.to_grid,
         has_attention=has_attention,
     )

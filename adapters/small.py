@@ -1,4 +1,4 @@
-"""The small network of the packaged models, as a classifier and as the CNN of other families."""
+"""The small CNN of the packaged models, as a classifier and as the CNN of other families."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks.small_cnn import SmallCNN
 
 PREPROCESS = Preprocess(resize=96, crop=96, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-"""Pictures as the scenes of `mmcam.shapes` are."""
+"""The preprocessing for the scenes of `mmcam.shapes`."""
 
 
 def names() -> Sequence[str]:
-    """None that can be had by name: it comes in a model folder, with its weights."""
+    """No names: this model needs a model folder with its weights."""
     return []
 
 

@@ -23,15 +23,15 @@ LAYERS: dict[str, str] = {
     "tnt": "blocks.-1.norm_out",
     "crossvit": "blocks.2.blocks.1",
 }
-"""How a model's name begins -> the layer to explain, where timm's own table does not say."""
+"""Prefix of a model's name -> the layer to explain, if timm's feature table is missing or wrong."""
 
 
 def names() -> Sequence[str]:
     """The models of this family."""
     import timm
 
-    found: list[str] = timm.list_models()
-    return found
+    models: list[str] = timm.list_models()
+    return models
 
 
 def load(recipe: Recipe) -> Classifier:
@@ -48,7 +48,7 @@ def load(recipe: Recipe) -> Classifier:
     model = timm.create_model(recipe.name, pretrained=recipe.downloads, **recipe.args)
     if not model.num_classes:
         raise ModelError(
-            f"timm:{recipe.name} has no classifier; explain one that has, or give it one with the "
+            f"timm:{recipe.name} has no classifier; choose a model with one, or add one with the "
             'argument {"num_classes": ...}'
         )
     weights = recipe.fill(model)
@@ -59,7 +59,7 @@ def load(recipe: Recipe) -> Classifier:
         labels=recipe.labels or (_imagenet_labels(model) if recipe.pretrained else ()),
         layers=recipe.layers or _default_layer(recipe.name, model),
         weights=weights,
-        to_grid=_fold_of(model),
+        to_grid=_to_grid_of(model),
     )
 
 
@@ -68,18 +68,18 @@ def _nearest(name: str) -> str:
 
 
 def _preprocess(model: nn.Module, size: int | Sequence[int] | None) -> Preprocess:
-    """What the weights were evaluated with, as timm records it, at another size if there is one."""
+    """The preprocessing of the weights' evaluation, as recorded by timm, at `size` if given."""
     from timm.data import resolve_model_data_config
 
     size = (size, size) if isinstance(size, int) else size
     args = {"input_size": (3, *size)} if size else None
     config: dict[str, Any] = resolve_model_data_config(model, args=args)
     height, width = config["input_size"][1:]
-    share = config["crop_pct"]
+    crop_pct = config["crop_pct"]
     squash = config["crop_mode"] == "squash"
-    short = int(min(height, width) / share)
+    short_side = int(min(height, width) / crop_pct)
     return Preprocess(
-        resize=[int(height / share), int(width / share)] if squash else short,
+        resize=[int(height / crop_pct), int(width / crop_pct)] if squash else short_side,
         crop=(height, width),
         mean=config["mean"],
         std=config["std"],
@@ -88,7 +88,7 @@ def _preprocess(model: nn.Module, size: int | Sequence[int] | None) -> Preproces
 
 
 def _imagenet_labels(model: nn.Module) -> tuple[str, ...]:
-    """ImageNet's class names, where the model has as many classes."""
+    """ImageNet's class names, if the model has 1000 classes."""
     from timm.data import ImageNetInfo
 
     if model.num_classes != 1000:
@@ -98,46 +98,45 @@ def _imagenet_labels(model: nn.Module) -> tuple[str, ...]:
 
 
 def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
-    """The last layer whose grid the score depends on, by what the model says of itself.
+    """The last layer whose grid the score depends on, by timm's metadata of the model.
 
-    The last entry of timm's table of features is right but for four kinds of models: those whose
-    last features come after it (`bn2` behind `conv_head`), VGG (its last pooling), those that
-    predict from the class token, whose last block gives the patches no gradient, and a few whose
-    table is off.
+    The last entry of timm's table of features is right, except for four kinds of models: those with
+    later features (`bn2` after `conv_head`), VGG (its last pooling), models that predict from the
+    class token, whose last block has zero gradient on the patches, and those in `LAYERS`.
     """
-    special = [start for start in LAYERS if name.startswith(start)]
-    if special:
-        return (counted(model, LAYERS[special[0]]),)
+    exceptions = [prefix for prefix in LAYERS if name.startswith(prefix)]
+    if exceptions:
+        return (counted(model, LAYERS[exceptions[0]]),)
     features = getattr(model, "feature_info", None)
     layer = features[-1]["module"] if features else ""
     if layer not in dict(model.named_modules()) or not layer:
-        return ()  # the probe will find one
+        return ()  # the probe finds a layer
     if hasattr(model, "conv_head") and hasattr(model, "bn2"):
         return ("bn2",)
     block = model.get_submodule(layer)
     if isinstance(block, nn.MaxPool2d):
         stem, _, number = layer.rpartition(".")
         return (f"{stem}.{int(number) - 1}",)
-    by_token = getattr(model, "global_pool", "avg") in ("token", "map", "")
-    by_token = by_token and getattr(model, "num_prefix_tokens", 0) > 0
-    if by_token and hasattr(block, "norm1") and not hasattr(model, "blocks_token_only"):
+    by_class_token = getattr(model, "global_pool", "avg") in ("token", "map", "")
+    by_class_token = by_class_token and getattr(model, "num_prefix_tokens", 0) > 0
+    if by_class_token and hasattr(block, "norm1") and not hasattr(model, "blocks_token_only"):
         return (f"{layer}.norm1",)
     return (layer,)
 
 
-def _fold_of(model: nn.Module) -> ToGrid:
-    """Tokens by timm's own reduction; maps by where the channels of its table stand."""
+def _to_grid_of(model: nn.Module) -> ToGrid:
+    """Token grids by timm's reduction; axes of maps by the number of channels in timm's table."""
     features = getattr(model, "feature_info", None) or [{}]
     reduction, channels = features[-1].get("reduction"), features[-1].get("num_chs")
-    leading = max(8, getattr(model, "num_prefix_tokens", 0))
+    max_prefix = max(8, getattr(model, "num_prefix_tokens", 0))
 
-    def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    def layer_to_grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         if tensor.ndim == 3 and reduction:
             cells = -(-space[0] // reduction) * -(-space[1] // reduction)
-            if 0 <= tensor.shape[1] - cells <= leading:
+            if 0 <= tensor.shape[1] - cells <= max_prefix:
                 return to_grid(tensor, space, prefix=tensor.shape[1] - cells)
         if tensor.ndim == 4 and channels in (tensor.shape[1], tensor.shape[3]):
             return to_grid(tensor, space, channels_last=tensor.shape[1] != channels)
         return to_grid(tensor, space)
 
-    return folded
+    return layer_to_grid

@@ -39,7 +39,7 @@ LAYERS: dict[str, str] = {
     "s3d": "features",
     "mvit": "blocks.-1.norm1",
 }
-"""How a model's name begins -> the last layer whose grid the score depends on."""
+"""Prefix of a model's name -> the last layer whose grid the score depends on."""
 
 WINDOWS: dict[str, tuple[int, float]] = {
     "r3d": (16, 15),
@@ -49,7 +49,7 @@ WINDOWS: dict[str, tuple[int, float]] = {
     "mvit": (16, 7.5),
     "swin3d": (32, 15),
 }
-"""How a video model's name begins -> frames and frame rate of its published results."""
+"""Prefix of a video model's name -> frames and frame rate of its published results."""
 
 
 def names() -> Sequence[str]:
@@ -75,7 +75,7 @@ def load(recipe: Recipe) -> Classifier:
         )
     args: dict[str, Any] = dict(recipe.args)
     if recipe.name in ("googlenet", "inception_v3") and not recipe.downloads:
-        args.setdefault("init_weights", False)  # minutes of random numbers that are overwritten
+        args.setdefault("init_weights", False)  # its random numbers take minutes
     published = models.get_model_weights(recipe.name).DEFAULT
     model = models.get_model(recipe.name, weights=published if recipe.downloads else None, **args)
     labels = recipe.labels or (published.meta["categories"] if recipe.pretrained else ())
@@ -87,24 +87,24 @@ def load(recipe: Recipe) -> Classifier:
         labels=tuple(labels),
         layers=recipe.layers or _default_layer(recipe.name, model),
         weights=weights,
-        to_grid=_fold_of(recipe.name),
+        to_grid=_to_grid_of(recipe.name),
     )
 
 
-def _begins(name: str, table: dict[str, Any]) -> Any:
-    """The table's entry for the longest beginning of the name; None if there is none."""
-    found = [start for start in table if name.startswith(start)]
-    return table[max(found, key=len)] if found else None
+def _by_prefix(name: str, table: dict[str, Any]) -> Any:
+    """The table's entry for the longest prefix of the name; None if no prefix matches."""
+    prefixes = [prefix for prefix in table if name.startswith(prefix)]
+    return table[max(prefixes, key=len)] if prefixes else None
 
 
 def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
-    path = _begins(name, LAYERS)
+    path = _by_prefix(name, LAYERS)
     return () if path is None else (counted(model, path),)
 
 
 def _preprocess(name: str, preset: Any) -> Preprocess:
-    """The recipe that comes with the published weights, as far as it is known without them."""
-    frames, fps = _begins(name, WINDOWS) or (None, None)
+    """The preprocessing of the published weights, by their preset and `WINDOWS`."""
+    frames, fps = _by_prefix(name, WINDOWS) or (None, None)
     resize = list(preset.resize_size)
     return Preprocess(
         resize=resize[0] if len(resize) == 1 else resize,
@@ -117,10 +117,10 @@ def _preprocess(name: str, preset: Any) -> Preprocess:
     )
 
 
-def _fold_of(name: str) -> Callable[[str, Tensor, Sequence[int]], Tensor]:
-    """Tokens behind a class token in ViT and MViT (whose stem halves the frames), else maps."""
+def _to_grid_of(name: str) -> Callable[[str, Tensor, Sequence[int]], Tensor]:
+    """Tokens after a class token for ViT and MViT (whose stem halves the frames), else maps."""
 
-    def folded(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    def layer_to_grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         if name.startswith("mvit"):
             return to_grid(tensor, space, prefix=1, slices=space[0] // 2)
         if name.startswith("vit"):
@@ -129,4 +129,4 @@ def _fold_of(name: str) -> Callable[[str, Tensor, Sequence[int]], Tensor]:
             return to_grid(tensor, space, channels_last=layer != "permute")
         return to_grid(tensor, space, channels_last=False)
 
-    return folded
+    return layer_to_grid

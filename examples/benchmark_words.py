@@ -45,8 +45,8 @@ from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.base.recurrent_captioner import RecurrentCaptioner
-from mmcam.adapters.base.vocabulary import QuestionWords, Vocabulary
-from mmcam.adapters.networks.cnn import halves, width
+from mmcam.adapters.base.vocabulary import QuestionTokenizer, Vocabulary
+from mmcam.adapters.networks.cnn import feature_sizes, split_cnn
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.capture.recording import GRADIENT_STRATEGIES, capture
@@ -157,8 +157,9 @@ def build(subject: str) -> Case:
         trunk: nn.Module = nn.Sequential(nn.Conv2d(3, 16, 7, 8), nn.ReLU(), nn.Conv2d(16, 32, 3))
         head: nn.Module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     else:
-        trunk, head = halves(torchvision.models.get_model(name, weights=None), LAYERS[name], name)
-    _, features = width(trunk, head, SIDE)
+        net = torchvision.models.get_model(name, weights=None)
+        trunk, head = split_cnn(net, LAYERS[name], name)
+    _, features = feature_sizes(trunk, head, SIDE)
     array = blobs(1, (SIDE, SIDE))[0]
     drawn = np.random.default_rng(0).choice(WORDS[4:], CAPTION, replace=False)
     common: dict[str, Any] = {"name": name, "preprocess": Preprocess(), "layers": ("cnn",)}
@@ -172,7 +173,7 @@ def build(subject: str) -> Case:
     adapter = AnswerClassifier(
         model=LstmVqa(trunk, head, features, VOCABULARY, 1000).eval(),
         labels=WORDS[:1000],
-        read=QuestionWords(WORDS),
+        read=QuestionTokenizer(WORDS),
         words="embed",
         encoder="cnn",
         gradient_strategy="batched",

@@ -29,7 +29,7 @@ from torch import Tensor
 import mmcam
 from mmcam import shapes
 from mmcam.adapters.networks.c3d import C3D
-from mmcam.adapters.networks.cnn import halves
+from mmcam.adapters.networks.cnn import split_cnn
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from mmcam.adapters.networks.show_and_tell import ShowAndTell
 from mmcam.adapters.networks.small_cnn import SmallCNN
@@ -121,7 +121,7 @@ def caption(out: Path, course: st.Course, world: st.World, cnn: SmallCNN) -> Non
         tokens[row, : len(said) + 1] = torch.tensor([*said, known["<end>"]])
     torch.manual_seed(course.seed)
     args = {"embedding": 256, "hidden": 256}
-    trunk, head = halves(cnn, "trunk", "small")
+    trunk, head = split_cnn(cnn, "trunk", "small")
     model = ShowAndTell(trunk, head, FEATURES, len(WORDS), start=known["<start>"], **args)
     st.remember(model.lstm)
     # While it learns, the picture's vector must also tell, for each place of the grammar, the word
@@ -232,7 +232,7 @@ def vqa(out: Path, course: st.Course, world: st.World, cnn: SmallCNN, reading: s
     torch.manual_seed(course.seed)
     args = {"embedding": 128, "hidden": 128, "layers": 1, "common": 768, "answer_hidden": 384}
     args |= {"normalised": False}
-    trunk, head = halves(cnn, "trunk", "small")
+    trunk, head = split_cnn(cnn, "trunk", "small")
     sizes = (ASKING_CNN["features"], len(ASKING), len(shapes.ANSWERS))
     model = LstmVqa(trunk, head, *sizes, **args)
     st.remember(model.lstm)
@@ -253,9 +253,9 @@ def vqa(out: Path, course: st.Course, world: st.World, cnn: SmallCNN, reading: s
         read, which = torch.tensor([number[text] for _, text, _ in asked]).unique(
             return_inverse=True
         )
-        questions = model.ask(tokens[read], lengths[read])[which]
+        questions = model.encode_question(tokens[read], lengths[read])[which]
         vectors = model.pool(see(st.pictures(world.pixels, rows)))
-        logits = model.answer(vectors[[row for row, _, _ in asked]], questions)
+        logits = model.classify(vectors[[row for row, _, _ in asked]], questions)
         right = -(logits.float().log_softmax(1) * shares).sum() / len(asked)
         said = model.places(vectors).float().unflatten(1, (len(NAMES), 3))
         there, once, where = places[rows].split([1, 1, 2], 2)

@@ -1,4 +1,4 @@
-"""The main job on real models, photos and clips (marker `assets`)."""
+"""Explanations of real models on photos and clips (marker `assets`)."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def x3d(assets: Path) -> Classifier:
 
 @pytest.mark.parametrize("network", ["mobilenetv2_imagenet", "squeezenet_imagenet"])
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++", "guided-gradcam"])
-def test_each_animal_has_more_of_its_own_map_than_of_the_others(
-    assets: Path, network: str, method: str
-) -> None:
+def test_each_animals_box_has_more_of_its_own_map(assets: Path, network: str, method: str) -> None:
     model = mmcam.load(assets / "image" / network)
     photo = assets / "image/photos/cat_dog.jpg"
     maps = mmcam.explain(model, photo, mmcam.Classes(list(BOXES)), method=method)
@@ -70,30 +68,30 @@ def test_each_animal_has_more_of_its_own_map_than_of_the_others(
 
 
 @pytest.mark.parametrize(
-    ("network", "stated", "tolerance"),
+    ("network", "accuracy", "tolerance"),
     # 91 % and 65 % on 250 photos, of which these are 100: within two standard errors of 100.
     [("mobilenetv2_imagenet", 0.91, 0.06), ("squeezenet_imagenet", 0.65, 0.10)],
 )
-def test_the_networks_are_as_good_as_their_makers_say(
-    assets: Path, network: str, stated: float, tolerance: float
+def test_the_networks_have_their_published_accuracy(
+    assets: Path, network: str, accuracy: float, tolerance: float
 ) -> None:
     model = mmcam.load(assets / "image" / network)
     assert isinstance(model, Classifier)
-    right = []
+    correct = []
     for photo in sorted((assets / "image/imagenet_sample").glob("*.JPEG")):
         inputs = model.prepare([read_image(photo)], mmcam.Classes())
         with untouched(model.model), torch.no_grad():
             best = int(model.logits(model.forward(inputs))[0].argmax())
-        said = model.labels[best].lower().replace("-", " ")
-        right.append(
-            said == photo.stem.partition("_")[2].lower().replace("_", " ").replace("-", " ")
+        label = model.labels[best].lower().replace("-", " ")
+        correct.append(
+            label == photo.stem.partition("_")[2].lower().replace("_", " ").replace("-", " ")
         )
-    assert len(right) == 100
-    assert abs(np.mean(right) - stated) <= tolerance
+    assert len(correct) == 100
+    assert abs(np.mean(correct) - accuracy) <= tolerance
 
 
 @pytest.mark.parametrize(("name", "action"), ACTIONS.items())
-def test_each_clip_is_named_as_its_makers_name_it(
+def test_each_clip_has_its_published_action(
     assets: Path, x3d: Classifier, name: str, action: str
 ) -> None:
     maps = mmcam.explain(x3d, assets / "video/clips" / name, mmcam.Actions())
@@ -116,23 +114,22 @@ def test_the_window_in_the_middle_has_the_published_probability(
 ) -> None:
     sample = centre_window(x3d, assets / "video/clips" / name)
     plan = Plan.of(["gradcam"], guided=False)
-    found = explain_samples(x3d, [sample], mmcam.Actions([ACTIONS[name]]), plan)[0].explanations[0]
-    # Frames at the middles or at the beginnings of their stretches differ by less than this.
-    assert found.probability == pytest.approx(probability, abs=0.02)
+    result = explain_samples(x3d, [sample], mmcam.Actions([ACTIONS[name]]), plan)[0]
+    # Sampling the middle or the first frame of each stride makes a smaller difference.
+    assert result.explanations[0].probability == pytest.approx(probability, abs=0.02)
 
 
 @pytest.mark.parametrize(("name", "action"), ACTIONS.items())
-def test_deleting_the_top_fifth_hurts_more_than_deleting_it_elsewhere(
+def test_deleting_the_top_fifth_hurts_more_than_deleting_another_fifth(
     assets: Path, x3d: Classifier, name: str, action: str
 ) -> None:
-    """The same hole at random places, wrapped around the edges, so that only the place differs."""
+    """The same hole at random offsets, wrapped around the edges, so that only its place differs."""
     sample = centre_window(x3d, assets / "video/clips" / name)
     task = mmcam.Actions([action])
-    found = explain_samples(x3d, [sample], task, Plan.of(["gradcam"], guided=False))[
-        0
-    ].explanations[0]
+    result = explain_samples(x3d, [sample], task, Plan.of(["gradcam"], guided=False))[0]
+    explanation = result.explanations[0]
     pixels = x3d.prepare([sample], task).pixels
-    heat = resize(found.cam[None], pixels.shape[2:])[0]
+    heat = resize(explanation.cam[None], pixels.shape[2:])[0]
     top = heat >= heat.flatten().topk(heat.numel() // 5).values[-1]
     random = torch.Generator().manual_seed(0)
     shifts = [
@@ -143,10 +140,10 @@ def test_deleting_the_top_fifth_hurts_more_than_deleting_it_elsewhere(
     def score(hole: torch.Tensor) -> float:
         with untouched(x3d.model), torch.no_grad():
             logits = x3d.model(torch.where(hole, 0.0, pixels))
-        return float(found.target.score(logits)[0])
+        return float(explanation.target.score(logits)[0])
 
     elsewhere = [score(top.roll(shift, (0, 1, 2))) for shift in shifts]
-    assert score(top) < np.mean(elsewhere) < found.score
+    assert score(top) < np.mean(elsewhere) < explanation.score
 
 
 def test_the_command_line_writes_a_clip_of_the_full_length(
@@ -201,7 +198,7 @@ CAPTIONS = {
     "flickr8k_test/images/2654514044_a70a6e2c21.jpg": ("a dog runs through the grass", -5.6056),
     "photos/cat_dog.jpg": ("a dog is running through the grass", -8.0297),
 }
-"""Photo -> what the captioner says of it, and the log-probability, by its README."""
+"""Photo -> the captioner's caption and its log-probability, by its README."""
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +207,7 @@ def show_and_tell(assets: Path) -> Adapter:
 
 
 @pytest.mark.parametrize("photo", CAPTIONS)
-def test_the_captioner_says_what_its_readme_says(
+def test_captions_equal_those_of_the_readme(
     show_and_tell: Adapter, assets: Path, photo: str
 ) -> None:
     caption, log_prob = CAPTIONS[photo]
@@ -221,9 +218,9 @@ def test_the_captioner_says_what_its_readme_says(
     assert maps.text["ended"]
     assert maps[0].score == pytest.approx(log_prob, abs=1e-3)
     assert [e.label for e in maps][1:] == caption.split()
-    ended = maps.text["token_log_probs"][-1]
+    end = maps.text["token_log_probs"][-1]
     words = sum(word["log_prob"] for word in maps.text["words"])
-    assert words + ended == pytest.approx(maps[0].score, abs=1e-4)
+    assert words + end == pytest.approx(maps[0].score, abs=1e-4)
 
 
 def test_a_forced_word_of_a_real_captioner(
@@ -234,11 +231,11 @@ def test_a_forced_word_of_a_real_captioner(
 ) -> None:
     photo = str(assets / "image/photos/cat_dog.jpg")
     model = str(assets / "image/show_and_tell_flickr8k")
-    asked = ["--text", "a brown dog runs", "--word", "dog", "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", ["mmcam", "caption", photo, "--model", model, *asked])
-    with pytest.raises(SystemExit) as ended:
+    options = ["--text", "a brown dog runs", "--word", "dog", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["mmcam", "caption", photo, "--model", model, *options])
+    with pytest.raises(SystemExit) as end:
         main()
-    assert ended.value.code == 0
+    assert end.value.code == 0
     assert "dog" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {
         "explanation.json", "maps.safetensors", "overlay-sentence.png", "overlay-02-dog.png",

@@ -1,4 +1,4 @@
-"""Questions to real models of photos and pictures (marker `assets`)."""
+"""Real VQA models on photos and drawings (marker `assets`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFERENCE = [
     ("cat_dog.jpg", "is there a dog ?", {"yes": 0.8412}),
     ("tabbycat_dog.jpg", "how many dogs are there ?", {"two": 0.5533}),
 ]
-"""What the model answers, by its README."""
+"""The model's answers, by its README."""
 
 
 @pytest.fixture(scope="module")
@@ -36,24 +36,24 @@ def vqa(assets: Path) -> AnswerClassifier:
     return model
 
 
-def right_answers(model: AnswerClassifier, pairs: list[tuple[Path, str, str]]) -> int:
-    """How many questions a model answers as it should, a batch for each picture."""
+def count_correct(model: AnswerClassifier, pairs: list[tuple[Path, str, str]]) -> int:
+    """The number of questions that a model answers correctly; one batch per picture."""
     by_picture: dict[Path, list[tuple[str, str]]] = {}
     for path, question, answer in pairs:
         by_picture.setdefault(path, []).append((question, answer))
-    right = 0
+    correct = 0
     with torch.no_grad():
-        for path, asked in by_picture.items():
+        for path, questions in by_picture.items():
             sample = read_image(path)
-            samples = [replace(sample, text=question) for question, _ in asked]
+            samples = [replace(sample, text=question) for question, _ in questions]
             output = model.forward(model.prepare(samples, mmcam.Answers()))
             best = model.logits(output).argmax(1).tolist()
-            right += sum(model.label(i) == a for i, (_, a) in zip(best, asked, strict=True))
-    return right
+            correct += sum(model.label(i) == a for i, (_, a) in zip(best, questions, strict=True))
+    return correct
 
 
 @pytest.mark.parametrize(("photo", "question", "answers"), REFERENCE)
-def test_it_answers_as_its_readme_says(
+def test_answers_equal_those_of_the_readme(
     vqa: AnswerClassifier, assets: Path, photo: str, question: str, answers: dict[str, float]
 ) -> None:
     task = mmcam.Answers(question, top=len(answers))
@@ -66,7 +66,7 @@ def test_accuracy_on_the_test_pairs(vqa: AnswerClassifier, assets: Path) -> None
     folder = assets / "image/flickr8k_test"
     rows = [json.loads(line) for line in (folder / "vqa.jsonl").read_text().splitlines()]
     pairs = [(folder / "images" / r["image"], r["question"], r["answer"]) for r in rows]
-    assert (right_answers(vqa, pairs), len(pairs)) == (867, 1251)
+    assert (count_correct(vqa, pairs), len(pairs)) == (867, 1251)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_forced_answers_have_maps_of_their_own(
     maps = mmcam.explain(vqa, photo, mmcam.Answers(question, answers), method="gradcam-signed")
     assert [e.label for e in maps] == answers
     flat = torch.stack([e.cam.flatten() for e in maps])
-    likeness = torch.corrcoef(flat)
-    assert float(likeness.triu(1).max()) < 0.995
-    # Each is what it is when asked for alone.
+    correlation = torch.corrcoef(flat)
+    assert float(correlation.triu(1).max()) < 0.995
+    # An answer's map does not depend on the other answers.
     alone = mmcam.explain(
         vqa, photo, mmcam.Answers(question, answers[1:2]), method="gradcam-signed"
     )
@@ -131,33 +131,31 @@ def easy(assets: Path) -> Any:
     net.load_state_dict(load_file(assets / "image/easy_vqa/weights.safetensors"))
 
     def bag(question: str) -> Tensor:
-        asked = re.sub(r"[^\w\s]", "", question.lower()).split()
-        return torch.tensor([0.0, *(float(word in asked) for word in WORDS)])
+        words = re.sub(r"[^\w\s]", "", question.lower()).split()
+        return torch.tensor([0.0, *(float(word in words) for word in WORDS)])
 
-    recipe = Preprocess(mean=(0.5,) * 3, std=(1.0,) * 3)
-    return mmcam.wrap(net, recipe, layer="c3", labels=ANSWERS, question=bag, name="easy-VQA")
+    preprocess = Preprocess(mean=(0.5,) * 3, std=(1.0,) * 3)
+    return mmcam.wrap(net, preprocess, layer="c3", labels=ANSWERS, question=bag, name="easy-VQA")
 
 
-def test_somebody_elses_network_answers_as_its_authors_say(
-    easy: AnswerClassifier, assets: Path
-) -> None:
+def test_a_wrapped_network_has_its_published_accuracy(easy: AnswerClassifier, assets: Path) -> None:
     folder = assets / "image/easy_vqa"
-    asked = json.loads((folder / "questions.json").read_text())
-    pairs = [(folder / "images" / f"{image}.png", q, a) for q, a, image in asked]
-    assert right_answers(easy, pairs) / len(pairs) == pytest.approx(0.993, abs=0.005)
+    rows = json.loads((folder / "questions.json").read_text())
+    pairs = [(folder / "images" / f"{image}.png", q, a) for q, a, image in rows]
+    assert count_correct(easy, pairs) / len(pairs) == pytest.approx(0.993, abs=0.005)
 
 
 def test_its_colour_map_lies_on_the_shape(easy: AnswerClassifier, assets: Path) -> None:
-    """The one shape of each picture is what stands out from the ground."""
+    """Each picture has one shape, whose pixels differ from the background."""
     folder = assets / "image/easy_vqa"
-    asked = json.loads((folder / "questions.json").read_text())
-    colours = [row for row in asked if row[0] == "what is the color of the shape?"][:30]
+    rows = json.loads((folder / "questions.json").read_text())
+    colours = [row for row in rows if row[0] == "what is the color of the shape?"][:30]
     inside, area = 0.0, 0.0
     for question, answer, image in colours:
         sample = read_image(folder / "images" / f"{image}.png")
         maps = mmcam.explain(easy, sample, mmcam.Answers(question, [answer]), method="hirescam")
-        ground = sample.pixels[0, 0].astype(int)
-        shape = abs(sample.pixels.astype(int) - ground).sum(2) > 60
+        background = sample.pixels[0, 0].astype(int)
+        shape = abs(sample.pixels.astype(int) - background).sum(2) > 60
         heat = maps[0].heatmap()
         inside += float(heat[shape].sum() / max(heat.sum(), 1e-9)) / len(colours)
         area += float(shape.mean()) / len(colours)

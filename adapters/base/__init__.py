@@ -1,1 +1,1 @@
-"""What several families of models share: adapters, preprocessing, weights, captions."""
+"""Code that several model families share: adapters, preprocessing, weights, captions."""

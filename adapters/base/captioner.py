@@ -1,4 +1,4 @@
-"""The adapter of models that say a caption, word after word; families say how theirs is run."""
+"""The base class of adapters for captioning models; each family says how its model is run."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from mmcam.types import Inputs, Sample, Target, Weights, Window
 
 @contextmanager
 def replace_output(module: nn.Module, output: Any) -> Iterator[None]:
-    """Inside, `module` returns `output` (unless that is None) without running; its hooks run."""
+    """Make `module` return `output` without running, unless it is None; hooks still run."""
     if output is None:
         yield
         return
-    own = module.__dict__.get("forward")
+    original = module.__dict__.get("forward")
     module.forward = lambda *args, **kwargs: output
     try:
         yield
     finally:
         del module.forward
-        if own is not None:
-            module.forward = own
+        if original is not None:
+            module.forward = original
 
 
 @dataclass(kw_only=True)
 class CaptionAdapter(ABC):
-    """What every captioner's adapter has in common; a family says how its model is run.
+    """The base class of all adapters for captioning models.
 
-    A family gives `pixels` (preprocessing), `generate` (the model's own captions, and the output of
-    its encoder) and `teacher_force` (the logits of given captions).
+    A family implements `pixels` (preprocessing), `generate` (generated captions and the encoder's
+    output), `teacher_force` (the logits of given captions) and `grid`.
     """
 
     name: str
@@ -61,70 +61,70 @@ class CaptionAdapter(ABC):
 
     @abstractmethod
     def generate(self, inputs: Inputs, task: Caption) -> tuple[list[Sentence], Any]:
-        """What the model says of each picture, and the encoder's output, to be used again."""
+        """The generated caption of each picture, and the encoder's output for reuse."""
 
     @abstractmethod
     def teacher_force(self, inputs: Inputs, sentences: Sequence[Sentence]) -> CaptionOutput:
-        """The logits of these captions, one a picture, each token given those before it."""
+        """The logits of given captions, one per picture; each token depends on those before it."""
 
     @abstractmethod
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
         """A layer's output as a grid over the input.
 
         Raises:
-            LayerError: it has none.
+            LayerError: the layer has no grid.
         """
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """The pictures preprocessed, with the captions that are given or that the model says.
+        """The pictures, preprocessed, with the given or the generated captions.
 
         Raises:
-            LabelError: the model cannot say a given caption, or is asked for something else.
+            LabelError: a given caption cannot be tokenized, or the task is not `Caption`.
             InputError: a clip, or pictures that cannot be one batch.
         """
         if not isinstance(task, Caption):
             raise LabelError(
-                f"{self.name} says captions and is not asked by {task!r}; give Caption(...)"
+                f"{self.name} generates captions and does not take {task!r}; give Caption(...)"
             )
         inputs = self.pixels(samples, task)
-        given = [sample.text or None if task.text is None else task.text for sample in samples]
-        sentences = [None if text is None else self.tokenizer.encode(text) for text in given]
+        texts = [sample.text or None if task.text is None else task.text for sample in samples]
+        given = [None if text is None else self.tokenizer.encode(text) for text in texts]
         encoder_output = None
-        if None in sentences:
+        if None in given:
             with torch.no_grad():
-                said, encoder_output = self.generate(inputs, task)
-            sentences = [s or other for s, other in zip(sentences, said, strict=True)]
-        ready = [sentence for sentence in sentences if sentence is not None]
+                generated, encoder_output = self.generate(inputs, task)
+            given = [forced or own for forced, own in zip(given, generated, strict=True)]
+        sentences = [sentence for sentence in given if sentence is not None]
         return replace(
-            inputs, rest={**inputs.rest, "sentences": ready}, encoder_output=encoder_output
+            inputs, rest={**inputs.rest, "sentences": sentences}, encoder_output=encoder_output
         )
 
     def forward(self, inputs: Inputs) -> CaptionOutput:
-        """The captions of `prepare` put into the model's mouth (teacher forcing)."""
+        """The output for the captions of `prepare`, teacher-forced."""
         if self.encoder is None:
             return self.teacher_force(inputs, inputs.rest["sentences"])
         with replace_output(self.model.get_submodule(self.encoder), inputs.encoder_output):
             return self.teacher_force(inputs, inputs.rest["sentences"])
 
     def targets(self, output: CaptionOutput, task: Any) -> list[list[Target]]:
-        """The sentence and the words asked for, for each picture, in reading order.
+        """For each picture the sentence, then the requested words in reading order.
 
         Raises:
-            LabelError: a word that the caption does not have.
+            LabelError: a requested word is not in the caption.
         """
         return captions.caption_targets(output.sentences, task, self.has_attention)
 
     def text(self, output: CaptionOutput, inputs: Inputs) -> list[dict[str, Any]]:
         """The caption of each picture, with log-probabilities."""
-        return captions.facts(output)
+        return captions.caption_facts(output)
 
     def logits(self, output: Any) -> Tensor:
-        """A captioner has no classes.
+        """Refuse: a captioner has no classes.
 
         Raises:
             ModelError: always.
         """
         raise ModelError(
-            f"{self.name} says captions and has no logits of classes; choose a method that needs "
-            "none (not gradcam++softmax)"
+            f"{self.name} generates captions and has no logits of classes; choose a method that "
+            "needs none (not gradcam++softmax)"
         )

@@ -1,4 +1,4 @@
-"""Captions as tokens and words, and the scores of them: what every captioning family shares."""
+"""Captions as tokens and words, and their scores, for every captioning family."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mmcam.tasks.words import Word, visual
 from mmcam.types import Target
 
 EMPTY = "(no words)"
-"""The label of a caption that ends at once."""
+"""The label of an empty caption."""
 
 PAD = 0
-"""The token that fills short captions of a batch; no score looks there."""
+"""The token that pads short captions of a batch; no score depends on it."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A caption: its text, the tokens that spell it and end it, and its words.
+    """A caption: its text, its tokens with the end token, and its words.
 
-    `words` cover the tokens from the first to the last; only the token that ends the caption, where
-    there is one, is no word's. A caption that was cut off at the limit has none.
+    Every token belongs to a word of `words`, except the end token. A caption that was cut off at
+    the length limit has no end token.
     """
 
     text: str
@@ -40,23 +40,23 @@ class Sentence:
 
 @runtime_checkable
 class CaptionTokenizer(Protocol):
-    """From text to tokens and back, as one model has them."""
+    """Text to tokens and back, for one model."""
 
     def encode(self, text: str) -> Sentence:
-        """A given caption.
+        """A given caption as tokens.
 
         Raises:
-            LabelError: the model cannot say it.
+            LabelError: the vocabulary cannot spell the caption.
         """
         ...
 
     def decode(self, tokens: Sequence[int]) -> Sentence:
-        """A caption that the model said."""
+        """A generated caption as text."""
         ...
 
 
-def padded(sentences: Sequence[Sentence]) -> Tensor:
-    """The tokens `[sentence, step]` of a batch, short captions filled up."""
+def pad_tokens(sentences: Sequence[Sentence]) -> Tensor:
+    """The tokens `[sentence, step]` of a batch, short captions padded."""
     steps = max(len(sentence.tokens) for sentence in sentences)
     rows = [(*s.tokens, *[PAD] * (steps - len(s.tokens))) for s in sentences]
     return torch.tensor(rows, dtype=torch.long)
@@ -64,14 +64,14 @@ def padded(sentences: Sequence[Sentence]) -> Tensor:
 
 @dataclass(eq=False)
 class CaptionOutput:
-    """A captioner's output for captions that were put into its mouth.
+    """A captioner's output for teacher-forced captions.
 
-    `states` `[row, step, *]` at step k are what token k of the row's caption is said from, given
-    the tokens before it: logits `[row, step, token]`, or, with `out`, what that layer makes logits
-    of; only the logits that a score asks for are made then. Rows are those of the sentences, or
-    whole blocks of them (changed inputs of one sentence). `suppressed_tokens` are never generated
-    and have no probability. `attention` `[row, step, *grid]` is the model's own attention at each
-    step, if it has any.
+    `states` `[row, step, *]` at step k predict token k of the row's caption, given the tokens
+    before it. They are logits `[row, step, token]` or, with `out`, the input of that layer; then
+    only the logits that a score needs are computed. Rows are those of the sentences, or whole
+    blocks of them (changed inputs of the same sentences). `suppressed_tokens` are never generated
+    and have probability 0. `attention` `[row, step, *grid]` is the model's own attention at each
+    step, if any.
     """
 
     states: Float[Tensor, "row step _"]
@@ -86,87 +86,87 @@ class CaptionOutput:
         return self.states if self.out is None else self.out(self.states)
 
     def logit(self, start: int, tokens: Sequence[int]) -> Float[Tensor, " row"]:
-        """The sum of the logits of some tokens, said one after the other from step `start` on."""
+        """The sum of the logits of consecutive tokens, from step `start` on."""
         states = self.states[:, start : start + len(tokens)]
         if self.out is None:
             return states[:, range(len(tokens)), tokens].sum(1)
-        wide = torch.promote_types(states.dtype, torch.float32)
-        made = (states.to(wide) * self.out.weight[tokens].to(wide)).sum((1, 2))
-        return made if self.out.bias is None else made + self.out.bias[tokens].sum()
+        dtype = torch.promote_types(states.dtype, torch.float32)
+        logit = (states.to(dtype) * self.out.weight[tokens].to(dtype)).sum((1, 2))
+        return logit if self.out.bias is None else logit + self.out.bias[tokens].sum()
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "row step"]:
-        """The log-probability of each token of each caption; 0 behind its end."""
-        wide = torch.promote_types(self.states.dtype, torch.float32)
-        tokens = padded(self.sentences).to(self.states.device)
+        """The log-probability of each token of each caption; 0 on padding."""
+        dtype = torch.promote_types(self.states.dtype, torch.float32)
+        tokens = pad_tokens(self.sentences).to(self.states.device)
         steps = torch.arange(tokens.shape[1], device=tokens.device)
         lengths = torch.tensor([len(s.tokens) for s in self.sentences], device=tokens.device)
         blocks = len(self.states) // len(tokens)
-        inside = (steps < lengths[:, None]).repeat(blocks, 1)
+        mask = (steps < lengths[:, None]).repeat(blocks, 1)
         tokens = tokens.repeat(blocks, 1)
-        linear = self.out is not None and self.states.requires_grad
-        with torch.no_grad() if linear else nullcontext():
-            logits = self.logits.to(wide)
+        closed_form = self.out is not None and self.states.requires_grad
+        with torch.no_grad() if closed_form else nullcontext():
+            logits = self.logits.to(dtype)
             if self.suppressed_tokens:
                 suppressed_tokens = torch.tensor(self.suppressed_tokens).to(logits.device)
                 logits = logits.index_fill(2, suppressed_tokens, -torch.inf)
             chosen = logits.gather(2, tokens[..., None])[..., 0]
-            made = torch.where(inside, chosen - logits.logsumexp(2), 0.0)
-        if self.out is None or not linear:
-            return made
-        # The gradient at the states, once for all scores: the token's weights less the mean of all
-        # tokens' under their probabilities.
-        weight = self.out.weight.to(wide)
-        slope = (weight[tokens] - logits.softmax(2) @ weight) * inside[..., None]
-        states = self.states.to(wide)
-        return made + ((states - states.detach()) * slope).sum(2)
+            log_probs = torch.where(mask, chosen - logits.logsumexp(2), 0.0)
+        if self.out is None or not closed_form:
+            return log_probs
+        # The gradient at the states, computed once for all scores: the weights of the token minus
+        # the expected weights under the predicted probabilities.
+        weight = self.out.weight.to(dtype)
+        gradient = (weight[tokens] - logits.softmax(2) @ weight) * mask[..., None]
+        states = self.states.to(dtype)
+        return log_probs + ((states - states.detach()) * gradient).sum(2)
 
 
 def caption_targets(
     sentences: Sequence[Sentence], task: Caption, has_attention: bool
 ) -> list[list[Target]]:
-    """For each caption the sentence, and the words that are asked for, in reading order.
+    """For each caption the sentence, then the requested words in reading order.
 
     Raises:
-        LabelError: a word that the caption does not have.
+        LabelError: a requested word is not in the caption.
     """
-    whole = {s.text: _sentence(s.text, has_attention) for s in sentences}
+    whole = {s.text: _sentence_target(s.text, has_attention) for s in sentences}
     return [
-        [whole[s.text], *(_word(s, position, task, has_attention) for position in asked(s, task))]
+        [whole[s.text], *(_word_target(s, i, task, has_attention) for i in word_positions(s, task))]
         for s in sentences
     ]
 
 
-def asked(sentence: Sentence, task: Caption) -> list[int]:
-    """The positions of the words that a task asks for, in reading order.
+def word_positions(sentence: Sentence, task: Caption) -> list[int]:
+    """The positions of the words that a task requests, in reading order.
 
     Raises:
-        LabelError: a word that the caption does not have.
+        LabelError: a requested word is not in the caption.
     """
     words = sentence.words
     if task.words == ALL:
         return [position for position, word in enumerate(words) if not word.is_mark]
     if task.words == VISUAL:
-        seen = visual([word.text for word in words])
-        return [position for position, is_visual in enumerate(seen) if is_visual]
-    found: set[int] = set()
+        are_visual = visual([word.text for word in words])
+        return [position for position, is_visual in enumerate(are_visual) if is_visual]
+    positions: set[int] = set()
     for name in task.words or ():
-        found.update(_positions(sentence, name))
-    return sorted(found)
+        positions.update(_positions(sentence, name))
+    return sorted(positions)
 
 
 def _positions(sentence: Sentence, name: str | int) -> list[int]:
     texts = [word.text for word in sentence.words]
     if isinstance(name, str):
-        same = [i for i, text in enumerate(texts) if text.casefold() == name.casefold()]
-        if same or not name.isdecimal():
-            if not same:
+        matches = [i for i, text in enumerate(texts) if text.casefold() == name.casefold()]
+        if matches or not name.isdecimal():
+            if not matches:
                 raise LabelError(
                     f"the caption \"{sentence.text}\" has no word '{name}'; nearest: "
-                    f"{nearest(name, texts)}. Name one of its words, or give the caption (text) "
-                    "that has it"
+                    f"{nearest(name, texts)}. Name one of its words, or give a caption (text) "
+                    "that contains it"
                 )
-            return same
+            return matches
     if not 0 <= int(name) < len(texts):
         raise LabelError(
             f'the caption "{sentence.text}" has no word {name}; its words are numbered 0 to '
@@ -175,7 +175,7 @@ def _positions(sentence: Sentence, name: str | int) -> list[int]:
     return [int(name)]
 
 
-def _sentence(text: str, has_attention: bool) -> Target:
+def _sentence_target(text: str, has_attention: bool) -> Target:
     def log_prob(output: CaptionOutput) -> Tensor:
         return output.log_probs.sum(1)
 
@@ -197,7 +197,7 @@ def _sentence(text: str, has_attention: bool) -> Target:
     )
 
 
-def _word(sentence: Sentence, position: int, task: Caption, has_attention: bool) -> Target:
+def _word_target(sentence: Sentence, position: int, task: Caption, has_attention: bool) -> Target:
     word = sentence.words[position]
     tokens = list(sentence.tokens[word.start : word.stop])
 
@@ -222,42 +222,42 @@ def _word(sentence: Sentence, position: int, task: Caption, has_attention: bool)
 
 
 def answer_targets(sentences: Sequence[Sentence], has_attention: bool) -> list[list[Target]]:
-    """For each row the answer that it says, scored by the log-likelihood of its tokens."""
-    return [[replace(_sentence(s.text, has_attention), kind="answer")] for s in sentences]
+    """For each row its answer, scored by the log-likelihood of the answer's tokens."""
+    return [[replace(_sentence_target(s.text, has_attention), kind="answer")] for s in sentences]
 
 
 def answer_facts(
     output: CaptionOutput, questions: Sequence[str], sample_index: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """What was asked of each sample and answered: log-likelihoods, also per token.
+    """The question and the answers of each sample, with log-likelihoods, also per token.
 
     Args:
         output: a row for each answer.
-        questions: one for each sample.
+        questions: the question of each sample.
         sample_index: the sample that each row belongs to.
     """
-    made: list[dict[str, Any]] = [{"question": text, "answers": []} for text in questions]
-    for one, owner in zip(facts(output), sample_index, strict=True):
-        made[owner]["answers"].append(
+    records: list[dict[str, Any]] = [{"question": text, "answers": []} for text in questions]
+    for answer, sample in zip(caption_facts(output), sample_index, strict=True):
+        records[sample]["answers"].append(
             {
-                "answer": one["caption"],
-                "generated": one["generated"],
-                "log_likelihood": one["log_prob"],
-                "per_token": one["log_prob"] / max(1, len(one["tokens"])),
-                "tokens": one["tokens"],
-                "token_log_probs": one["token_log_probs"],
+                "answer": answer["caption"],
+                "generated": answer["generated"],
+                "log_likelihood": answer["log_prob"],
+                "per_token": answer["log_prob"] / max(1, len(answer["tokens"])),
+                "tokens": answer["tokens"],
+                "token_log_probs": answer["token_log_probs"],
             }
         )
-    return made
+    return records
 
 
-def facts(output: CaptionOutput) -> list[dict[str, Any]]:
-    """What was said of each sample: the caption, its words and tokens with log-probabilities."""
-    values = output.log_probs.tolist()
-    made = []
-    for sentence, row in zip(output.sentences, values, strict=True):
-        spelled = sentence.words[-1].stop if sentence.words else 0
-        made.append(
+def caption_facts(output: CaptionOutput) -> list[dict[str, Any]]:
+    """The caption of each sample, its words and its tokens, with log-probabilities."""
+    log_probs = output.log_probs.tolist()
+    records = []
+    for sentence, row in zip(output.sentences, log_probs, strict=True):
+        word_tokens = sentence.words[-1].stop if sentence.words else 0
+        records.append(
             {
                 "caption": sentence.text,
                 "generated": sentence.generated,
@@ -268,7 +268,7 @@ def facts(output: CaptionOutput) -> list[dict[str, Any]]:
                 ],
                 "tokens": list(sentence.tokens),
                 "token_log_probs": row[: len(sentence.tokens)],
-                "ended": len(sentence.tokens) > spelled,
+                "ended": len(sentence.tokens) > word_tokens,
             }
         )
-    return made
+    return records

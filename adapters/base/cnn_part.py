@@ -1,4 +1,4 @@
-"""The CNN of a captioner or a model of answers: a classifier from its own recipe, cut in two."""
+"""The CNN of a captioner or a VQA model: a classifier from its own recipe, split in two."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.networks.cnn import halves, width
+from mmcam.adapters.networks.cnn import feature_sizes, split_cnn
 
 PROBE = 224
-"""The side of the picture that tells how wide a CNN's features are, in pixels."""
+"""The side of the blank picture that measures the size of a CNN's features, in pixels."""
 
 
 class CnnPart(NamedTuple):
-    """A trunk that makes maps and a head that makes vectors of them.
+    """A trunk that maps pictures to feature maps, and a head that pools these into vectors.
 
-    `channels` is how many the maps have, `features` how long the vectors are.
+    The maps have `channels` channels, the vectors `features` entries.
     """
 
     classifier: Classifier
@@ -30,18 +30,18 @@ class CnnPart(NamedTuple):
     features: int
 
     def to_grid(self, layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
-        """A layer of the model that has the trunk as its `cnn`, as a grid over the input."""
+        """A layer's output as a grid over the input, for a model with the trunk as its `cnn`."""
         return self.classifier.to_grid(layer.removeprefix("cnn."), tensor, space)
 
 
 def cnn_part(recipe: Recipe) -> CnnPart | None:
-    """The CNN that a recipe has among its parts; None where it has none.
+    """The CNN among a recipe's parts, split in two; None if the recipe has no CNN.
 
     Raises:
-        ModelError: it cannot be cut in two.
+        ModelError: the CNN cannot be split.
     """
     cnn = recipe.parts.get("cnn")
     if not isinstance(cnn, Classifier) or not isinstance(cnn.preprocess, Preprocess):
         return None
-    trunk, head = halves(cnn.model, cnn.layers[0], cnn.name)
-    return CnnPart(cnn, cnn.preprocess, trunk, head, *width(trunk, head, PROBE))
+    trunk, head = split_cnn(cnn.model, cnn.layers[0], cnn.name)
+    return CnnPart(cnn, cnn.preprocess, trunk, head, *feature_sizes(trunk, head, PROBE))

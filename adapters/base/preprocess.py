@@ -1,4 +1,4 @@
-"""From a sample's pixels to a model's input, keeping track of where the input lies."""
+"""From a sample's pixels to a model's input, with its placement on the sample."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Resize, crop at the centre, scale to [0, 1], normalise: the recipe of most vision models.
+    """Resize, centre crop, scale to [0, 1] and normalise, as most vision models need.
 
-    `resize` is the length of the short side, or (height, width) to squash the picture into; `crop`
-    a side or (height, width), padded with black where the picture is smaller. `mean` and `std` are
-    per colour after division by 255, in the model's `order` of colours, "rgb" or "bgr". `centre`
-    says how a crop lies that cannot be central to the pixel: "round" to the nearest, halves to
-    even, as torchvision and timm do, or "down", as transformers does. `frames`, `stride` and `fps`
+    `resize` is the length of the short side, or the (height, width) that the picture is squashed
+    to. `crop` is a side or (height, width); a smaller picture is padded with black. `mean` and
+    `std` are per channel after division by 255, in the model's channel `order`, "rgb" or "bgr".
+    `centre` is how the corner of a centre crop is rounded: "round" to the nearest pixel, halves to
+    even, as in torchvision and timm, or "down", as in transformers. `frames`, `stride` and `fps`
     are a video model's window.
     """
 
@@ -43,10 +43,10 @@ class Preprocess:
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Preprocess:
-        """The recipe in a model folder's `mmcam.json`.
+        """The preprocessing in a model folder's `mmcam.json`.
 
         Raises:
-            ModelError: a key that this recipe does not know.
+            ModelError: an unknown key.
         """
         known = [field.name for field in fields(Preprocess)]
         unknown = [key for key in values if key not in known]
@@ -58,27 +58,27 @@ class Preprocess:
 
     @property
     def window(self) -> Window | None:
-        """What a video model sees at once; None for pictures."""
+        """The input window of a video model; None for a model of pictures."""
         if self.frames is None:
             return None
         return Window(frames=self.frames, stride=self.stride, fps=self.fps)
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Placement]:
-        """The input `[3, *time, height, width]` in float32, and where it lies on the sample."""
+        """The input `[3, *time, height, width]` in float32, and its placement on the sample."""
         pixels = torch.from_numpy(np.ascontiguousarray(sample.pixels)).movedim(-1, -3)
-        resized = self._resized(pixels)
-        cropped, (left, top) = self._cropped(resized)
+        resized = self._resize(pixels)
+        cropped, (left, top) = self._crop(resized)
         values = cropped.float().div_(255)
         values = values.flip(-3) if self.order == "bgr" else values
-        values = (values - _column(self.mean)) / _column(self.std)
+        values = (values - _per_channel(self.mean)) / _per_channel(self.std)
         height, width = pixels.shape[-2:]
-        down, across = height / resized.shape[-2], width / resized.shape[-1]
+        scale_y, scale_x = height / resized.shape[-2], width / resized.shape[-1]
         bottom, right = top + cropped.shape[-2], left + cropped.shape[-1]
-        box = (left * across, top * down, right * across, bottom * down)
-        placement = Placement(size=(height, width), box=box, spans=spans_of(sample))
+        box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
+        placement = Placement(size=(height, width), box=box, spans=clip_spans(sample))
         return (values if values.ndim == 3 else values.transpose(0, 1)), placement
 
-    def _resized(self, pixels: Tensor) -> Tensor:
+    def _resize(self, pixels: Tensor) -> Tensor:
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2.functional import resize
 
@@ -90,61 +90,62 @@ class Preprocess:
         )
         return resized
 
-    def _cropped(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def _crop(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         from torchvision.transforms.v2.functional import crop
 
         if self.crop is None:
             return pixels, (0, 0)
         height, width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-        top, left = self._corner(pixels.shape[-2], height), self._corner(pixels.shape[-1], width)
+        top = self._crop_start(pixels.shape[-2], height)
+        left = self._crop_start(pixels.shape[-1], width)
         return crop(pixels, top, left, height, width), (left, top)
 
-    def _corner(self, length: int, side: int) -> int:
-        """Where a crop of `side` begins; before 0 by half of what is padded, rounded down."""
+    def _crop_start(self, length: int, side: int) -> int:
+        """The first pixel of a crop; with padding, minus half of the padding, towards 0."""
         if side > length:
             return -((side - length) // 2)
         return round((length - side) / 2) if self.centre == "round" else (length - side) // 2
 
 
-def _column(values: Sequence[float]) -> Tensor:
+def _per_channel(values: Sequence[float]) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1)
 
 
-def batch_of(
+def prepare_batch(
     samples: Sequence[Sample], preprocess: Preprocess | Transform, model: nn.Module, name: str
 ) -> Inputs:
-    """The samples preprocessed and stacked, on the model's device and in its number type.
+    """The samples preprocessed and stacked, on the model's device and in its dtype.
 
     Raises:
-        InputError: a picture for a video model or the other way round, or samples whose inputs
-            differ in size.
+        InputError: a picture for a video model or a clip for a model of pictures, or samples whose
+            inputs differ in size.
     """
-    video = preprocess.window is not None
+    is_video = preprocess.window is not None
     for sample in samples:
-        if (sample.pixels.ndim == 4) != video:
-            has = "clips" if video else "pictures"
+        if (sample.pixels.ndim == 4) != is_video:
+            expected = "clips" if is_video else "pictures"
             given = "clip" if sample.pixels.ndim == 4 else "picture"
             raise InputError(
-                f"'{sample.id}' is a {given} and {name} is a model of {has}; choose another model "
-                "(mmcam list models)"
+                f"'{sample.id}' is a {given} and {name} is a model of {expected}; choose another "
+                "model (mmcam list models)"
             )
-    made = [preprocess(sample) for sample in samples]
-    sizes = {tuple(pixels.shape) for pixels, _ in made}
+    prepared = [preprocess(sample) for sample in samples]
+    sizes = {tuple(pixels.shape) for pixels, _ in prepared}
     if len(sizes) > 1:
         raise InputError(
             f"inputs of different sizes {sorted(sizes)} cannot be one batch; crop to one size in "
             "the transform, or explain them one by one"
         )
     parameter = next(model.parameters(), torch.zeros(()))
-    pixels = torch.stack([pixels for pixels, _ in made])
+    pixels = torch.stack([pixels for pixels, _ in prepared])
     return Inputs(
         pixels=pixels.to(device=parameter.device, dtype=parameter.dtype),
-        placements=tuple(placement for _, placement in made),
+        placements=tuple(placement for _, placement in prepared),
     )
 
 
-def spans_of(sample: Sample) -> tuple[tuple[float, float], ...]:
-    """The placement's spans for a sample: none for a picture, its own or all frames for a clip."""
+def clip_spans(sample: Sample) -> tuple[tuple[float, float], ...]:
+    """The spans of a placement: the clip's own span or all its frames; none for a picture."""
     if sample.pixels.ndim == 3:
         return ()
     return (sample.span or (0.0, float(len(sample.pixels))),)
@@ -152,11 +153,11 @@ def spans_of(sample: Sample) -> tuple[tuple[float, float], ...]:
 
 @dataclass(frozen=True)
 class Transform:
-    """Somebody's own transform of a PIL image (torchvision, timm, an image processor's call).
+    """A user's own transform of a PIL image (torchvision, timm, an image processor).
 
-    Where its output lies on the picture is found by sending ramps through it, not by reading it,
-    so any mixture of resizing, cropping and padding works. A clip is transformed frame by frame.
-    `frames`, `stride` and `fps` are a video model's window.
+    The placement of its output is measured by transforming ramps of grey levels, so any mixture of
+    resizing, cropping and padding works. A clip is transformed frame by frame. `frames`, `stride`
+    and `fps` are a video model's window.
     """
 
     function: Callable[[Any], Tensor]
@@ -166,91 +167,96 @@ class Transform:
 
     @property
     def window(self) -> Window | None:
-        """What a video model sees at once; None for pictures."""
+        """The input window of a video model; None for a model of pictures."""
         if self.frames is None:
             return None
         return Window(frames=self.frames, stride=self.stride, fps=self.fps)
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Placement]:
-        """The input `[3, *time, height, width]`, and where it lies on the sample.
+        """The input `[3, *time, height, width]`, and its placement on the sample.
 
         Raises:
-            ModelError: the transform does not give `[3, height, width]`, draws random numbers, or
-                moves pixels in a way that is no resizing, cropping or padding.
+            ModelError: the transform does not return `[3, height, width]`, draws random numbers,
+                or does anything to the geometry but resizing, cropping and padding.
         """
         height, width = sample.pixels.shape[-3:-1]
         placement = Placement(
-            size=(height, width), box=self._box(height, width), spans=spans_of(sample)
+            size=(height, width), box=self._box(height, width), spans=clip_spans(sample)
         )
         if sample.pixels.ndim == 3:
-            return self._one(sample.pixels), placement
-        return torch.stack([self._one(frame) for frame in sample.pixels], 1), placement
+            return self._apply(sample.pixels), placement
+        return torch.stack([self._apply(frame) for frame in sample.pixels], 1), placement
 
-    def _one(self, pixels: Pixels) -> Tensor:
+    def _apply(self, pixels: Pixels) -> Tensor:
         from PIL import Image
 
         value = self.function(Image.fromarray(pixels))
         if not isinstance(value, Tensor) or value.ndim != 3 or len(value) != 3:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(
-                f"the transform gives {got} for a picture; it must give a tensor [3, height, width]"
+                f"the transform returns {given} for a picture; let it return a tensor "
+                "[3, height, width]"
             )
         return value.float()
 
     def _box(self, height: int, width: int) -> Box:
-        """Where the output's edges lie on a picture of this size."""
-        whole = (height, width)
-        before = _random_states()
+        """The edges of the output, in pixels of a picture of this size."""
+        size = (height, width)
+        states = _random_states()
         black, white, x, y = (
-            self._one(np.round(values).clip(0, 255).astype(np.uint8)).double()
+            self._apply(np.round(values).clip(0, 255).astype(np.uint8)).double()
             for values in (
-                np.full((*whole, 3), 0),
-                np.full((*whole, 3), 255),
-                np.broadcast_to(_ramp(width), (*whole, 3)),
-                np.broadcast_to(_ramp(height)[:, None], (*whole, 3)),
+                np.full((*size, 3), 0),
+                np.full((*size, 3), 255),
+                np.broadcast_to(_ramp(width), (*size, 3)),
+                np.broadcast_to(_ramp(height)[:, None], (*size, 3)),
             )
         )
-        if _random_states() != before:
+        if _random_states() != states:
             raise ModelError(
-                "the transform draws random numbers (a random crop, a flip?), so nobody knows "
-                "where its output lies; use the transform for evaluation"
+                "the transform draws random numbers (a random crop, a flip?), so the placement of "
+                "its output is unknown; use the transform for evaluation"
             )
-        reach = (white - black).abs()
-        seen = (reach > 0.5 * reach.amax((1, 2), keepdim=True)).all(0)
-        scale = torch.where(seen, white - black, 1)
-        left, right = _extent(((x - black) / scale).mean(0), seen, 1, width)
-        top, bottom = _extent(((y - black) / scale).mean(0), seen, 0, height)
+        contrast = (white - black).abs()
+        inside = (contrast > 0.5 * contrast.amax((1, 2), keepdim=True)).all(0)
+        scale = torch.where(inside, white - black, 1)
+        left, right = _fit_edges(((x - black) / scale).mean(0), inside, 1, width)
+        top, bottom = _fit_edges(((y - black) / scale).mean(0), inside, 0, height)
         return left, top, right, bottom
 
 
 def _ramp(length: int) -> NDArray[np.float64]:
-    """From 1 to 254 along an axis; the colours a third of a level apart, against rounding."""
+    """Levels from 1 to 254 along an axis; channels differ by 1/3, so that rounding averages out."""
     thirds = np.array([-1, 0, 1]) / 3
     return np.linspace(1, 254, length)[:, None] + thirds
 
 
 def _random_states() -> tuple[object, ...]:
-    """The states of the generators that transforms draw from."""
+    """The states of the random generators that transforms use."""
     _, keys, position, *_ = np.random.get_state()
     torch_state = torch.get_rng_state().numpy().tobytes()
     return random.getstate(), np.asarray(keys).tobytes(), position, torch_state
 
 
-def _extent(ramp: Tensor, seen: Tensor, axis: int, length: int) -> tuple[float, float]:
-    """The first and last edge of the output along `axis`, on an original of `length` pixels."""
+def _fit_edges(ramp: Tensor, inside: Tensor, axis: int, length: int) -> tuple[float, float]:
+    """The first and last edge of the output along `axis`, on an original of `length` pixels.
+
+    A line is fitted to the ramp's levels in the output pixels that show the original (`inside`).
+    """
     if length == 1:
         return 0.0, 1.0
-    shares = (ramp * seen).sum(1 - axis) / seen.sum(1 - axis).clamp(min=1)
-    inside = seen.any(1 - axis)
-    at = torch.arange(len(shares), dtype=torch.float64)[inside] + 0.5
-    source = (255 * shares[inside] - 1) / 253 * (length - 1) + 0.5
-    if len(at) < 2:
+    levels = (ramp * inside).sum(1 - axis) / inside.sum(1 - axis).clamp(min=1)
+    known = inside.any(1 - axis)
+    output = torch.arange(len(levels), dtype=torch.float64)[known] + 0.5
+    source = (255 * levels[known] - 1) / 253 * (length - 1) + 0.5
+    if len(output) < 2:
         return 0.0, float(length)
-    slope = ((at - at.mean()) * (source - source.mean())).sum() / ((at - at.mean()) ** 2).sum()
-    first = source.mean() - slope * at.mean()
-    if slope <= 0 or (source - first - slope * at).abs().max() > max(2.0, 0.02 * length):
+    centred = output - output.mean()
+    slope = (centred * (source - source.mean())).sum() / (centred**2).sum()
+    first = source.mean() - slope * output.mean()
+    if slope <= 0 or (source - first - slope * output).abs().max() > max(2.0, 0.02 * length):
         raise ModelError(
-            "the transform moves pixels in a way that is no resizing, cropping or padding (a flip, "
-            "a random or a warping step?); use the transform for evaluation"
+            "the transform does more than resizing, cropping or padding (a flip, a random or a "
+            "warping step?); use the transform for evaluation"
         )
-    return float(first), float(first + slope * len(shares))
+    return float(first), float(first + slope * len(levels))

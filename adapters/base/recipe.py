@@ -1,4 +1,4 @@
-"""What a family needs to know to build one of its models."""
+"""The specification from which a family builds one of its models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from mmcam.types import Weights
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model of a family: its name there, arguments, weights, and what the user overrides.
+    """A model of a family: its name there, arguments, weights, and the user's overrides.
 
-    `parts` are the models that this one is built of, such as the CNN of a captioner; `vocabulary`
-    is a file of words, `special` names those that mean something else; `question_limit` is how many
-    words of a question are read. `weights` is a file. Without
-    one, `pretrained` asks for the library's own weights, which it may download; False leaves the
-    model untrained.
+    `parts` are models that this one contains, such as the CNN of a captioner. `vocabulary` is a
+    file of words, `special` maps the roles of special tokens to words, and `question_limit` is the
+    maximum number of words of a question. `weights` is a file. Without a file, `pretrained` means
+    the library's own weights, which it may download; False leaves the model untrained.
     """
 
     family: str
@@ -46,13 +45,13 @@ class Recipe:
 
     @property
     def downloads(self) -> bool:
-        """Whether the library's own weights are wanted."""
+        """Whether the library's own weights are used."""
         return self.pretrained and self.weights is None
 
     def fill(
         self, model: nn.Module, rename: Callable[[State], State] | None = None
     ) -> Weights | None:
-        """Load the weights file, if there is one, and say where the weights came from.
+        """Load the weights file, if any, and return the source of the weights.
 
         Raises:
             WeightsError: the file does not fit.
@@ -61,10 +60,10 @@ class Recipe:
             return load_weights(model, self.weights, rename)
         return Weights(source="the library's own") if self.pretrained else None
 
-    def fill_decoder(self, model: nn.Module) -> Weights | None:
-        """Load the weights file of what stands on a CNN (`cnn`, `pool`) that has its own.
+    def load_decoder_weights(self, model: nn.Module) -> Weights | None:
+        """Load the weights file of a model whose CNN (`cnn`, `pool`) has weights of its own.
 
-        A file may hold the CNN's weights too, and then those count.
+        If the file holds the CNN's weights too, those are used.
 
         Raises:
             WeightsError: the file does not fit.
@@ -74,21 +73,21 @@ class Recipe:
         def with_cnn(state: State) -> State:
             if any(key.startswith(parts) for key in state):
                 return state
-            own = model.state_dict()
-            return {key: value for key, value in own.items() if key.startswith(parts)} | state
+            loaded = model.state_dict()
+            return {key: value for key, value in loaded.items() if key.startswith(parts)} | state
 
         return None if self.weights is None else load_weights(model, self.weights, with_cnn)
 
     def preprocessing(self, default: Preprocess) -> Preprocess:
-        """The user's recipe, or the family's own."""
+        """The user's preprocessing, or the family's default."""
         return default if self.preprocess is None else Preprocess.of(self.preprocess)
 
 
 def counted(model: nn.Module, path: str) -> str:
-    """A layer's name from a path that may count from the end: "layers.-1.norm1".
+    """A layer's name from a path with negative indices, such as "layers.-1.norm1".
 
     Raises:
-        ModelError: the model has no such place.
+        ModelError: the model has no such layer.
     """
     module, names = model, []
     for part in path.split("."):

@@ -1,4 +1,4 @@
-"""The adapter of a CNN and an LSTM that says captions of its map."""
+"""The adapter for captioners of a CNN and an LSTM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmcam.adapters.base import captions
 from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.captions import CaptionOutput, Sentence
 from mmcam.adapters.base.classifier import ToGrid
-from mmcam.adapters.base.preprocess import Preprocess, batch_of
+from mmcam.adapters.base.preprocess import Preprocess, prepare_batch
 from mmcam.adapters.base.vocabulary import Vocabulary
 from mmcam.adapters.networks.decoding import beam_search
 from mmcam.errors import LabelError, LayerError
@@ -25,8 +25,8 @@ from mmcam.types import Inputs, Sample
 class RecurrentCaptioner(CaptionAdapter):
     """A CNN and an LSTM (`networks.show_and_tell`, `networks.show_attend_tell`).
 
-    The model's `cnn` makes the map that is explained. `teacher_force` gives the states of a given
-    caption, of which `out` makes logits; `initial_state` and `step` generate one.
+    The model's `cnn` returns the map that is explained. `teacher_force` returns the states of a
+    given caption, which `out` turns into logits; `initial_state` and `step` generate a caption.
     """
 
     preprocess: Preprocess
@@ -39,21 +39,21 @@ class RecurrentCaptioner(CaptionAdapter):
         """The pictures, preprocessed.
 
         Raises:
-            LabelError: a prompt, which such a model does not take.
+            LabelError: a prompt; these models take none.
         """
         if task.prompt is not None:
             raise LabelError(
                 f"{self.name} takes no prompt ('{task.prompt}'); leave it out, or choose a model "
                 "that follows instructions (mmcam list models)"
             )
-        return batch_of(samples, self.preprocess, self.model, self.name)
+        return prepare_batch(samples, self.preprocess, self.model, self.name)
 
     def generate(self, inputs: Inputs, task: Caption) -> tuple[list[Sentence], Tensor]:
-        """What the model says of each picture, and the CNN's maps."""
+        """The generated caption of each picture, and the CNN's maps."""
         model: Any = self.model
         maps = model.cnn(inputs.pixels)
         state = model.initial_state(maps)
-        said = [
+        token_ids = [
             beam_search(
                 model.step,
                 tuple(part[row : row + 1] for part in state),
@@ -65,11 +65,11 @@ class RecurrentCaptioner(CaptionAdapter):
             )
             for row in range(len(maps))
         ]
-        return [self.tokenizer.decode(tokens) for tokens in said], maps
+        return [self.tokenizer.decode(tokens) for tokens in token_ids], maps
 
     def teacher_force(self, inputs: Inputs, sentences: Sequence[Sentence]) -> CaptionOutput:
-        """The logits of these captions; with attention, where the model looked."""
-        tokens = captions.padded(sentences).to(inputs.pixels.device)
+        """The output for given captions, with the model's attention, if any."""
+        tokens = captions.pad_tokens(sentences).to(inputs.pixels.device)
         model: Any = self.model
         states, attention = model.teacher_force(model.cnn(inputs.pixels), tokens)
         return CaptionOutput(
@@ -80,7 +80,7 @@ class RecurrentCaptioner(CaptionAdapter):
         """A layer of the CNN as a grid over the input.
 
         Raises:
-            LayerError: it has none.
+            LayerError: the layer has no grid.
         """
         try:
             return self.to_grid(layer, tensor, inputs.pixels.shape[2:])

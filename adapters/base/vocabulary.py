@@ -1,4 +1,4 @@
-"""A plain vocabulary: a word is a token."""
+"""Word-level vocabularies: each word is one token."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SPECIAL = {"pad": "<pad>", "start": "<start>", "end": "<end>", "unknown": "<unk>
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that a model knows, in the order of their tokens.
+    """The words of a captioner's vocabulary, in the order of their tokens.
 
-    Text is split as NLTK's word tokenizer does, in lower case; marks are left out unless they are
-    in the vocabulary.
+    Text is split by NLTK's word tokenizer, in lower case. Punctuation is left out unless it is in
+    the vocabulary.
 
     Raises:
         ModelError: a special token is missing.
@@ -39,65 +39,65 @@ class Vocabulary:
             self.token(key)
 
     def token(self, key: str) -> int:
-        """The token of a key of `SPECIAL`."""
+        """The token of a special word, by its key in `SPECIAL`."""
         word = self.special[key]
-        if word not in self._known:
+        if word not in self._index:
             raise ModelError(
                 f"the vocabulary has no '{word}' ({key}); add it, or name the model's own as "
                 f'"special": {{"{key}": ...}} in mmcam.json'
             )
-        return self._known[word]
+        return self._index[word]
 
     @property
-    def _known(self) -> dict[str, int]:
-        known: dict[str, int] = self._tokens  # type: ignore[attr-defined]
-        return known
+    def _index(self) -> dict[str, int]:
+        index: dict[str, int] = self._tokens  # type: ignore[attr-defined]
+        return index
 
     @property
     def suppressed_tokens(self) -> tuple[int, ...]:
-        """The tokens that are never said."""
+        """The tokens that are never generated."""
         return tuple(self.token(key) for key in ("pad", "start", "unknown"))
 
     def split(self, text: str) -> list[str]:
-        """A text's words, as the vocabulary has them."""
+        """The words of a text, in the form of the vocabulary."""
         from nltk.tokenize import NLTKWordTokenizer
 
         return [
             word
             for word in NLTKWordTokenizer().tokenize(text.lower())
-            if any(character.isalnum() for character in word) or word in self._known
+            if any(character.isalnum() for character in word) or word in self._index
         ]
 
     def encode(self, text: str) -> Sentence:
-        """A given caption.
+        """A given caption as tokens.
 
         Raises:
-            LabelError: it has words that are not in the vocabulary.
+            LabelError: the caption has words that are not in the vocabulary.
         """
         words = self.split(text)
         special = set(self.special.values())
-        unknown = dict.fromkeys(w for w in words if w not in self._known or w in special)
+        unknown = dict.fromkeys(w for w in words if w not in self._index or w in special)
         if unknown:
-            sayable = [word for word in self.words if word not in special]
-            hints = "; ".join(f"'{word}' (nearest: {nearest(word, sayable)})" for word in unknown)
+            ordinary = [word for word in self.words if word not in special]
+            hints = "; ".join(f"'{word}' (nearest: {nearest(word, ordinary)})" for word in unknown)
             raise LabelError(
                 f'the model cannot say "{text}": its vocabulary of {len(self.words)} words lacks '
-                f"{hints}. Use words that it has"
+                f"{hints}. Use words of the vocabulary"
             )
-        tokens = [self._known[word] for word in words]
+        tokens = [self._index[word] for word in words]
         return self._sentence(" ".join(words), [*tokens, self.token("end")], len(words))
 
     def decode(self, tokens: Sequence[int]) -> Sentence:
-        """A caption that the model said."""
+        """A generated caption as text."""
         end = self.token("end")
-        spoken = [token for token in tokens if token != end]
-        text = " ".join(self.words[token] for token in spoken)
-        return self._sentence(text, tokens, len(spoken), generated=True)
+        word_tokens = [token for token in tokens if token != end]
+        text = " ".join(self.words[token] for token in word_tokens)
+        return self._sentence(text, tokens, len(word_tokens), generated=True)
 
     def _sentence(
-        self, text: str, tokens: Sequence[int], spoken: int, generated: bool = False
+        self, text: str, tokens: Sequence[int], count: int, generated: bool = False
     ) -> Sentence:
-        words = tuple(Word(self.words[tokens[i]], i, i + 1) for i in range(spoken))
+        words = tuple(Word(self.words[tokens[i]], i, i + 1) for i in range(count))
         return Sentence(text, tuple(tokens), words, generated)
 
 
@@ -105,25 +105,25 @@ def read_vocabulary(path: Path, special: Mapping[str, str]) -> Vocabulary:
     """The vocabulary in a JSON file: a list of words, or a mapping from words to tokens 0, 1, ...
 
     Raises:
-        ModelError: it cannot be read, or is something else.
+        ModelError: the file cannot be read, or its content is of another form.
     """
     return Vocabulary(read_words(path), special)
 
 
 @dataclass(frozen=True)
-class QuestionWords:
-    """The words that a model of questions knows, in the order of their tokens.
+class QuestionTokenizer:
+    """The words of a VQA model's vocabulary, in the order of their tokens.
 
-    Questions are read in lower case and parted at spaces, with marks apart from the words before
-    them; words that are not known become `unknown`, and what comes after `limit` words is not read.
+    Questions are put in lower case and split at spaces and before trailing punctuation. Words that
+    are not in the vocabulary become `unknown`; a question is cut off after `max_tokens` words.
 
     Raises:
-        ModelError: the vocabulary has no unknown word.
+        ModelError: the vocabulary does not contain `unknown`.
     """
 
     words: Sequence[str]
     unknown: str = SPECIAL["unknown"]
-    limit: int = 26
+    max_tokens: int = 26
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tokens", {word: i for i, word in enumerate(self.words)})
@@ -135,27 +135,27 @@ class QuestionWords:
 
     def __call__(self, text: str) -> Question:
         """A question as tokens `[word]` and their number."""
-        known: dict[str, int] = self._tokens  # type: ignore[attr-defined]
-        every = re.sub(r"\s*([?!.,;:]+)(?=\s|$)", r" \1", text.lower()).split()
-        words = every[: self.limit]
-        tokens = [known.get(word, known[self.unknown]) for word in words]
+        index: dict[str, int] = self._tokens  # type: ignore[attr-defined]
+        all_words = re.sub(r"\s*([?!.,;:]+)(?=\s|$)", r" \1", text.lower()).split()
+        words = all_words[: self.max_tokens]
+        tokens = [index.get(word, index[self.unknown]) for word in words]
         return Question(
             arguments=(torch.tensor(tokens), torch.tensor(len(tokens))),
             words=tuple(Word(word, i, i + 1) for i, word in enumerate(words)),
             unknown=tuple(
                 word
                 for word, token in zip(words, tokens, strict=True)
-                if token == known[self.unknown] and any(map(str.isalnum, word))
+                if token == index[self.unknown] and any(map(str.isalnum, word))
             ),
-            unread=len(every) - len(words),
+            unread=len(all_words) - len(words),
         )
 
 
 def read_words(path: Path) -> list[str]:
-    """The words in a JSON file: a list of them, or a mapping from words to tokens 0, 1, ...
+    """The words in a JSON file: a list of words, or a mapping from words to tokens 0, 1, ...
 
     Raises:
-        ModelError: it cannot be read, or is something else.
+        ModelError: the file cannot be read, or its content is of another form.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Weights from a file into a model, safely and strictly."""
+"""Load weights from a file into a model, safely and strictly."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ State = dict[str, Tensor]
 def read_state(path: str | Path) -> State:
     """The state dict in a safetensors file or a checkpoint that loads with `weights_only=True`.
 
-    A checkpoint may wrap its state dict ("state_dict", "model_state", ...).
+    A checkpoint may nest its state dict under a key of `WRAPPERS`.
 
     Raises:
-        WeightsError: the file is missing, broken, unsafe, or holds no state dict.
+        WeightsError: the file is missing, broken or unsafe, or has no state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,10 +42,10 @@ def read_state(path: str | Path) -> State:
             f"'{path}' cannot be loaded ({reason[:200]}); give a .safetensors file, or a "
             "checkpoint that torch.load(weights_only=True) accepts"
         ) from error
-    return _unwrapped(content, path)
+    return _unwrap(content, path)
 
 
-def _unwrapped(content: Any, path: Path) -> State:
+def _unwrap(content: Any, path: Path) -> State:
     while isinstance(content, Mapping):
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return dict(content)
@@ -61,12 +61,12 @@ def _unwrapped(content: Any, path: Path) -> State:
 def load_weights(
     model: nn.Module, path: str | Path, rename: Callable[[State], State] | None = None
 ) -> Weights:
-    """Load a file into `model`, every key and every shape as the model has them.
+    """Load a file into `model`; keys and shapes must be exactly the model's.
 
-    Prefixes that wrappers leave ("module.", "model.") are taken off where that makes it fit.
+    Prefixes that wrappers add to all keys (`PREFIXES`) are removed if no key fits.
 
     Raises:
-        WeightsError: keys are missing, left over, or of another shape.
+        WeightsError: keys are missing, unknown, or of another shape.
     """
     state = read_state(path)
     state = rename(state) if rename else state
@@ -75,23 +75,27 @@ def load_weights(
         if not set(state) & set(expected) and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     missing = [key for key in expected if key not in state]
-    extra = [key for key in state if key not in expected]
-    wrong = [
+    unknown = [key for key in state if key not in expected]
+    mismatched = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
-    # Counters that batch norm added later are no weights; old checkpoints lack them.
+    # Old checkpoints lack the counters of batch norm, which are not needed for inference.
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong))
-        if names
+        f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for problem, keys in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", mismatched),
+        )
+        if keys
     ]
     if problems:
         raise WeightsError(
             f"'{path}' does not fit {type(model).__name__}: {'; '.join(problems)}. Give the "
-            "weights of this very model, or name the model they belong to"
+            "weights of this very model, or name the model that they belong to"
         )
     model.load_state_dict(state, strict=False)
     return Weights(source=str(path), sha256=file_hash(path))

@@ -1,1 +1,1 @@
-"""Networks of the papers, written out."""
+"""Implementations of the papers' networks."""

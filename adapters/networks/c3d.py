@@ -24,22 +24,22 @@ CROP = 112
 """Side of the centre crop; of a resized frame, rows 8 to 119 and columns 30 to 141."""
 
 CHANNELS = "BGR"
-"""The order of the input's channels. The published Sports-1M weights were trained by Caffe, which
+"""The order of the input's channels. The published Sports-1M weights were trained with Caffe, which
 reads frames with OpenCV, and those of the PyTorch ports (`c3d.pickle`, `c3d-pretrained.pth`,
-`ucf101-caffe.pth`) were converted from Caffe's. A port that feeds them RGB runs all the same, on
-exchanged colours."""
+`ucf101-caffe.pth`) were converted from Caffe's. A port that feeds them RGB raises no error, but
+runs with red and blue swapped."""
 
 MEAN = (90.25, 97.66, 101.41)
-"""What is subtracted from pixels of 0 to 255, in the order of `CHANNELS`; nothing is divided.
+"""The mean that is subtracted from pixels of 0 to 255, in the order of `CHANNELS`; no division.
 
 Caffe subtracts a volume of 3 x 16 x 128 x 171 (`sport1m_train16_128_mean.binaryproto`, in the ports
-`c3d_mean.npy`); these are its averages over time and space. Ports that need one number for each
-channel use them, or (90, 98, 102). MMAction2 has a recipe of its own: it subtracts (104, 117, 128)
+`c3d_mean.npy`); these are its averages over time and space. Ports that need one number per
+channel use them, or (90, 98, 102). MMAction2 preprocesses differently: it subtracts (104, 117, 128)
 and resizes the shorter side to 128."""
 
 LAYER = "relu5b"
 """The layer to explain: the maps of the last convolution, conv5b, after their ReLU. In Caffe that
-ReLU works in place, so these are the maps that it calls conv5b."""
+ReLU is in place, so Caffe calls these maps conv5b."""
 
 _FEATURES = (
     "conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "conv3a", "relu3a", "conv3b", "relu3b",
@@ -48,8 +48,8 @@ _FEATURES = (
 )  # fmt: skip
 _CLASSIFIER = ("fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8")
 
-# Ports give other names to the same tensors: two nn.Sequential in place of names (`ucf101-caffe`),
-# or, in MMAction2, conv1a and conv2a, and the last layer in a head of its own.
+# Ports name the same tensors differently: by their index in two nn.Sequential (`ucf101-caffe`), or,
+# in MMAction2, conv1a and conv2a, with the last layer in a separate head.
 _SYNONYMS = {
     **{f"features.{index}": name for index, name in enumerate(_FEATURES)},
     **{f"classifier.{index}": name for index, name in enumerate(_CLASSIFIER)},
@@ -71,15 +71,16 @@ class C3D(nn.Module):
         conv5a, 5b    512 x  2 x   7 x   7    pool5   512 x  1 x  4 x  4
         fc6, fc7     4096                     fc8    classes
 
-    Every convolution and the first two linear layers have a ReLU that is a module of its own,
-    `relu5b` after `conv5b`, and is not in place. The parameters have the published names. They
-    start as He et al. (ICCV 2015) propose: with no normalisation, PyTorch's own start fades out.
+    Every convolution and the first two linear layers are followed by a ReLU module that is not in
+    place, such as `relu5b` after `conv5b`. The parameters have the published names. They are
+    initialised as in He et al. (ICCV 2015), because without normalisation layers the activations
+    vanish under PyTorch's default initialisation.
 
     Args:
-        classes: how many classes the network tells apart; Sports-1M has 487.
-        channels: channels of the five groups of convolutions; a smaller network has fewer.
+        classes: number of classes; Sports-1M has 487.
+        channels: channels of the five groups of convolutions.
         hidden: width of fc6 and fc7.
-        size: frames, height and width of the input. Smaller ones make fc6 smaller; each is at
+        size: frames, height and width of the input. A smaller input makes fc6 smaller; each is at
             least 16, because time is halved four times and space five times.
 
     Raises:
@@ -97,26 +98,26 @@ class C3D(nn.Module):
         super().__init__()
         if min(size) < 16:
             raise ModelError(
-                f"C3D cannot eat clips of {_by(size)} (frames x height x width): its poolings "
-                f"leave nothing of a side below 16; give it at least 16 x 16 x 16"
+                f"C3D cannot take clips of {_format_size(size)} (frames x height x width): its "
+                "poolings need sides of at least 16; choose at least 16 x 16 x 16"
             )
         time, height, width = size
         self.size = (time, height, width)
-        one, two, three, four, five = channels
-        self.conv1, self.relu1 = _conv(3, one), nn.ReLU()
+        c1, c2, c3, c4, c5 = channels
+        self.conv1, self.relu1 = _conv(3, c1), nn.ReLU()
         self.pool1 = nn.MaxPool3d((1, 2, 2))
-        self.conv2, self.relu2 = _conv(one, two), nn.ReLU()
+        self.conv2, self.relu2 = _conv(c1, c2), nn.ReLU()
         self.pool2 = nn.MaxPool3d(2)
-        self.conv3a, self.relu3a = _conv(two, three), nn.ReLU()
-        self.conv3b, self.relu3b = _conv(three, three), nn.ReLU()
+        self.conv3a, self.relu3a = _conv(c2, c3), nn.ReLU()
+        self.conv3b, self.relu3b = _conv(c3, c3), nn.ReLU()
         self.pool3 = nn.MaxPool3d(2)
-        self.conv4a, self.relu4a = _conv(three, four), nn.ReLU()
-        self.conv4b, self.relu4b = _conv(four, four), nn.ReLU()
+        self.conv4a, self.relu4a = _conv(c3, c4), nn.ReLU()
+        self.conv4b, self.relu4b = _conv(c4, c4), nn.ReLU()
         self.pool4 = nn.MaxPool3d(2)
-        self.conv5a, self.relu5a = _conv(four, five), nn.ReLU()
-        self.conv5b, self.relu5b = _conv(five, five), nn.ReLU()
+        self.conv5a, self.relu5a = _conv(c4, c5), nn.ReLU()
+        self.conv5b, self.relu5b = _conv(c5, c5), nn.ReLU()
         self.pool5 = nn.MaxPool3d(2, padding=(0, 1, 1))
-        self.fc6, self.relu6 = nn.Linear(five * _pooled(size), hidden), nn.ReLU()
+        self.fc6, self.relu6 = nn.Linear(c5 * _pool5_cells(size), hidden), nn.ReLU()
         self.drop6 = nn.Dropout(0.5)
         self.fc7, self.relu7 = nn.Linear(hidden, hidden), nn.ReLU()
         self.drop7 = nn.Dropout(0.5)
@@ -128,15 +129,16 @@ class C3D(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, clip: Float[Tensor, "batch 3 time height width"]) -> Float[Tensor, "batch k"]:
-        """The logits of clips preprocessed as this module's constants say.
+        """The logits of clips that are preprocessed with this module's constants.
 
         Raises:
             InputError: the clips do not have the network's `size`.
         """
         if tuple(clip.shape[2:]) != self.size:
             raise InputError(
-                f"C3D was given clips of {_by(clip.shape[2:])} and eats {_by(self.size)} "
-                f"(frames x height x width): resize and crop them, or build it with another size"
+                f"C3D was given clips of {_format_size(clip.shape[2:])} and takes "
+                f"{_format_size(self.size)} (frames x height x width); resize and crop the clips, "
+                "or build the network with another size"
             )
         for name in _FEATURES:
             clip = self.get_submodule(name)(clip)
@@ -149,18 +151,18 @@ class C3D(nn.Module):
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a known PyTorch port of C3D under the published names.
 
-    Strips what wrappers put in front (`module.`, `backbone.`) or behind (`conv3a.0.weight`,
-    `conv3a.conv.weight`) of a name, and replaces the numbers and names of `_SYNONYMS`. Published
-    names stay, and so do unknown ones, for `load_state_dict` to complain about.
+    Wrappers' prefixes (`module.`, `backbone.`) and suffixes (`conv3a.0.weight`,
+    `conv3a.conv.weight`) are removed, and the numbers and names of `_SYNONYMS` are replaced.
+    Published names stay. Unknown names stay too, so that `load_state_dict` reports them.
     """
     renamed = {}
     for key, tensor in state.items():
-        layer, _, kind = key.rpartition(".")
+        layer, _, parameter = key.rpartition(".")
         for prefix in ("module.", "backbone."):
             layer = layer.removeprefix(prefix)
         if layer not in _SYNONYMS:
             layer = layer.removesuffix(".conv").removesuffix(".0")
-        renamed[f"{_SYNONYMS.get(layer, layer)}.{kind}"] = tensor
+        renamed[f"{_SYNONYMS.get(layer, layer)}.{parameter}"] = tensor
     return renamed
 
 
@@ -168,11 +170,11 @@ def _conv(inputs: int, outputs: int) -> nn.Conv3d:
     return nn.Conv3d(inputs, outputs, kernel_size=3, padding=1)
 
 
-def _pooled(size: tuple[int, int, int]) -> int:
-    """How many cells pool5 leaves: time is rounded down, and space up because pool5 pads it."""
+def _pool5_cells(size: tuple[int, int, int]) -> int:
+    """The number of cells after pool5: time is rounded down, space up because pool5 pads it."""
     time, height, width = size
     return (time // 16) * (height // 32 + 1) * (width // 32 + 1)
 
 
-def _by(size: tuple[int, ...]) -> str:
+def _format_size(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, size))

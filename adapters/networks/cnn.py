@@ -1,4 +1,4 @@
-"""A classifier cut in two: the part that makes a map of a picture, and the part that pools it."""
+"""A classifier split in two: a trunk that computes a map, and a head that pools the map."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, fx, nn
 from mmcam.errors import ModelError
 
 
-def halves(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Module]:
-    """A classifier cut at `layer`: pictures to maps, and maps to the vector that it classifies.
+def split_cnn(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Module]:
+    """Split a classifier after `layer`: pictures to maps, and maps to the classified vector.
 
-    The vector is what the last linear layer is given: pooled features (ResNet, Inception), or fc7
-    (AlexNet, VGG), as NeuralTalk2 and Lu et al. 2015 use them. Both parts share the model's own
-    weights. timm's models say themselves where they are to be cut.
+    The vector is the input of the last linear layer: pooled features (ResNet, Inception), or fc7
+    (AlexNet, VGG), as NeuralTalk2 and Lu et al. 2015 use them. Both parts share the model's
+    weights. timm's models are split by their own methods, `forward_features` and `forward_head`.
 
     Args:
         model: an image classifier of torchvision or timm.
-        layer: the layer to cut at; it must be the only way from the picture to the score.
-        name: what errors call the model.
+        layer: the layer to split after; every path from the picture to the score must go through.
+        name: the model's name in errors.
 
     Raises:
-        ModelError: the model cannot be cut there.
+        ModelError: the model cannot be split there.
     """
     model.eval()
     if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
@@ -33,53 +33,53 @@ def halves(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Modul
         nodes = list(_Tracer(layer, *linears[-1:]).trace(model).nodes)
     except Exception as error:
         raise ModelError(
-            f"{name} cannot be taken apart ({error}); choose a convolutional network of "
-            "torchvision or timm as the cnn"
+            f"{name} cannot be split ({error}); choose a convolutional network of torchvision or "
+            "timm as the cnn"
         ) from error
-    called = {str(node.target): i for i, node in enumerate(nodes) if node.op == "call_module"}
-    cut, last = called.get(layer), called.get(linears[-1]) if linears else None
-    if cut is None or last is None or last < cut:
+    calls = {str(node.target): i for i, node in enumerate(nodes) if node.op == "call_module"}
+    split, last = calls.get(layer), calls.get(linears[-1]) if linears else None
+    if split is None or last is None or last < split:
         raise ModelError(
-            f"{name} has no linear layer behind '{layer}', so nothing can be pooled for a "
+            f"{name} has no linear layer after '{layer}', so there is no pooled vector for a "
             "captioner; choose another cnn or layer"
         )
-    trunk = _part(model, nodes[: cut + 1], None, nodes[cut])
-    head = _part(model, nodes[cut + 1 : last], nodes[cut], nodes[last].args[0])
+    trunk = _subgraph(model, nodes[: split + 1], None, nodes[split])
+    head = _subgraph(model, nodes[split + 1 : last], nodes[split], nodes[last].args[0])
     return trunk, head
 
 
 class _Tracer(fx.Tracer):
-    """Sees modules as wholes, but for those that hold one of `paths` inside."""
+    """Traces modules as leaves, except those that contain one of `paths`."""
 
     def __init__(self, *paths: str) -> None:
         super().__init__()
-        self.opened = {path[:i] for path in paths for i, c in enumerate(path) if c == "."}
+        self.parents = {path[:i] for path in paths for i, c in enumerate(path) if c == "."}
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
-        return path not in self.opened
+        return path not in self.parents
 
 
-def _part(
-    model: nn.Module, nodes: list[fx.Node], begins: fx.Node | None, ends: Any
+def _subgraph(
+    model: nn.Module, nodes: list[fx.Node], start: fx.Node | None, end: Any
 ) -> fx.GraphModule:
-    """The part of a traced model that `nodes` make, from `begins` (the input if None) to `ends`.
+    """The part of a traced model given by `nodes`, from `start` (None: the input) to `end`.
 
     Raises:
-        ModelError: it needs something from before.
+        ModelError: the part depends on a node before `start`.
     """
     graph = fx.Graph()
-    known: dict[fx.Node, fx.Node] = {}
-    if begins is not None:
-        known[begins] = graph.placeholder("maps")
+    copies: dict[fx.Node, fx.Node] = {}
+    if start is not None:
+        copies[start] = graph.placeholder("maps")
     try:
         for node in nodes:
-            known[node] = graph.node_copy(node, lambda old: known[old])
+            copies[node] = graph.node_copy(node, lambda original: copies[original])
     except KeyError as error:
         raise ModelError(
-            f"layer '{begins}' is not the only way to the score ('{error.args[0]}' leads past it); "
+            f"layer '{start}' is not the only way to the score ('{error.args[0]}' bypasses it); "
             "choose a later layer"
         ) from error
-    graph.output(known[ends])
+    graph.output(copies[end])
     part = fx.GraphModule(model, graph)
     part.graph.eliminate_dead_code()
     part.delete_all_unused_submodules()
@@ -88,7 +88,7 @@ def _part(
 
 
 class _Features(nn.Module):
-    """timm's own features: the map before the pooling."""
+    """`forward_features` of a timm model: the map before the pooling."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _Features(nn.Module):
 
 
 class _PreLogits(nn.Module):
-    """timm's own head up to the classifier. It owns no weights: they are those of the features."""
+    """`forward_head` of a timm model without the classifier; `_Features` owns the weights."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -111,10 +111,10 @@ class _PreLogits(nn.Module):
         return vector
 
 
-def width(trunk: nn.Module, head: nn.Module, side: int) -> tuple[int, int]:
-    """How many channels the map of a picture of `side` pixels has, and how long its vector is.
+def feature_sizes(trunk: nn.Module, head: nn.Module, side: int) -> tuple[int, int]:
+    """The number of channels of the map, and the length of the vector, for `side` x `side` pixels.
 
-    The parts are in evaluation mode, as `halves` leaves them.
+    Both parts must be in evaluation mode, as `split_cnn` returns them.
     """
     with torch.no_grad():
         parameter = next(trunk.parameters())

@@ -1,4 +1,4 @@
-"""What a recurrent captioner says by itself: beam search; greedy is a beam of one."""
+"""Generation with a recurrent captioner: beam search; a beam of one is greedy search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 State = tuple[Tensor, ...]
-"""A decoder's memory, each tensor with a row for each sentence that is followed."""
+"""A decoder's state: tensors with a row for each sentence of the beam."""
 
 Step = Callable[[State, Tensor], tuple[Tensor, State]]
 """(state, the last token of each row) -> (logits `[row, token]` of the next, the new state)."""
@@ -24,42 +24,43 @@ def beam_search(
     num_beams: int = 1,
     max_new_tokens: int = 20,
 ) -> list[int]:
-    """The likeliest sentence that was found, as tokens, with `end` behind it if it came to one.
+    """The most probable sentence found, as tokens; `end` is included if the sentence has ended.
 
     Sentences are ranked by the sum of their log-probabilities, as in Vinyals et al. 2015 (section
-    4.3); `suppressed_tokens` have none. A sentence that ends gives up its place in the beam. If no
-    sentence has ended at the limit, the likeliest one is cut off there.
+    4.3); `suppressed_tokens` have probability 0. A sentence that ends leaves the beam. If no
+    sentence has ended at the limit, the most probable sentence is cut off there.
 
     Args:
         step: one step of the decoder.
-        state: its memory for one picture, one row.
-        start: the first token, which is given.
+        state: the decoder's state for one picture, one row.
+        start: the given first token.
         end: the token that ends a sentence.
-        suppressed_tokens: tokens that are never said.
-        num_beams: how many sentences are kept at each step.
-        max_new_tokens: the most tokens, the end not counted.
+        suppressed_tokens: tokens that are never generated.
+        num_beams: the number of sentences kept at each step.
+        max_new_tokens: the maximum number of tokens, `end` not counted.
     """
     last = torch.full((1,), start, device=state[0].device)
     totals = torch.zeros(1, device=state[0].device)
-    said: list[list[int]] = [[]]
+    sentences: list[list[int]] = [[]]
     best: tuple[float, list[int]] | None = None
     for _ in range(max_new_tokens + 1):
         logits, state = step(state, last)
         logits = logits.float()
         logits[:, list(suppressed_tokens)] = -torch.inf
         scores = totals[:, None] + logits.log_softmax(1)
-        chosen, places = scores.flatten().topk(min(num_beams, scores.numel()))
-        rows, tokens = places // scores.shape[1], places % scores.shape[1]
+        top_scores, indices = scores.flatten().topk(min(num_beams, scores.numel()))
+        rows, tokens = indices // scores.shape[1], indices % scores.shape[1]
         ended = tokens == end
-        for score, row in zip(chosen[ended].tolist(), rows[ended].tolist(), strict=True):
+        for score, row in zip(top_scores[ended].tolist(), rows[ended].tolist(), strict=True):
             if best is None or score > best[0]:
-                best = (score, [*said[row], end])
-        rows, last, totals = rows[~ended], tokens[~ended], chosen[~ended]
-        # Going on only lowers a sentence's total.
+                best = (score, [*sentences[row], end])
+        rows, last, totals = rows[~ended], tokens[~ended], top_scores[~ended]
+        # Further tokens can only lower a sentence's total.
         if not len(rows) or (best is not None and best[0] >= float(totals[0])):
             break
-        said = [
-            [*said[row], token] for row, token in zip(rows.tolist(), last.tolist(), strict=True)
+        sentences = [
+            [*sentences[row], token]
+            for row, token in zip(rows.tolist(), last.tolist(), strict=True)
         ]
         state = tuple(part[rows] for part in state)
-    return best[1] if best else said[0][:max_new_tokens]
+    return best[1] if best else sentences[0][:max_new_tokens]

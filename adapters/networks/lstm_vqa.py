@@ -1,4 +1,4 @@
-"""The network of Lu et al. 2015 for VQA: deeper LSTM question, normalised CNN image."""
+"""The VQA network of Lu et al. 2015: deeper LSTM question, normalised CNN image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mmcam.adapters.networks.parts import blocks, with_gradient
+from mmcam.adapters.networks.parts import native_lstm_kernels, repeat_blocks
 
 
 class LstmVqa(nn.Module):
-    """A question's LSTM states times a picture's features, then a classifier of answers.
+    """A question's LSTM states times a picture's features, then a classifier over the answers.
 
     (Antol et al. 2015, section 4, "deeper LSTM Q + norm I".) Keys of the state dict beside the
     CNN's: `img_proj`, `embed`, `lstm`, `q_proj`, `fc1`, `fc2`; without `answer_hidden` no `fc1`.
@@ -20,13 +20,13 @@ class LstmVqa(nn.Module):
     Args:
         cnn: pictures `[row, 3, height, width]` to maps `[row, channel, *grid]`.
         pool: maps to vectors `[row, features]`; fc7 of VGG as published.
-        features: how many numbers there are of a picture.
-        vocabulary: how many words a question may have.
-        answers: how many answers there are.
+        features: the length of a picture's vector.
+        vocabulary: the number of words in the vocabulary of questions.
+        answers: the number of answers.
         embedding: the size of a word's vector.
         hidden: the size of each LSTM's state.
-        layers: how many LSTMs are stacked; two as published.
-        common: the size of the space in which picture and question meet.
+        layers: the number of stacked LSTMs; two as published.
+        common: the size of the common space of picture and question.
         answer_hidden: the size of the layer before the answers; None for none.
         normalised: whether the features are divided by their length, as published.
     """
@@ -64,32 +64,32 @@ class LstmVqa(nn.Module):
     ) -> Float[Tensor, "row answer"]:
         """The logits of all answers.
 
-        Where there are more maps or embedded words than questions, they are whole blocks of these.
+        Maps or embedded words with more rows than questions repeat these in whole blocks.
         """
-        return self.answer(self.pool(self.cnn(pixels)), self.ask(tokens, lengths))
+        return self.classify(self.pool(self.cnn(pixels)), self.encode_question(tokens, lengths))
 
-    def answer(
+    def classify(
         self, features: Float[Tensor, "vector _"], question: Float[Tensor, "question common"]
     ) -> Float[Tensor, "row answer"]:
-        """The logits of all answers, of a picture's features and the vector of a question."""
+        """The logits of all answers, from a picture's features and the vector of a question."""
         if self.normalised:
             features = F.normalize(features)
         picture = self.img_proj(features).tanh()
         rows = max(len(picture), len(question))
-        both = blocks(picture, rows) * blocks(question, rows)
+        joint = repeat_blocks(picture, rows) * repeat_blocks(question, rows)
         if self.fc1 is not None:
-            both = self.fc1(both).tanh()
-        logits: Tensor = self.fc2(both)
+            joint = self.fc1(joint).tanh()
+        logits: Tensor = self.fc2(joint)
         return logits
 
-    def ask(
+    def encode_question(
         self, tokens: Int[Tensor, "question word"], lengths: Int[Tensor, " question"]
     ) -> Float[Tensor, "row common"]:
         """The question's vector: the last hidden state and cell of each LSTM, layer by layer."""
         words = self.embed(tokens).tanh()
-        lengths = blocks(lengths, len(words)).cpu()
+        lengths = repeat_blocks(lengths, len(words)).cpu()
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
-        with with_gradient():
+        with native_lstm_kernels():
             _, (hidden, cell) = self.lstm(packed)
         states = torch.stack([hidden, cell], 1).flatten(0, 1)  # h0, c0, h1, c1
         vector: Tensor = self.q_proj(states.transpose(0, 1).flatten(1)).tanh()

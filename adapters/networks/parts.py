@@ -1,4 +1,4 @@
-"""What the recurrent networks share."""
+"""Helpers of the recurrent networks."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 
-def blocks(tensor: Tensor, rows: int) -> Tensor:
-    """The tensor repeated as a whole until it has so many rows."""
+def repeat_blocks(tensor: Tensor, rows: int) -> Tensor:
+    """The whole tensor, repeated along the first axis until it has `rows` rows."""
     return tensor.repeat(rows // len(tensor), *[1] * (tensor.ndim - 1))
 
 
 @contextmanager
-def with_gradient() -> Iterator[None]:
-    """Inside, where gradients are on, LSTMs run by torch's own kernels.
+def native_lstm_kernels() -> Iterator[None]:
+    """Run LSTMs with torch's native kernels while gradients are enabled.
 
-    cuDNN's has no gradient in evaluation mode. oneDNN's has none for many scores at once, and it
-    differentiates by frozen weights too, which takes longer than all the rest.
+    cuDNN's kernel has no gradient in evaluation mode. oneDNN's kernel has no batched gradient of
+    many scores, and also computes the gradient of frozen weights, which takes longer than the rest.
     """
     if not torch.is_grad_enabled():
         yield
         return
     onednn = torch.backends.mkldnn
-    # `flags` of oneDNN would touch settings of Intel's GPUs as well, and warn of it.
+    # `flags` of oneDNN would also set options of Intel's GPUs, with a warning.
     before, *_ = onednn.set_flags(_enabled=False, _fp32_precision=None)
     try:
         with torch.backends.cudnn.flags(enabled=False):

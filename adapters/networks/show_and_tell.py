@@ -1,4 +1,4 @@
-"""Show-and-Tell (Vinyals et al. 2015), as in NeuralTalk2: the picture is the LSTM's first word."""
+"""Show-and-Tell (Vinyals et al. 2015), as in NeuralTalk2: the picture is the first LSTM input."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmcam.adapters.networks.decoding import State
-from mmcam.adapters.networks.parts import blocks, with_gradient
+from mmcam.adapters.networks.parts import native_lstm_kernels, repeat_blocks
 
 
 class ShowAndTell(nn.Module):
-    """A CNN's features, then words, through one LSTM (eq. 10-12).
+    """An LSTM whose inputs are a CNN's features, then words (eq. 10-12).
 
-    `cnn` makes a map of a picture, `pool` a vector of `features` numbers of the map. Keys of the
-    state dict beside theirs: `img_proj`, `embed`, `lstm`, `out`.
+    `cnn` turns a picture into a map, and `pool` the map into a vector of length `features`. Keys of
+    the state dict beside theirs: `img_proj`, `embed`, `lstm`, `out`.
 
     Args:
         cnn: pictures `[row, 3, height, width]` to maps `[row, channel, *grid]`.
         pool: maps to vectors `[row, features]`.
-        features: how many numbers the LSTM is given of a picture.
-        vocabulary: how many tokens there are.
+        features: the length of a picture's vector.
+        vocabulary: the number of tokens.
         start: the token that every caption begins with.
         embedding: the size of a word's vector.
         hidden: the size of the LSTM's state.
-        layers: how many LSTMs are stacked.
+        layers: the number of stacked LSTMs.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ShowAndTell(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> Float[Tensor, "row step token"]:
-        """The logits of each caption's tokens, each given the picture and the tokens before it."""
+        """The logits of each caption's tokens, given the picture and the tokens before."""
         states, _ = self.teacher_force(self.cnn(pixels), tokens)
         logits: Tensor = self.out(states)
         return logits
@@ -58,24 +58,24 @@ class ShowAndTell(nn.Module):
     def teacher_force(
         self, maps: Float[Tensor, "map channel *grid"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step hidden"], None]:
-        """The states that `out` makes the logits of; there is no attention.
+        """The states that `out` turns into logits, and None: the model has no attention.
 
-        Where there are more maps or vectors than captions, they are whole blocks of these.
+        Maps or vectors with more rows than captions repeat these in whole blocks.
         """
         picture = self.img_proj(self.pool(maps))[:, None]
-        tokens = blocks(tokens, len(picture))
-        before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
-        with with_gradient():
-            states, _ = self.lstm(torch.cat([picture, self.embed(before)], 1))
+        tokens = repeat_blocks(tokens, len(picture))
+        previous = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
+        with native_lstm_kernels():
+            states, _ = self.lstm(torch.cat([picture, self.embed(previous)], 1))
         return states[:, 1:], None
 
     def initial_state(self, maps: Tensor) -> State:
-        """The LSTM's state once it has seen the pictures, a row each."""
+        """The LSTM's state after the pictures, one row per picture."""
         _, state = self.lstm(self.img_proj(self.pool(maps))[:, None])
         return tuple(part.transpose(0, 1) for part in state)
 
     def step(self, state: State, last: Int[Tensor, " row"]) -> tuple[Tensor, State]:
         """The logits `[row, token]` of the next token after `last`, and the new state."""
         hidden, cell = (part.transpose(0, 1).contiguous() for part in state)
-        states, new = self.lstm(self.embed(last)[:, None], (hidden, cell))
-        return self.out(states[:, 0]), tuple(part.transpose(0, 1) for part in new)
+        states, new_state = self.lstm(self.embed(last)[:, None], (hidden, cell))
+        return self.out(states[:, 0]), tuple(part.transpose(0, 1) for part in new_state)

@@ -1,4 +1,4 @@
-"""Show, Attend and Tell (Xu et al. 2015) with soft attention: each word looks at the grid anew."""
+"""Show, Attend and Tell (Xu et al. 2015) with soft attention over the grid for each word."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmcam.adapters.networks.decoding import State
-from mmcam.adapters.networks.parts import blocks
+from mmcam.adapters.networks.parts import repeat_blocks
 
 
 class ShowAttendTell(nn.Module):
-    """An LSTM that is given, before each word, the part of the picture that it attends to.
+    """An LSTM whose input is the previous word and the attended part of the picture.
 
     Keys of the state dict beside the CNN's: `init_h`, `init_c` (f_init, section 3.1.2), `embed`
     (E), `attend_map`, `attend_state`, `attend` (f_att, eq. 4-5), `gate` (f_beta, section 4.2.1),
@@ -20,8 +20,8 @@ class ShowAttendTell(nn.Module):
     Args:
         cnn: pictures `[row, 3, height, width]` to maps `[row, channel, height, width]`; VGG's
             conv5_3 before its last pooling in the paper.
-        channels: how many channels the maps have.
-        vocabulary: how many tokens there are.
+        channels: the number of channels of the maps.
+        vocabulary: the number of tokens.
         start: the token that every caption begins with.
         embedding: the size of a word's vector.
         hidden: the size of the LSTM's state.
@@ -56,29 +56,29 @@ class ShowAttendTell(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step token"], Float[Tensor, "row step height width"]]:
-        """The logits of each caption's tokens, and where the model looked before each (alpha)."""
-        states, looks = self.teacher_force(self.cnn(pixels), tokens)
-        return self.out(states), looks
+        """The logits of each caption's tokens, and the attention at each step (alpha)."""
+        states, attention = self.teacher_force(self.cnn(pixels), tokens)
+        return self.out(states), attention
 
     def teacher_force(
         self, maps: Float[Tensor, "row channel height width"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step embedding"], Float[Tensor, "row step height width"]]:
-        """The states that `out` makes the logits of, and where the model looked before each.
+        """The states that `out` turns into logits, and the attention at each step.
 
-        Where the maps have more rows than there are captions, they are whole blocks of these.
+        Maps with more rows than captions repeat these in whole blocks.
         """
-        tokens = blocks(tokens, len(maps))
-        before = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
+        tokens = repeat_blocks(tokens, len(maps))
+        previous = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
         memory = self.initial_state(maps)
-        states, looks = [], []
-        for last in before.T:
-            one, memory, alpha = self._step(memory, last)
-            states.append(one)
-            looks.append(alpha)
-        return torch.stack(states, 1), torch.stack(looks, 1).unflatten(2, maps.shape[2:])
+        states, alphas = [], []
+        for last in previous.T:
+            state, memory, alpha = self._step(memory, last)
+            states.append(state)
+            alphas.append(alpha)
+        return torch.stack(states, 1), torch.stack(alphas, 1).unflatten(2, maps.shape[2:])
 
     def initial_state(self, maps: Float[Tensor, "row channel height width"]) -> State:
-        """The LSTM's state before the first word, and what f_att needs of the maps."""
+        """The LSTM's state before the first word, and the inputs of f_att from the maps."""
         cells = maps.flatten(2).transpose(1, 2)
         mean = cells.mean(1)
         return (

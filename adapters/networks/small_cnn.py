@@ -1,4 +1,4 @@
-"""A convolutional network small enough to be packaged, for captioners and answerers."""
+"""A convolutional network small enough to be packaged, for captioners and VQA models."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 
 class SmallCNN(nn.Module):
-    """Convolutions to a map, an eighth of the picture's side, then a vector that keeps places.
+    """Convolutions to a map, an eighth of the picture's side, then a vector that encodes positions.
 
-    Global average pooling alone would not tell what lies left of what. So the vector is made of the
-    mean over all cells and of a few weighted means, each with weights that the network has learnt
-    to make of what a cell shows and of where it lies, and of the places where these weights lie.
-    Halves are `forward_features` and `forward_head`, as timm names them.
+    Global average pooling alone loses spatial relations, such as left of. So the vector is computed
+    from the mean over all cells, from a few weighted means, whose learnt weights depend on a cell's
+    content and position, and from the mean positions of these weights. The two parts are
+    `forward_features` and `forward_head`, as in timm.
 
     Args:
-        classes: how many classes it tells apart; 0 for a network that only makes the vector.
-        channels: channels of the convolutions, the first of 5 x 5 and the others of 3 x 3; the last
-            are those of the map.
-        strides: the step of each of them.
-        looks: how many weighted means there are.
-        values: how many numbers of a cell each of them is a mean of.
-        cells: the side of the grid on which a weight may depend on the place.
+        classes: the number of classes; 0 for a network that only computes the vector.
+        channels: channels of the convolutions, the first 5 x 5 and the others 3 x 3; the last is
+            the number of channels of the map.
+        strides: the stride of each convolution.
+        looks: the number of weighted means.
+        values: the number of values per cell that are averaged.
+        cells: the side of the grid on which the weights depend on the position.
         features: the length of the vector.
     """
 
@@ -39,12 +39,12 @@ class SmallCNN(nn.Module):
         features: int = 384,
     ) -> None:
         super().__init__()
-        inputs, last = [3, *channels[:-1]], channels[-1]
+        last = channels[-1]
         self.trunk = nn.Sequential(
             *(
-                _block(before, after, 3 if index else 5, stride)
-                for index, (before, after, stride) in enumerate(
-                    zip(inputs, channels, strides, strict=True)
+                _block(inputs, outputs, 3 if index else 5, stride)
+                for index, (inputs, outputs, stride) in enumerate(
+                    zip([3, *channels[:-1]], channels, strides, strict=True)
                 )
             )
         )
@@ -61,22 +61,22 @@ class SmallCNN(nn.Module):
         return self.forward_head(self.forward_features(pixels))
 
     def forward_features(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c gh gw"]:
-        """The map, of which captions and answers are explained."""
+        """The map on which captions and answers are explained."""
         maps: Tensor = self.trunk(pixels)
         return maps
 
     def forward_head(
         self, maps: Float[Tensor, "b c gh gw"], pre_logits: bool = False
     ) -> Float[Tensor, "b _"]:
-        """The vector of a map, or its logits."""
+        """The logits of a map, or its vector with `pre_logits`."""
         mixed = self.cells(self.mix(maps))
         side = mixed.shape[-1]
-        shown = self.values(mixed).flatten(2)
+        values = self.values(mixed).flatten(2)
         weights = (self.looks(mixed).flatten(2) + self.places).softmax(2)
         steps = torch.linspace(-1, 1, side, device=maps.device, dtype=weights.dtype)
-        where = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], 1)
-        seen = weights.to(shown.dtype) @ shown.transpose(1, 2)
-        parts = [mixed.mean((2, 3)), seen.flatten(1), (weights @ where).flatten(1)]
+        positions = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], 1)
+        means = weights.to(values.dtype) @ values.transpose(1, 2)
+        parts = [mixed.mean((2, 3)), means.flatten(1), (weights @ positions).flatten(1)]
         vector: Tensor = self.vector(torch.cat(parts, 1))
         logits: Tensor = vector if pre_logits else self.classifier(vector)
         return logits

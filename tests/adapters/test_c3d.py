@@ -44,24 +44,24 @@ def tiny(size: tuple[int, int, int] = (16, 32, 32)) -> c3d.C3D:
 
 def shapes(model: nn.Module, clip: Tensor) -> dict[str, tuple[int, ...]]:
     """The shape of every layer's output, without the batch."""
-    seen: dict[str, tuple[int, ...]] = {}
+    recorded: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str) -> None:
+    def record(name: str) -> None:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            seen[name] = tuple(output.shape[1:])
+            recorded[name] = tuple(output.shape[1:])
 
         model.get_submodule(name).register_forward_hook(hook)
 
     for name, _ in model.named_children():
-        note(name)
+        record(name)
     model(clip)
-    return seen
+    return recorded
 
 
 def test_published_shapes() -> None:
     with torch.device("meta"):
-        seen = shapes(c3d.C3D(), torch.empty(2, 3, c3d.FRAMES, c3d.CROP, c3d.CROP))
-    assert {name: seen[name] for name in PUBLISHED} == PUBLISHED
+        recorded = shapes(c3d.C3D(), torch.empty(2, 3, c3d.FRAMES, c3d.CROP, c3d.CROP))
+    assert {name: recorded[name] for name in PUBLISHED} == PUBLISHED
 
 
 def test_published_parameters() -> None:
@@ -82,14 +82,14 @@ def test_small_network_for_training() -> None:
 @pytest.mark.parametrize(
     "size", [(16, 16, 16), (17, 31, 33), (24, 48, 64), (32, 63, 95), (16, 96, 112)]
 )
-def test_fc6_fits_what_pool5_leaves(size: tuple[int, int, int]) -> None:
+def test_fc6_fits_the_output_of_pool5(size: tuple[int, int, int]) -> None:
     model = tiny(size)
     assert model(torch.zeros(1, 3, *size)).shape == (1, 6)
     pooled = shapes(model, torch.zeros(1, 3, *size))["pool5"]
     assert model.fc6.in_features == torch.Size(pooled).numel()
 
 
-def test_forward_is_the_paper_written_out() -> None:
+def test_forward_equals_the_paper() -> None:
     model, clip = tiny(), torch.randn(2, 3, 16, 32, 32)
     x, state = clip, model.state_dict()
     pools: dict[str, int | tuple[int, int, int]] = {
@@ -111,19 +111,19 @@ def test_forward_is_the_paper_written_out() -> None:
 
 def test_layer_to_explain_holds_the_rectified_maps_of_conv5b() -> None:
     model = tiny()
-    kept: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     for name in ("conv5b", c3d.LAYER):
         model.get_submodule(name).register_forward_hook(
-            lambda module, inputs, output, name=name: kept.update({name: output})
+            lambda module, inputs, output, name=name: outputs.update({name: output})
         )
     logits = model(torch.randn(1, 3, 16, 32, 32))
-    torch.testing.assert_close(kept[c3d.LAYER], kept["conv5b"].relu())
-    assert (kept["conv5b"] < 0).any()
-    (gradient,) = torch.autograd.grad(logits[0, 3], kept[c3d.LAYER])
+    torch.testing.assert_close(outputs[c3d.LAYER], outputs["conv5b"].relu())
+    assert (outputs["conv5b"] < 0).any()
+    (gradient,) = torch.autograd.grad(logits[0, 3], outputs[c3d.LAYER])
     assert gradient.any()
 
 
-def test_a_new_network_tells_clips_apart() -> None:
+def test_a_new_network_distinguishes_clips() -> None:
     torch.manual_seed(0)
     model = c3d.C3D(6, channels=(8, 16, 32, 64, 64), hidden=128, size=(16, 32, 32)).eval()
     assert model(torch.randn(8, 3, 16, 32, 32)).std(dim=0).min() > 0.01
@@ -136,9 +136,9 @@ def test_dropout_is_half_and_only_in_training() -> None:
 
 
 def features_and_classifier(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names of ports made of two nn.Sequential."""
-    places = dict(zip(CONVOLUTIONS, (0, 3, 6, 8, 11, 13, 16, 18), strict=True))
-    names = {name: f"features.{place}" for name, place in places.items()}
+    """The names of ports with two nn.Sequential."""
+    indices = dict(zip(CONVOLUTIONS, (0, 3, 6, 8, 11, 13, 16, 18), strict=True))
+    names = {name: f"features.{index}" for name, index in indices.items()}
     names |= {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
     return {f"{names[key.split('.')[0]]}.{key.split('.')[1]}": state[key] for key in state}
 
@@ -182,7 +182,7 @@ def test_rename_undoes_wrappers_of_a_port() -> None:
     assert list(c3d.rename(data_parallel(features_and_classifier(state)))) == KEYS
 
 
-def test_rename_keeps_what_it_does_not_know() -> None:
+def test_rename_keeps_unknown_names() -> None:
     assert list(c3d.rename({"bn1.weight": torch.ones(1)})) == ["bn1.weight"]
 
 

@@ -1,4 +1,4 @@
-"""The layer that each family explains by default gives a map that is about the score."""
+"""The default layer of each family gives a map that depends on the score."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = [
     "timm:repvgg_a0",
     "timm:tinynet_e",
 ]
-"""Whole architectures that are quick to build and take pictures of any size."""
+"""Full-size architectures that are quick to build and take pictures of any size."""
 
 SLOW_TIMM = [
     "caformer_s18",
@@ -126,7 +126,7 @@ SLOW = [
 ]
 
 
-def explained(adapter: Classifier, size: Sequence[int]) -> mmcam.Explanations:
+def signed_maps(adapter: Classifier, size: Sequence[int]) -> mmcam.Explanations:
     """Signed maps of the first class on noise."""
     frames = [adapter.window.frames] if adapter.window else []
     pixels = np.random.default_rng(0).integers(0, 256, (*frames, *size, 3), dtype=np.uint8)
@@ -135,12 +135,12 @@ def explained(adapter: Classifier, size: Sequence[int]) -> mmcam.Explanations:
 
 @pytest.mark.parametrize("case", tiny_models.EVERY, ids=str)
 def test_default_layers_of_tiny_models_have_a_signed_map(case: Tiny) -> None:
-    maps = explained(case.build(tiny.lively), case.space[-2:])
+    maps = signed_maps(case.build(tiny.lively), case.space[-2:])
     assert maps
-    for found in maps:
-        assert found.cam.ndim == len(case.space)
-        assert found.cam.isfinite().all()
-        assert found.cam.any()
+    for explanation in maps:
+        assert explanation.cam.ndim == len(case.space)
+        assert explanation.cam.isfinite().all()
+        assert explanation.cam.any()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -162,7 +162,7 @@ def test_default_layers_of_whole_models_have_a_signed_map(name: str) -> None:
         ("hrnet_w18_small", "final_layer"),
     ],
 )
-def test_timm_models_whose_table_of_features_is_not_the_whole_story(name: str, layer: str) -> None:
+def test_timm_models_whose_last_feature_is_not_the_default_layer(name: str, layer: str) -> None:
     with torch.device("meta"):
         adapter = build(Recipe(family="timm", name=name, pretrained=False))
     assert adapter.layers == (layer,)
@@ -180,7 +180,7 @@ def assert_has_signed_maps(name: str, preprocess: dict[str, object] | None) -> N
     adapter = build(Recipe(family=family, name=model, pretrained=False, preprocess=preprocess))
     assert isinstance(adapter, Classifier)
     tiny.ready(adapter.model, tiny.lively)
-    for found in explained(adapter, (240, 320)):
-        assert found.cam.shape[-2] > 1
-        assert found.cam.shape[-1] > 1
-        assert found.cam.any()
+    for explanation in signed_maps(adapter, (240, 320)):
+        assert explanation.cam.shape[-2] > 1
+        assert explanation.cam.shape[-1] > 1
+        assert explanation.cam.any()

@@ -1,4 +1,4 @@
-"""Published weights, really downloaded: pytest -m hub."""
+"""Published weights, downloaded: pytest -m hub."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.hub
 @pytest.mark.parametrize(
     "name", ["hf:microsoft/resnet-50", "torchvision:resnet18", "timm:resnet18.a1_in1k"]
 )
-def test_published_classifiers_know_a_cat_and_where_it_is(name: str, assets: Path) -> None:
+def test_published_classifiers_find_a_cat_and_its_place(name: str, assets: Path) -> None:
     """The Grad-CAM authors' own picture; the cat's box was measured on it."""
     picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
     adapter = load(name)
     assert adapter.weights is not None
-    found = mmcam.explain(adapter, picture, mmcam.Classes(["tiger cat"]))["tiger cat"]
-    x, y, _ = found.peak()
+    explanation = mmcam.explain(adapter, picture, mmcam.Classes(["tiger cat"]))["tiger cat"]
+    x, y, _ = explanation.peak()
     assert 128 <= x <= 571
     assert 257 <= y <= 480
 
@@ -35,9 +35,9 @@ def test_published_x3d_has_the_classes_of_kinetics() -> None:
     adapter = load("pytorchvideo:x3d_xs")
     assert isinstance(adapter, Classifier)
     clip = np.random.default_rng(0).integers(0, 256, (48, 64, 80, 3), dtype=np.uint8)
-    (found,) = mmcam.explain(adapter, clip, mmcam.Actions([399]))
-    assert found.cam.shape[0] % 4 == 0
-    assert found.cam.any()
+    (explanation,) = mmcam.explain(adapter, clip, mmcam.Actions([399]))
+    assert explanation.cam.shape[0] % 4 == 0
+    assert explanation.cam.any()
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_published_x3d_has_the_classes_of_kinetics() -> None:
         "hf:HuggingFaceTB/SmolVLM-256M-Instruct",
     ],
 )
-def test_published_captioners_speak_of_a_cat_and_a_dog(name: str, assets: Path) -> None:
-    """Of the Grad-CAM authors' own picture, and end their caption by themselves."""
+def test_published_captioners_mention_a_cat_or_a_dog(name: str, assets: Path) -> None:
+    """On the Grad-CAM authors' own picture; generation ends by itself."""
     picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
     adapter = load(name)
     assert isinstance(adapter, GenerativeAdapter)
-    said = mmcam.explain(adapter, picture, mmcam.Caption(max_new_tokens=60))
-    words = {found.label.lower() for found in said}
+    generated = mmcam.explain(adapter, picture, mmcam.Caption(max_new_tokens=60))
+    words = {explanation.label.lower() for explanation in generated}
     assert words & {"cat", "kitten", "dog", "puppy"}
     forced = mmcam.explain(adapter, picture, mmcam.Caption("a dog and a cat", words=["dog", "cat"]))
     for word in ("dog", "cat"):
@@ -72,14 +72,14 @@ def test_published_captioners_speak_of_a_cat_and_a_dog(name: str, assets: Path) 
         "hf:microsoft/git-base-textvqa",
     ],
 )
-def test_published_models_of_answers_see_a_cat_and_a_dog(name: str, assets: Path) -> None:
+def test_published_vqa_models_find_a_cat_and_a_dog(name: str, assets: Path) -> None:
     """On the Grad-CAM authors' own picture; the cat's box was measured on it."""
     picture = np.asarray(Image.open(assets / "image/photos/cat_dog.jpg").convert("RGB"))
     adapter = load(name)
     assert isinstance(adapter, (AnswerClassifier, GenerativeAdapter))
     question = "What animals are in the picture?"
-    own = mmcam.explain(adapter, picture, mmcam.Answers(question))
-    assert own[0].label
+    generated = mmcam.explain(adapter, picture, mmcam.Answers(question))
+    assert generated[0].label
     task = mmcam.Answers(question, ["cat", "dog", "airplane"], contrast=("cat", "dog"))
     forced = mmcam.explain(adapter, picture, task)
     assert forced["airplane"].score < max(forced["cat"].score, forced["dog"].score)

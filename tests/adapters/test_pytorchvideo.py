@@ -1,4 +1,4 @@
-"""What is peculiar to pytorchvideo: two pathways, lists changed in place, softmax in heads."""
+"""Peculiarities of pytorchvideo: two pathways, lists changed in place, softmax in heads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.pytorchvideo import MODELS, pathways
+from mmcam.adapters.pytorchvideo import MODELS, split_pathways
 from mmcam.errors import ModelError
 from mmcam.models.registry import build
 from mmcam.types import Inputs
@@ -52,58 +52,58 @@ def test_both_pathways_are_explained_from_one_forward(
     calls = []
     forward = slowfast.forward
 
-    def counted(inputs: Inputs) -> object:
+    def counting_forward(inputs: Inputs) -> object:
         calls.append(len(inputs.pixels))
         return forward(inputs)
 
-    monkeypatch.setattr(slowfast, "forward", counted)
+    monkeypatch.setattr(slowfast, "forward", counting_forward)
     maps = list(mmcam.explain(slowfast, clip, mmcam.Actions([3]), method="gradcam-signed"))
     assert calls == [1]
-    assert {found.layer: tuple(found.cam.shape) for found in maps} == {
+    assert {explanation.layer: tuple(explanation.cam.shape) for explanation in maps} == {
         SLOW: (8, 2, 3),
         FAST: (32, 2, 3),
     }
-    assert all(found.cam.any() for found in maps)
-    assert len({found.score for found in maps}) == 1
+    assert all(explanation.cam.any() for explanation in maps)
+    assert len({explanation.score for explanation in maps}) == 1
 
 
 def test_explaining_twice_gives_the_same_maps(slowfast: Classifier, clip: np.ndarray) -> None:
-    first, second = (
+    runs = (
         list(mmcam.explain(slowfast, clip, mmcam.Actions([3]), method="gradcam-signed"))
         for _ in range(2)
     )
-    for one, other in zip(first, second, strict=True):
-        assert one.score == other.score
-        torch.testing.assert_close(one.cam, other.cam, rtol=0, atol=0)
+    for first, second in zip(*runs, strict=True):
+        assert first.score == second.score
+        torch.testing.assert_close(first.cam, second.cam, rtol=0, atol=0)
 
 
 def test_both_maps_land_on_every_frame_of_the_clip(slowfast: Classifier, clip: np.ndarray) -> None:
-    for found in mmcam.explain(slowfast, clip, mmcam.Actions([3])):
-        assert found.heatmap().shape == (64, 48, 72)
-        assert np.isfinite(found.heatmap()).all()
+    for explanation in mmcam.explain(slowfast, clip, mmcam.Actions([3])):
+        assert explanation.heatmap().shape == (64, 48, 72)
+        assert np.isfinite(explanation.heatmap()).all()
 
 
 def test_the_slow_pathway_sees_frames_spread_over_the_fast_ones() -> None:
     pixels = torch.arange(32.0).view(1, 1, 32, 1, 1).expand(1, 3, 32, 2, 2)
-    slow, fast = pathways(pixels)
+    slow, fast = split_pathways(pixels)
     assert slow[0, 0, :, 0, 0].tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
     assert fast is pixels
 
 
 def test_the_model_gets_a_list_of_its_own_at_every_call(slowfast: Classifier) -> None:
     pixels = torch.randn(1, 3, 32, 64, 96)
-    kept = pixels.clone()
+    original = pixels.clone()
     inputs = Inputs(pixels=pixels, placements=())
     slowfast.model.eval()
     with torch.no_grad():
         first, second = slowfast.forward(inputs), slowfast.forward(inputs)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    assert torch.equal(pixels, kept)
+    assert torch.equal(pixels, original)
 
 
 @pytest.mark.parametrize("name", ["x3d_xs", "r2plus1d_r50"])
 def test_heads_with_a_softmax_give_logits(name: str) -> None:
-    """Both builders end in a softmax unless they are told otherwise."""
+    """Both builders end in a softmax by default."""
     adapter = build(Recipe(family="pytorchvideo", name=name, pretrained=False))
     assert not any(isinstance(module, nn.Softmax) for module in adapter.model.modules())
 

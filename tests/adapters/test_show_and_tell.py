@@ -34,7 +34,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def written(folder: Path, **change: Any) -> Path:
-    """A model folder; its weights are those of an untrained model, with a note in one of them."""
+    """A model folder with an untrained CNN and a decoder's untrained weights plus 1."""
     folder.mkdir(exist_ok=True)
     manifest = {**MANIFEST, **change}
     (folder / "vocab.json").write_text(json.dumps(WORDS))
@@ -59,8 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("models") / "captioner")
 
 
-def again(folder: Path, tmp_path: Path, **change: Any) -> Path:
-    """The same folder with other values in its manifest."""
+def copy_folder(folder: Path, tmp_path: Path, **change: Any) -> Path:
+    """A copy of the folder with changed values in its manifest."""
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "mmcam.json").write_text(json.dumps({**MANIFEST, **change}))
@@ -68,7 +68,7 @@ def again(folder: Path, tmp_path: Path, **change: Any) -> Path:
 
 
 @pytest.mark.parametrize("family", ["show_and_tell", "show_attend_tell"])
-def test_a_folder_is_all_that_is_needed(family: str, tmp_path: Path) -> None:
+def test_a_folder_is_sufficient(family: str, tmp_path: Path) -> None:
     model = load(written(tmp_path / family, family=family))
     assert isinstance(model, RecurrentCaptioner)
     assert model.layers == ("cnn",)
@@ -96,11 +96,11 @@ def test_the_cnn_has_its_weights_and_the_decoder_its_own(folder: Path) -> None:
 def test_weights_may_be_named_part_by_part(folder: Path, tmp_path: Path) -> None:
     parts = {"cnn": "cnn.safetensors", "decoder": "weights.safetensors"}
     cnn = {key: value for key, value in CNN.items() if key != "weights"}
-    other = load(again(folder, tmp_path, weights=parts, cnn=cnn))
+    model = load(copy_folder(folder, tmp_path, weights=parts, cnn=cnn))
     assert all(
         torch.equal(a, b)
         for a, b in zip(
-            other.model.state_dict().values(), load(folder).model.state_dict().values(), strict=True
+            model.model.state_dict().values(), load(folder).model.state_dict().values(), strict=True
         )
     )
 
@@ -110,12 +110,12 @@ def test_one_file_may_hold_the_cnn_too(folder: Path, tmp_path: Path) -> None:
     state = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
     state["cnn.conv1.weight"] += 1
     save_file(state, tmp_path / "all.safetensors")
-    filled = load(folder, weights=tmp_path / "all.safetensors").model.state_dict()
-    assert all(torch.equal(filled[key], value) for key, value in state.items())
+    loaded = load(folder, weights=tmp_path / "all.safetensors").model.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"cnn": None}, ModelError, 'names its "cnn"'),
         ({"vocabulary": None}, ModelError, '"vocabulary"'),
@@ -132,13 +132,13 @@ def test_one_file_may_hold_the_cnn_too(folder: Path, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_broken_folder_is_refused(
-    folder: Path, tmp_path: Path, change: Any, error: Any, said: str
+    folder: Path, tmp_path: Path, change: Any, error: Any, message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        load(again(folder, tmp_path, **change))
-    assert said in str(caught.value)
+        load(copy_folder(folder, tmp_path, **change))
+    assert message in str(caught.value)
 
 
-def test_a_captioner_cannot_be_had_by_name_alone() -> None:
+def test_a_captioner_cannot_be_loaded_by_name_alone() -> None:
     with pytest.raises(ModelError, match="needs a model folder"):
         load("show_and_tell")

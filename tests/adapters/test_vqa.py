@@ -1,4 +1,4 @@
-"""Models of answers from folders."""
+"""VQA models from folders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def written(folder: Path, **change: Any) -> Path:
-    """A model folder, its weights those of an untrained model."""
+    """A model folder with an untrained model's weights."""
     folder.mkdir(exist_ok=True)
     manifest = {**MANIFEST, **change}
     (folder / "vocab.json").write_text(json.dumps(["<pad>", "<unk>", "?", "what", "color"]))
@@ -46,7 +46,7 @@ def written(folder: Path, **change: Any) -> Path:
 
 
 @pytest.mark.parametrize("family", ["lstm_vqa", "co_attention"])
-def test_a_folder_is_all_that_is_needed(family: str, tmp_path: Path) -> None:
+def test_a_folder_is_sufficient(family: str, tmp_path: Path) -> None:
     model = load(written(tmp_path / family, family=family))
     assert isinstance(model, AnswerClassifier)
     assert model.labels == ("red", "blue")
@@ -61,7 +61,7 @@ def test_a_folder_is_all_that_is_needed(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "resnet18", "mobilenet_v2"])
-def test_any_cnn_of_the_papers_will_do(name: str, tmp_path: Path) -> None:
+def test_the_cnns_of_the_papers_work(name: str, tmp_path: Path) -> None:
     cnn = {"family": "torchvision", "name": name}
     (tmp_path / "vocab.json").write_text(json.dumps(["<pad>", "<unk>", "?", "what"]))
     (tmp_path / "answers.txt").write_text("red\nblue\n")
@@ -74,7 +74,7 @@ def test_any_cnn_of_the_papers_will_do(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"cnn": None}, ModelError, 'its "cnn"'),
         ({"labels": None}, ModelError, 'its answers ("labels"'),
@@ -84,9 +84,9 @@ def test_any_cnn_of_the_papers_will_do(name: str, tmp_path: Path) -> None:
         ({"special": {"unknown": "[UNK]"}}, ModelError, r"no '[UNK]' (unknown)"),
     ],
 )
-def test_a_broken_folder_is_refused(tmp_path: Path, change: Any, error: Any, said: str) -> None:
+def test_a_broken_folder_is_refused(tmp_path: Path, change: Any, error: Any, message: str) -> None:
     folder = written(tmp_path / "vqa")
     (folder / "mmcam.json").write_text(json.dumps({**MANIFEST, **change}))
     with pytest.raises(error) as caught:
         load(folder)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""How small untrained models are described, and built through their families' own adapters."""
+"""Descriptions of small untrained models, which their families' adapters build."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Fill = Callable[[Tensor], Tensor]
 
 CLASSES = 5
 COUNTS = {"timm": "num_classes", "hf": "num_labels", "pytorchvideo": "model_num_class"}
-"""What a family calls the number of classes."""
+"""A family's argument for the number of classes."""
 
 
 class Tiny(NamedTuple):
-    """A model, the input it eats, and how sharply one of its layers sees single patches."""
+    """A model, its input size, and how precisely one of its layers localises single patches."""
 
     family: str
     name: str
@@ -34,7 +34,7 @@ class Tiny(NamedTuple):
     bumps: bool
     """Whether it is probed with `averaging` kernels."""
     module: Callable[[], nn.Module] | None
-    """Builds the model where torchvision's own builder has no small one."""
+    """Builds the model if torchvision's builder has no small variant."""
 
     def __str__(self) -> str:
         return f"{self.family}-{self.name or self.family}"
@@ -62,19 +62,19 @@ class Tiny(NamedTuple):
 
 
 def averaging(weight: Tensor) -> Tensor:
-    """Kernels that are flat and positive: a lit patch spreads as a bump around itself."""
+    """Flat and positive kernels: the response to a lit patch is a bump around the patch."""
     means = torch.rand(weight.shape[:2]) * 2 / weight[0].numel()
     return means.view(*means.shape, *[1] * (weight.ndim - 2)).expand_as(weight)
 
 
 def lively(weight: Tensor) -> Tensor:
-    """Kernels that keep the size of what flows through ReLUs (He et al. 2015)."""
+    """Kernels that preserve the scale of activations through ReLUs (He et al. 2015)."""
     return torch.randn(weight.shape) * (2 / weight[0].numel()) ** 0.5
 
 
 @torch.no_grad()
 def ready(model: nn.Module, kernels: Fill | None) -> None:
-    """No weights of zero, as some heads start with; other kernels, where asked for."""
+    """Replace all-zero weights, with which some heads start, and set `kernels`, if given."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             if not module.weight.any():

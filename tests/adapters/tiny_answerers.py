@@ -1,4 +1,4 @@
-"""Small models of answers with random weights, for any test of questions."""
+"""Small VQA models with random weights, for tests of questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from mmcam.adapters.base.answerer import AnswerClassifier
 from mmcam.adapters.base.preprocess import Preprocess
-from mmcam.adapters.base.vocabulary import QuestionWords
+from mmcam.adapters.base.vocabulary import QuestionTokenizer
 from mmcam.adapters.networks.co_attention import CoAttention
 from mmcam.adapters.networks.lstm_vqa import LstmVqa
 from tests.adapters.tiny_captioners import CountedCnn, pool
@@ -28,7 +28,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> AnswerClas
         if kind == "co_attention"
         else LstmVqa(cnn, pool(), 8, common=9, **sizes)
     )
-    for parameter in model.parameters():  # far enough from flat for answers to differ
+    for parameter in model.parameters():  # large enough for answers to differ
         parameter.data.mul_(3)
     return AnswerClassifier(
         **{
@@ -37,7 +37,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> AnswerClas
             "preprocess": Preprocess(resize=(8, 10), mean=(0, 0, 0), std=(1, 1, 1)),
             "labels": ANSWERS,
             "layers": ("cnn",),
-            "read": QuestionWords(WORDS, limit=8),
+            "read": QuestionTokenizer(WORDS, max_tokens=8),
             "words": "embed",
             "has_attention": kind == "co_attention",
             "encoder": "cnn",

@@ -1,4 +1,4 @@
-"""Small captioners with random weights, for any test of captions."""
+"""Small captioners with random weights, for tests of captions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CountedCnn(nn.Sequential):
 
 
 def pool() -> nn.Module:
-    """A map to a vector of 8, by what is not linear and looks at every cell."""
+    """A map to a vector of 8: not linear, and every cell contributes."""
     return nn.Sequential(
         nn.Conv2d(8, 8, 2), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
@@ -48,7 +48,7 @@ def captioner(kind: str = "show_and_tell", seed: int = 0, **change: Any) -> Recu
         if kind == "show_attend_tell"
         else ShowAndTell(cnn, pool(), 8, layers=2, **sizes)
     )
-    for parameter in model.parameters():  # far enough from flat for words to differ
+    for parameter in model.parameters():  # large enough for words to differ
         parameter.data.mul_(3)
     return RecurrentCaptioner(
         **{

@@ -1,4 +1,4 @@
-"""Small untrained models of every family: one row a layout of layers that an adapter knows."""
+"""Small untrained models of every family: one row per layout of layers that an adapter knows."""
 
 from __future__ import annotations
 

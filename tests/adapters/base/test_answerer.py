@@ -1,4 +1,4 @@
-"""Models of answers: scores, contrasts, the words of the question, and both gradient strategies."""
+"""VQA models: scores, contrasts, the words of the question, and both gradient strategies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import mmcam
 from mmcam.adapters.base.answerer import AnswerClassifier
-from mmcam.adapters.base.vocabulary import QuestionWords
+from mmcam.adapters.base.vocabulary import QuestionTokenizer
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import LabelError, ModelError
 from mmcam.methods.plan import Plan
@@ -30,7 +30,7 @@ def picture(seed: int = 0, text: str = "") -> mmcam.Sample:
 
 
 def logits_of(model: AnswerClassifier, sample: mmcam.Sample, question: str) -> Tensor:
-    """The model's own forward, nothing of ours around it."""
+    """The logits of the model's own forward, without the adapter."""
     tokens = torch.tensor([[WORDS.index(word) for word in question.split()]])
     pixels = model.prepare([sample], mmcam.Answers(question)).pixels
     with torch.no_grad():
@@ -64,8 +64,8 @@ def test_the_models_own_first_answers(kind: str) -> None:
     logits = logits_of(model, picture(), "what color is the dog ?")
     assert [e.label for e in maps] == [ANSWERS[i] for i in logits.argsort(descending=True)]
     assert maps.text is not None
-    assert [one["answer"] for one in maps.text["top"]] == [e.label for e in maps]
-    assert sum(one["probability"] for one in maps.text["top"]) == pytest.approx(1, abs=1e-5)
+    assert [answer["answer"] for answer in maps.text["top"]] == [e.label for e in maps]
+    assert sum(answer["probability"] for answer in maps.text["top"]) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_contrast_is_the_difference_of_two_gradients() -> None:
@@ -76,7 +76,7 @@ def test_a_contrast_is_the_difference_of_two_gradients() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_way_and_every_batch_give_the_same(kind: str) -> None:
+def test_strategies_and_batch_sizes_give_the_same(kind: str) -> None:
     samples = [
         picture(0, "what color is the dog ?"),
         picture(1, "how many dogs ?"),
@@ -84,15 +84,15 @@ def test_every_way_and_every_batch_give_the_same(kind: str) -> None:
     ]
     plan = Plan.of(["gradcam", "layercam"], False)
     task = mmcam.Answers(None, list(ANSWERS), contrast=("red", "no"))
-    found = {
+    results = {
         strategy: explain_samples(answerer(kind, gradient_strategy=strategy), samples, task, plan)
         for strategy in ("loop", "batched")
     }
     alone = [explain_samples(answerer(kind), [sample], task, plan)[0] for sample in samples]
-    for rows in (found["batched"], alone):
-        for one, other in zip(found["loop"], rows, strict=True):
-            assert len(one.explanations) == 12
-            for a, b in zip(one.explanations, other.explanations, strict=True):
+    for results_of in (results["batched"], alone):
+        for expected, result in zip(results["loop"], results_of, strict=True):
+            assert len(expected.explanations) == 12
+            for a, b in zip(expected.explanations, result.explanations, strict=True):
                 assert (a.label, a.method) == (b.label, b.method)
                 assert a.score == pytest.approx(b.score, abs=1e-5)
                 torch.testing.assert_close(a.cam, b.cam, rtol=1e-4, atol=1e-6)
@@ -111,17 +111,17 @@ def test_gradients_agree_with_finite_differences(kind: str) -> None:
     tokens, lengths = torch.tensor([[3, 4, 5, 6, 7, 2]]), torch.tensor([6])
     words = net.embed(tokens).detach()
 
-    class Still(nn.Module):
+    class Constant(nn.Module):
         def __init__(self, output: Tensor) -> None:
             super().__init__()
             self.output = output
 
-        def forward(self, given: Tensor) -> Tensor:
+        def forward(self, inputs: Tensor) -> Tensor:
             return self.output
 
     def score(maps: Tensor, words: Tensor) -> float:
         cnn, embed = net.cnn, net.embed
-        net.cnn, net.embed = Still(maps), Still(words)
+        net.cnn, net.embed = Constant(maps), Constant(words)
         try:
             output = net(torch.zeros(1, 3, 8, 10).double(), tokens, lengths)
         finally:
@@ -158,7 +158,7 @@ def test_the_cnn_runs_once_for_all_answers() -> None:
     assert net.cnn.runs == 1
 
 
-def test_the_same_answer_twice_is_one_and_prefixes_are_apart() -> None:
+def test_duplicate_answers_are_merged_and_prefixes_are_not() -> None:
     maps = mmcam.explain(
         answerer(),
         picture(),
@@ -169,7 +169,7 @@ def test_the_same_answer_twice_is_one_and_prefixes_are_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
         (mmcam.Answers(QUESTION, ["yelow"]), "no label 'yelow'; nearest: yellow"),
         (mmcam.Answers(QUESTION, top=6), "more than the 5 answers"),
@@ -180,32 +180,32 @@ def test_the_same_answer_twice_is_one_and_prefixes_are_apart() -> None:
         (mmcam.Caption("a dog"), "answers questions"),
     ],
 )
-def test_what_cannot_be_asked_is_told(task: Any, said: str) -> None:
+def test_impossible_tasks_are_refused(task: Any, message: str) -> None:
     with pytest.raises(LabelError) as caught:
         mmcam.explain(answerer(), picture(), task)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [{"answers": []}, {"top": 0}, {"contrast": ("red", "red")}])
-def test_nonsense_is_refused(wrong: Any) -> None:
+def test_invalid_answers_are_refused(wrong: Any) -> None:
     with pytest.raises(LabelError):
         mmcam.Answers(QUESTION, **wrong)
 
 
-def test_questions_are_read_as_they_were_trained() -> None:
-    read = QuestionWords(WORDS, limit=8)
-    question = read("What  color is the DOG?")
+def test_questions_are_tokenized_as_in_training() -> None:
+    tokenize = QuestionTokenizer(WORDS, max_tokens=8)
+    question = tokenize("What  color is the DOG?")
     assert question.arguments[0].tolist() == [3, 4, 5, 6, 7, 2]
     assert int(question.arguments[1]) == 6
     assert question.unknown == ()
     assert question.unread == 0
-    assert read("what color is the dog ?").arguments[0].tolist() == [3, 4, 5, 6, 7, 2]
-    assert read("the purple dog, what?!").unknown == ("purple",)
+    assert tokenize("what color is the dog ?").arguments[0].tolist() == [3, 4, 5, 6, 7, 2]
+    assert tokenize("the purple dog, what?!").unknown == ("purple",)
     with pytest.raises(ModelError, match="no '<unk>'"):
-        QuestionWords(("<pad>", "a"))
+        QuestionTokenizer(("<pad>", "a"))
 
 
-def test_a_question_of_500_words_is_read_as_far_as_the_model_reads(tmp_path: Path) -> None:
+def test_a_question_of_500_words_is_cut_off_at_the_limit(tmp_path: Path) -> None:
     long = " ".join(["what color is the"] * 125) + " zebra?"
     maps = mmcam.explain(answerer(), picture(), mmcam.Answers(long, ["red"]))
     short = mmcam.explain(
@@ -218,7 +218,7 @@ def test_a_question_of_500_words_is_read_as_far_as_the_model_reads(tmp_path: Pat
     maps.save(tmp_path)
 
 
-def test_unknown_words_are_put_on_record(tmp_path: Path) -> None:
+def test_unknown_words_are_recorded(tmp_path: Path) -> None:
     maps = mmcam.explain(answerer(), picture(), mmcam.Answers("what color is the zebra?", ["red"]))
     maps.save(tmp_path)
     facts = json.loads((tmp_path / "explanation.json").read_text())
@@ -226,18 +226,18 @@ def test_unknown_words_are_put_on_record(tmp_path: Path) -> None:
     assert facts["text"]["question"] == "what color is the zebra?"
     assert facts["text"]["unknown_words"] == ["zebra"]
     parts = facts["targets"][0]["question_words"]
-    assert [one["text"] for one in parts] == ["what", "color", "is", "the", "zebra", "?"]
-    assert all(isinstance(one["part"], float) for one in parts)
+    assert [part["text"] for part in parts] == ["what", "color", "is", "the", "zebra", "?"]
+    assert all(isinstance(part["part"], float) for part in parts)
 
 
-def test_co_attention_is_one_more_map() -> None:
+def test_co_attention_is_a_further_map() -> None:
     model = answerer("co_attention")
     maps = mmcam.explain(
         model, picture(), mmcam.Answers(QUESTION, ["red", "no"]), method=["gradcam", "attention"]
     )
-    looks = [e.cam for e in maps if e.method == "attention"]
-    torch.testing.assert_close(looks[0], looks[1])  # it is the question's, whatever the answer
-    assert float(looks[0].sum()) == pytest.approx(1, abs=1e-5)
+    attention = [e.cam for e in maps if e.method == "attention"]
+    torch.testing.assert_close(attention[0], attention[1])  # it does not depend on the answer
+    assert float(attention[0].sum()) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -252,7 +252,7 @@ def test_pixel_maps_and_rescoring_explain_answers_too(kind: str) -> None:
 
 
 class Bag(nn.Module):
-    """Somebody's own network: a bag of words times a picture."""
+    """A user's own network: a bag of words times a picture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,11 +261,11 @@ class Bag(nn.Module):
         self.out = nn.Linear(4, 3)
 
     def forward(self, pixels: Tensor, bag: Tensor) -> Tensor:
-        made: Tensor = self.out(self.conv(pixels).relu().mean((2, 3)) * self.words(bag))
-        return made
+        logits: Tensor = self.out(self.conv(pixels).relu().mean((2, 3)) * self.words(bag))
+        return logits
 
 
-def test_a_module_of_somebodys_own_is_asked_from_python() -> None:
+def test_a_users_own_module_answers_questions() -> None:
     words = ["is", "it", "a", "red", "dog"]
 
     def bag(question: str) -> Tensor:

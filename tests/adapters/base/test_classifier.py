@@ -1,4 +1,4 @@
-"""The adapter of class logits: labels, logits in outputs, and what it refuses."""
+"""The classifier's adapter: labels, logits in outputs, and refused inputs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_label_is_a_name_in_any_case_or_a_number(label: str | int) -> None:
         assert target.score(LOGITS).tolist() == [5, 1]
 
 
-def test_a_name_of_digits_comes_before_the_number() -> None:
+def test_a_name_of_digits_takes_precedence_over_the_number() -> None:
     assert adapter().index("3", 7) == 5
     assert adapter().index("4", 7) == 4
 
@@ -128,13 +128,13 @@ def test_a_picture_for_a_model_of_clips_is_refused() -> None:
         video.prepare([picture], mmcam.Classes())
 
 
-def test_inputs_of_several_sizes_are_no_batch() -> None:
+def test_inputs_of_several_sizes_are_refused() -> None:
     samples = [mmcam.Sample(pixels=np.zeros((4, side, 3), np.uint8)) for side in (4, 5)]
     with pytest.raises(InputError, match=r"different sizes .*\(3, 4, 4\), \(3, 4, 5\)"):
         adapter().prepare(samples, mmcam.Classes())
 
 
-def test_the_input_has_the_number_type_of_the_model() -> None:
+def test_the_input_has_the_dtype_of_the_model() -> None:
     half = Classifier(name="toy", model=nn.Linear(2, 2).bfloat16(), preprocess=Preprocess())
     sample = mmcam.Sample(pixels=np.zeros((4, 4, 3), np.uint8))
     assert half.prepare([sample], mmcam.Classes()).pixels.dtype == torch.bfloat16

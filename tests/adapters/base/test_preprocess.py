@@ -1,4 +1,4 @@
-"""A model's input: the numbers its library makes, and where they lie on the original."""
+"""A model's input: the same numbers as its library's, and their placement on the original."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmcam.grids import onto_original
 from mmcam.models.registry import build
 
 LEVELS = 2.01 / 255
-"""Two libraries may round a resized pixel to levels that are this far apart."""
+"""The difference that rounding may cause between two libraries' resized pixels."""
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def sample(height: int = 97, width: int = 131, frames: int = 0) -> mmcam.Sample:
     return mmcam.Sample(pixels=pixels)
 
 
-def through_torchvision(name: str) -> Classifier:
+def torchvision_adapter(name: str) -> Classifier:
     """The adapter of a torchvision model, without the model."""
     recipe = Recipe(family="torchvision", name=name, pretrained=False, layers=("0",))
     with mock.patch("torchvision.models.get_model", return_value=nn.Linear(1, 1)):
@@ -52,25 +52,25 @@ def through_torchvision(name: str) -> Classifier:
     "name",
     ["resnet50", "vit_b_16", "vit_h_14", "efficientnet_b1", "maxvit_t", "swin_v2_t", "vgg16"],
 )
-def test_pictures_are_what_torchvision_makes_of_them(name: str) -> None:
+def test_pictures_are_preprocessed_as_in_torchvision(name: str) -> None:
     from torchvision import models
 
     preset = models.get_model_weights(name).DEFAULT.transforms()
-    made, _ = through_torchvision(name).preprocess(sample())
+    pixels, _ = torchvision_adapter(name).preprocess(sample())
     expected = preset(Image.fromarray(sample().pixels))
-    torch.testing.assert_close(made, expected, rtol=0, atol=LEVELS / min(preset.std))
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=LEVELS / min(preset.std))
 
 
 @pytest.mark.parametrize("name", ["r3d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t"])
-def test_clips_are_what_torchvision_makes_of_them(name: str) -> None:
+def test_clips_are_preprocessed_as_in_torchvision(name: str) -> None:
     from torchvision import models
 
     preset = models.get_model_weights(name).DEFAULT.transforms()
     clip = sample(frames=3)
-    made, _ = through_torchvision(name).preprocess(clip)
+    pixels, _ = torchvision_adapter(name).preprocess(clip)
     expected = preset(torch.from_numpy(clip.pixels).movedim(-1, 1))
-    assert made.shape == expected.shape
-    torch.testing.assert_close(made, expected, rtol=0, atol=LEVELS / min(preset.std))
+    assert pixels.shape == expected.shape
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=LEVELS / min(preset.std))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_clips_are_what_torchvision_makes_of_them(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [(97, 131), (300, 500), (401, 222)])
-def test_pictures_are_what_timm_makes_of_them(
+def test_pictures_are_preprocessed_as_in_timm(
     name: str, args: dict[str, Any], size: tuple[int, int]
 ) -> None:
     import timm
@@ -95,19 +95,19 @@ def test_pictures_are_what_timm_makes_of_them(
     assert isinstance(adapter, Classifier)
     config = timm.data.resolve_model_data_config(adapter.model)
     transform = timm.data.create_transform(**config)
-    made, _ = adapter.preprocess(sample(*size))
+    pixels, _ = adapter.preprocess(sample(*size))
     expected = transform(Image.fromarray(sample(*size).pixels))
-    torch.testing.assert_close(made, expected, rtol=0, atol=LEVELS / min(config["std"]))
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=LEVELS / min(config["std"]))
 
 
-def test_timm_models_of_another_size_are_fed_that_size() -> None:
+def test_timm_models_of_another_size_get_that_size() -> None:
     args = {"img_size": (64, 96), "depth": 1}
     adapter = build(Recipe(family="timm", name="vit_tiny_patch16_224", args=args, pretrained=False))
     assert adapter.prepare([sample()], mmcam.Classes()).pixels.shape == (1, 3, 64, 96)
 
 
 GEOMETRIES = {
-    "as it is": Preprocess(),
+    "unchanged": Preprocess(),
     "short side": Preprocess(resize=64),
     "squashed": Preprocess(resize=(80, 50)),
     "cropped": Preprocess(crop=(60, 71)),
@@ -122,8 +122,8 @@ GEOMETRIES = {
 def test_a_square_is_found_where_it_was(recipe: Preprocess) -> None:
     pixels = np.zeros((97, 131, 3), np.uint8)
     pixels[38:58, 70:90] = 255
-    made, placement = recipe(mmcam.Sample(pixels=pixels))
-    light = made[0].double() - made[0].min()
+    inputs, placement = recipe(mmcam.Sample(pixels=pixels))
+    light = inputs[0].double() - inputs[0].min()
     light[light < 0.5 * light.max()] = 0
     rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in light.shape)
     left, top, right, bottom = placement.box
@@ -143,42 +143,42 @@ def test_the_box_of_a_crop_is_exact() -> None:
     assert placement.box == (50, 14, 150, 114)
 
 
-def test_padding_reaches_out_of_the_original() -> None:
-    made, placement = Preprocess(crop=(100, 140), mean=(0,) * 3, std=(1,) * 3)(sample(97, 131))
+def test_padding_lies_outside_the_original() -> None:
+    inputs, placement = Preprocess(crop=(100, 140), mean=(0,) * 3, std=(1,) * 3)(sample(97, 131))
     assert placement.box == (-4, -1, 136, 99)
-    assert not made[:, 0].any()
-    assert not made[:, :, :4].any()
-    assert made[:, 1:98, 4:135].any()
+    assert not inputs[:, 0].any()
+    assert not inputs[:, :, :4].any()
+    assert inputs[:, 1:98, 4:135].any()
 
 
 @pytest.mark.parametrize("size", [(9, 12), (10, 12), (11, 14), (12, 17), (13, 20), (6, 7), (5, 30)])
-def test_crops_lie_where_torchvision_has_them(size: tuple[int, int]) -> None:
+def test_crops_lie_where_torchvisions_do(size: tuple[int, int]) -> None:
     from torchvision.transforms.v2.functional import center_crop
 
     pixels = picture(*size)
-    made, _ = Preprocess(crop=(8, 9), mean=(0,) * 3, std=(1,) * 3)(mmcam.Sample(pixels=pixels))
+    inputs, _ = Preprocess(crop=(8, 9), mean=(0,) * 3, std=(1,) * 3)(mmcam.Sample(pixels=pixels))
     expected = center_crop(torch.from_numpy(pixels).movedim(-1, 0), [8, 9]) / 255
-    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(inputs, expected)
 
 
-def test_bgr_turns_colours_round_before_their_means() -> None:
+def test_bgr_reverses_channels_before_normalising() -> None:
     pixels = np.full((2, 2, 3), (255, 51, 0), np.uint8)
     recipe = Preprocess(mean=(0.1, 0.2, 0.3), std=(1, 1, 0.5), order="bgr")
-    made, _ = recipe(mmcam.Sample(pixels=pixels))
-    torch.testing.assert_close(made[:, 0, 0], torch.tensor([-0.1, 0.0, 1.4]))
+    inputs, _ = recipe(mmcam.Sample(pixels=pixels))
+    torch.testing.assert_close(inputs[:, 0, 0], torch.tensor([-0.1, 0.0, 1.4]))
 
 
-def test_a_clip_stands_for_its_own_span_or_all_frames() -> None:
+def test_a_clip_covers_its_own_span_or_all_frames() -> None:
     clip = sample(8, 8, frames=4)
     recipe = Preprocess(frames=4)
     assert recipe(clip)[1].spans == ((0, 4),)
     part = mmcam.Sample(pixels=clip.pixels, span=(12, 60))
-    made, placement = recipe(part)
+    inputs, placement = recipe(part)
     assert placement.spans == ((12, 60),)
-    assert made.shape == (3, 4, 8, 8)
+    assert inputs.shape == (3, 4, 8, 8)
 
 
-def test_an_unknown_key_of_a_recipe_is_refused() -> None:
+def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(ModelError, match=r"preprocess has no 'size'; it takes resize, crop"):
         Preprocess.of({"size": 224})
 
@@ -195,8 +195,8 @@ def compose(*steps: Callable[[Any], Any]) -> Callable[[Any], Tensor]:
 def step(name: str, *args: Any, **options: Any) -> Callable[[Any], Any]:
     from torchvision.transforms import v2
 
-    made: Callable[[Any], Any] = getattr(v2, name)(*args, **options)
-    return made
+    transform: Callable[[Any], Any] = getattr(v2, name)(*args, **options)
+    return transform
 
 
 PIPELINES: dict[str, tuple[list[tuple[Any, ...]], tuple[float, float, float, float]]] = {
@@ -211,32 +211,32 @@ PIPELINES: dict[str, tuple[list[tuple[Any, ...]], tuple[float, float, float, flo
 
 
 @pytest.mark.parametrize(("steps", "box"), PIPELINES.values(), ids=PIPELINES)
-def test_the_box_of_a_transform_is_found_to_less_than_a_pixel(
+def test_the_box_of_a_transform_is_measured_to_less_than_a_pixel(
     steps: list[tuple[Any, ...]], box: tuple[float, float, float, float]
 ) -> None:
-    transform = Transform(compose(*(step(*one) for one in steps)))
-    made, placement = transform(sample(300, 600))
+    transform = Transform(compose(*(step(*arguments) for arguments in steps)))
+    inputs, placement = transform(sample(300, 600))
     assert placement.size == (300, 600)
     assert placement.box == pytest.approx(box, abs=0.99)
     expected = transform.function(Image.fromarray(sample(300, 600).pixels))
-    torch.testing.assert_close(made, expected, rtol=0, atol=0)
+    torch.testing.assert_close(inputs, expected, rtol=0, atol=0)
 
 
-def test_the_box_of_a_transform_is_that_of_the_same_recipe() -> None:
+def test_the_box_of_a_transform_equals_that_of_preprocess() -> None:
     transform = Transform(compose(step("Resize", 64), step("CenterCrop", (51, 44))))
     for size in ((97, 131), (640, 427), (427, 640), (65, 1000)):
         _, expected = Preprocess(resize=64, crop=(51, 44))(sample(*size))
-        _, found = transform(sample(*size))
-        assert found.box == pytest.approx(expected.box, abs=0.99)
+        _, measured = transform(sample(*size))
+        assert measured.box == pytest.approx(expected.box, abs=0.99)
 
 
-def test_a_transform_makes_a_clip_frame_by_frame() -> None:
+def test_a_clip_is_transformed_frame_by_frame() -> None:
     transform = Transform(compose(step("Resize", (8, 8))), frames=3, stride=2)
     clip = sample(frames=3)
-    made, placement = transform(clip)
-    assert made.shape == (3, 3, 8, 8)
+    inputs, placement = transform(clip)
+    assert inputs.shape == (3, 3, 8, 8)
     last, _ = transform(mmcam.Sample(pixels=clip.pixels[2]))
-    torch.testing.assert_close(made[:, 2], last)
+    torch.testing.assert_close(inputs[:, 2], last)
     assert placement.spans == ((0, 3),)
     assert transform.window is not None
     assert transform.window.length(30) == 6
@@ -251,15 +251,15 @@ def test_random_transforms_are_refused(name: str, args: tuple[int, ...]) -> None
         Transform(compose(step(name, *args)))(sample())
 
 
-@pytest.mark.parametrize("turn", [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90])
-def test_flips_and_turns_are_refused(turn: Image.Transpose) -> None:
-    with pytest.raises(ModelError, match="no resizing, cropping or padding"):
-        Transform(compose(lambda image: image.transpose(turn)))(sample())
+@pytest.mark.parametrize("transpose", [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90])
+def test_flips_and_rotations_are_refused(transpose: Image.Transpose) -> None:
+    with pytest.raises(ModelError, match="more than resizing, cropping or padding"):
+        Transform(compose(lambda image: image.transpose(transpose)))(sample())
 
 
 @pytest.mark.parametrize(
-    ("output", "said"), [(torch.zeros(1, 4, 4), r"\(1, 4, 4\)"), (np.zeros((3, 4, 4)), "ndarray")]
+    ("output", "given"), [(torch.zeros(1, 4, 4), r"\(1, 4, 4\)"), (np.zeros((3, 4, 4)), "ndarray")]
 )
-def test_a_transform_that_gives_no_picture_tensor_is_refused(output: Any, said: str) -> None:
-    with pytest.raises(ModelError, match=rf"gives {said}.*tensor \[3, height, width\]"):
+def test_a_transform_that_returns_no_picture_tensor_is_refused(output: Any, given: str) -> None:
+    with pytest.raises(ModelError, match=rf"returns {given}.*tensor \[3, height, width\]"):
         Transform(lambda image: output)(sample())

@@ -31,23 +31,23 @@ def picture(seed: int = 0, text: str = "") -> mmcam.Sample:
 
 
 def by_hand(model: Any, pixels: Tensor, tokens: list[int]) -> list[Tensor]:
-    """The logits of each token, one step after the other, as a captioner speaks."""
-    state, last, found = model.initial_state(model.cnn(pixels)), torch.tensor([1]), []
+    """The logits of each token, step by step, as in generation."""
+    state, last, steps = model.initial_state(model.cnn(pixels)), torch.tensor([1]), []
     for token in tokens:
         logits, state = model.step(state, last)
-        found.append(logits[0])
+        steps.append(logits[0])
         last = torch.tensor([token])
-    return found
+    return steps
 
 
 def log_probs(logits: Tensor, token: int) -> float:
-    """Among the tokens that may be said."""
+    """The token's log-probability among the tokens that are not suppressed."""
     allowed = [i for i in range(len(WORDS)) if i not in (0, 1, 3)]
     return float((logits[token] - logits[allowed].logsumexp(0)).detach())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_are_those_of_speaking_step_by_step(kind: str) -> None:
+def test_scores_equal_those_of_generation_step_by_step(kind: str) -> None:
     model = captioner(kind)
     maps = mmcam.explain(model, picture(), mmcam.Caption("two dogs run"))
     tokens = [7, 8, 9, 2]
@@ -73,7 +73,9 @@ def test_scores_are_those_of_speaking_step_by_step(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_what_is_said_is_found_with_its_own_probability(kind: str, num_beams: int) -> None:
+def test_a_generated_caption_has_the_same_probability_when_forced(
+    kind: str, num_beams: int
+) -> None:
     model = captioner(kind, seed=3)
     maps = mmcam.explain(model, picture(), mmcam.Caption(num_beams=num_beams, max_new_tokens=5))
     assert maps.text is not None
@@ -89,7 +91,7 @@ def test_what_is_said_is_found_with_its_own_probability(kind: str, num_beams: in
     )
 
 
-def test_greedy_takes_the_likeliest_word_at_each_step() -> None:
+def test_greedy_search_takes_the_most_probable_word_at_each_step() -> None:
     model = captioner(seed=1)
     maps = mmcam.explain(model, picture(), mmcam.Caption(max_new_tokens=6))
     assert maps.text is not None
@@ -107,16 +109,16 @@ def test_gradients_agree_with_finite_differences(kind: str, score: str) -> None:
     model = captioner(kind)
     model.model.double()
     task = mmcam.Caption("two dogs run", words=["dogs"], score=score)
-    found = mmcam.explain(model, picture(), task, method="hirescam", layers="cnn")
+    explanations = mmcam.explain(model, picture(), task, method="hirescam", layers="cnn")
     maps = model.model.cnn(model.pixels([picture()], task).pixels).detach()  # type: ignore[operator,union-attr]
     tokens = torch.tensor([[7, 8, 9, 2]])
 
     def score_of(changed: Tensor, which: int) -> float:
-        class Still(nn.Module):
+        class Constant(nn.Module):
             def forward(self, pixels: Tensor) -> Tensor:
                 return changed
 
-        cnn, model.model.cnn = model.model.cnn, Still()
+        cnn, model.model.cnn = model.model.cnn, Constant()
         try:
             output = model.model(torch.zeros(1, 3, 8, 10).double(), tokens)
         finally:
@@ -127,7 +129,7 @@ def test_gradients_agree_with_finite_differences(kind: str, score: str) -> None:
             sum(probs) if which == 0 else probs[1] if score == "log-prob" else float(logits[1, 8])
         )
 
-    for which, explanation in enumerate(found):
+    for which, explanation in enumerate(explanations):
         expected = torch.zeros(maps.shape[2:], dtype=torch.float64)
         for index in itertools.product(*map(range, maps.shape[1:])):
             step = torch.zeros_like(maps)
@@ -141,18 +143,18 @@ def test_gradients_agree_with_finite_differences(kind: str, score: str) -> None:
 def test_every_strategy_gives_the_same_maps(kind: str) -> None:
     samples = [picture(0, "two dogs run"), picture(1, "a dog"), picture(2, "dogs")]
     plan = Plan.of(["gradcam", "gradcam++", "layercam"], False)
-    found = {
+    results = {
         strategy: explain_samples(
             captioner(kind, gradient_strategy=strategy), samples, mmcam.Caption(), plan
         )
         for strategy in ("loop", "batched")
     }
-    assert [len(row.explanations) for row in found["loop"]] == [12, 9, 6]
-    for one, other in zip(found["loop"], found["batched"], strict=True):
-        assert one.text is not None
-        assert other.text is not None
-        assert one.text["log_prob"] == pytest.approx(other.text["log_prob"], abs=1e-5)
-        for a, b in zip(one.explanations, other.explanations, strict=True):
+    assert [len(result.explanations) for result in results["loop"]] == [12, 9, 6]
+    for loop, batched in zip(results["loop"], results["batched"], strict=True):
+        assert loop.text is not None
+        assert batched.text is not None
+        assert loop.text["log_prob"] == pytest.approx(batched.text["log_prob"], abs=1e-5)
+        for a, b in zip(loop.explanations, batched.explanations, strict=True):
             assert (a.label, a.method) == (b.label, b.method)
             assert a.score == pytest.approx(b.score, abs=1e-5)
             torch.testing.assert_close(a.cam, b.cam, rtol=1e-4, atol=1e-6)
@@ -160,22 +162,22 @@ def test_every_strategy_gives_the_same_maps(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["gradcam", "layercam"])
-def test_the_backward_of_all_words_is_one(
+def test_all_words_share_one_backward(
     kind: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    plain = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(a) or plain(*a, **k))
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(a) or grad(*a, **k))
     before = torch.backends.mkldnn.set_flags(_fp32_precision=None)
     with torch.profiler.profile() as profile:
         mmcam.explain(captioner(kind), picture(0), mmcam.Caption("two dogs run"), method=method)
     assert len(calls) == 1
-    # oneDNN's LSTM would go through the words one by one.
+    # oneDNN's LSTM would process the words one by one.
     assert not [event.key for event in profile.key_averages() if "mkldnn_rnn" in event.key]
     assert torch.backends.mkldnn.set_flags(_fp32_precision=None) == before
 
 
-def test_what_lies_below_the_words_runs_once_for_all_of_them() -> None:
+def test_layers_below_the_words_run_once_for_all_words() -> None:
     rows: list[int] = []
     model = captioner()
     net: Any = model.model
@@ -201,7 +203,7 @@ def test_a_batch_of_captions_of_different_lengths_equals_one_by_one(kind: str) -
 
 
 @pytest.mark.parametrize("layers", ["cnn", "cnn.0"])
-def test_a_words_map_does_not_depend_on_the_other_words_asked_for(layers: str) -> None:
+def test_a_words_map_does_not_depend_on_the_other_requested_words(layers: str) -> None:
     model = captioner()
     all_words = mmcam.explain(model, picture(), mmcam.Caption("two dogs run"), layers=layers)
     alone = mmcam.explain(
@@ -210,30 +212,30 @@ def test_a_words_map_does_not_depend_on_the_other_words_asked_for(layers: str) -
     torch.testing.assert_close(all_words["dogs"].cam, alone["dogs"].cam, rtol=1e-5, atol=1e-7)
 
 
-def test_a_word_does_not_depend_on_what_is_said_after_it() -> None:
+def test_a_word_does_not_depend_on_later_words() -> None:
     model = captioner()
-    one = mmcam.explain(model, picture(), mmcam.Caption("two dogs run"))
-    other = mmcam.explain(model, picture(), mmcam.Caption("two dogs a a dog"))
-    torch.testing.assert_close(one["dogs"].cam, other["dogs"].cam, rtol=1e-5, atol=1e-7)
+    first = mmcam.explain(model, picture(), mmcam.Caption("two dogs run"))
+    second = mmcam.explain(model, picture(), mmcam.Caption("two dogs a a dog"))
+    torch.testing.assert_close(first["dogs"].cam, second["dogs"].cam, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_cnn_runs_once_to_speak_and_to_be_explained(kind: str) -> None:
+def test_the_cnn_runs_once_for_generation_and_explanation(kind: str) -> None:
     model = captioner(kind)
     cnn = model.model.cnn
     assert isinstance(cnn, CountedCnn)
-    spoken = mmcam.explain(model, picture(), mmcam.Caption())
+    generated = mmcam.explain(model, picture(), mmcam.Caption())
     assert cnn.runs == 1
     assert "forward" not in vars(cnn)
     below = mmcam.explain(model, picture(), mmcam.Caption(), layers=["cnn.0", "cnn"])
     assert cnn.runs == 3  # the graph starts inside the CNN, which has to run again
     again = [e for e in below if e.layer == "cnn"][1]
-    torch.testing.assert_close(again.cam, spoken[1].cam, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(again.cam, generated[1].cam, rtol=1e-4, atol=1e-6)
     mmcam.explain(model, picture(), mmcam.Caption("a dog"))
     assert cnn.runs == 4
 
 
-def test_words_are_asked_for_by_name_position_or_kind() -> None:
+def test_words_are_requested_by_name_position_or_kind() -> None:
     model = captioner()
 
     def labels(words: Any) -> list[tuple[str, int | None]]:
@@ -258,20 +260,20 @@ def test_repeated_words_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
         (mmcam.Caption("a dog", words=["cat"]), "The caption \"a dog\" has no word 'cat'"),
         (mmcam.Caption("a dog", words=[2]), "numbered 0 to 1"),
         (mmcam.Caption("a dog", words=[-1]), "has no word -1"),
         (mmcam.Caption("a zebra"), "lacks 'zebra'"),
         (mmcam.Caption("a dog", prompt="say:"), "takes no prompt"),
-        (mmcam.Classes(top=1), "says captions"),
+        (mmcam.Classes(top=1), "generates captions"),
     ],
 )
-def test_what_cannot_be_asked_is_told(task: Any, said: str) -> None:
+def test_impossible_tasks_are_refused(task: Any, message: str) -> None:
     with pytest.raises(LabelError) as caught:
         mmcam.explain(captioner(), picture(), task)
-    assert said.casefold() in str(caught.value).casefold()
+    assert message.casefold() in str(caught.value).casefold()
 
 
 def test_a_captioner_has_no_classes() -> None:
@@ -281,14 +283,14 @@ def test_a_captioner_has_no_classes() -> None:
 
 def test_one_word_no_word_and_other_scripts() -> None:
     model = captioner()
-    one = mmcam.explain(model, picture(), mmcam.Caption("dog"))
-    assert [e.label for e in one] == ["dog", "dog"]
-    assert one[0].target.kind == "sentence"
-    nothing = mmcam.explain(model, picture(), mmcam.Caption(""))
-    assert [e.label for e in nothing] == ["(no words)"]
-    assert nothing.text is not None
-    assert nothing.text["words"] == []
-    assert nothing[0].score == pytest.approx(nothing.text["token_log_probs"][0])
+    word = mmcam.explain(model, picture(), mmcam.Caption("dog"))
+    assert [e.label for e in word] == ["dog", "dog"]
+    assert word[0].target.kind == "sentence"
+    empty = mmcam.explain(model, picture(), mmcam.Caption(""))
+    assert [e.label for e in empty] == ["(no words)"]
+    assert empty.text is not None
+    assert empty.text["words"] == []
+    assert empty[0].score == pytest.approx(empty.text["token_log_probs"][0])
     chinese = mmcam.explain(model, picture(), mmcam.Caption("a 狗", words=["狗"]))
     assert chinese["狗"].target.position == 1
 
@@ -306,16 +308,16 @@ def test_pixel_maps_products_and_rescoring_explain_words_too() -> None:
     torch.testing.assert_close(gradient, pixels.grad[0], rtol=1e-4, atol=1e-7)  # type: ignore[index]
 
 
-def test_generated_text_is_not_confused_by_changed_pixels() -> None:
-    """What generation saw may only be used again for the very same pixels."""
+def test_the_encoder_output_is_not_reused_for_changed_pixels() -> None:
+    """The encoder's output of generation may only be reused for the same pixels."""
     model = captioner()
     task = mmcam.Caption(words=[0], max_new_tokens=3)
-    spoken = mmcam.explain(model, picture(), task, method=["gradcam", "occlusion"])
-    assert spoken.text is not None
+    generated = mmcam.explain(model, picture(), task, method=["gradcam", "occlusion"])
+    assert generated.text is not None
     forced = mmcam.explain(
-        model, picture(), replace(task, text=spoken.text["caption"]), method="occlusion"
+        model, picture(), replace(task, text=generated.text["caption"]), method="occlusion"
     )
-    a = spoken.select(method="occlusion", position=0)[0].cam
+    a = generated.select(method="occlusion", position=0)[0].cam
     b = forced.select(method="occlusion", position=0)[0].cam
     assert float(a.abs().max()) > 0
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -330,23 +332,23 @@ def test_the_counterfactual_of_a_word_is_the_opposite_gradient() -> None:
         assert a.score == pytest.approx(b.score)
 
 
-def test_attention_is_one_more_map() -> None:
+def test_attention_is_a_further_map() -> None:
     model = captioner("show_attend_tell")
     maps = mmcam.explain(
         model, picture(), mmcam.Caption("two dogs run"), method=["gradcam", "attention"]
     )
-    looks = [e for e in maps if e.method == "attention"]
+    attention = [e for e in maps if e.method == "attention"]
     with torch.no_grad():
         inputs = model.prepare([picture()], mmcam.Caption("two dogs run"))
         _, alpha = model.model(inputs.pixels, torch.tensor([[7, 8, 9, 2]]))
-    assert len(looks) == 4
-    assert all(e.cam.shape == (4, 5) for e in looks)
-    torch.testing.assert_close(looks[2].cam, alpha[0, 1])
-    torch.testing.assert_close(looks[0].cam, alpha[0].mean(0))
-    assert [float(e.cam.sum()) for e in looks] == pytest.approx([1.0] * 4, abs=1e-5)
+    assert len(attention) == 4
+    assert all(e.cam.shape == (4, 5) for e in attention)
+    torch.testing.assert_close(attention[2].cam, alpha[0, 1])
+    torch.testing.assert_close(attention[0].cam, alpha[0].mean(0))
+    assert [float(e.cam.sum()) for e in attention] == pytest.approx([1.0] * 4, abs=1e-5)
 
 
-def test_a_captioner_without_attention_says_so() -> None:
+def test_attention_of_a_captioner_without_it_is_refused() -> None:
     with pytest.raises(MethodError, match="no attention of its own"):
         mmcam.explain(captioner(), picture(), mmcam.Caption("a dog"), method="attention")
     with pytest.raises(MethodError, match="no counterfactual"):
@@ -360,7 +362,7 @@ def test_a_captioner_without_attention_says_so() -> None:
 
 
 def test_attention_has_its_published_form() -> None:
-    """Eq. 4-6 of Xu et al. 2015 and the gate of section 4.2.1, written out once more."""
+    """Eq. 4-6 of Xu et al. 2015 and the gate of section 4.2.1, written out."""
     torch.manual_seed(0)
     net = ShowAttendTell(nn.Identity(), 3, 5, embedding=4, hidden=6, attention=7)
     maps = torch.randn(1, 3, 2, 2)
@@ -376,31 +378,31 @@ def test_attention_has_its_published_form() -> None:
         weight * a for weight, a in zip(alpha, cells, strict=True)
     )
     word = net.embed(torch.tensor(1))
-    new, _ = net.lstm(torch.cat([word, context])[None], (hidden, cell))
-    logits = net.out(torch.tanh(word + net.out_state(new[0]) + net.out_context(context)))
-    found, looks = net(maps, torch.tensor([[3]]))
-    torch.testing.assert_close(found[0, 0], logits)
-    torch.testing.assert_close(looks[0, 0].flatten(), alpha)
+    new_hidden, _ = net.lstm(torch.cat([word, context])[None], (hidden, cell))
+    logits = net.out(torch.tanh(word + net.out_state(new_hidden[0]) + net.out_context(context)))
+    output, attention = net(maps, torch.tensor([[3]]))
+    torch.testing.assert_close(output[0, 0], logits)
+    torch.testing.assert_close(attention[0, 0].flatten(), alpha)
 
 
-def test_the_picture_is_the_first_word_of_show_and_tell() -> None:
+def test_the_picture_is_the_first_input_of_show_and_tell() -> None:
     torch.manual_seed(0)
     net = ShowAndTell(nn.Identity(), nn.Flatten(), 12, 5, embedding=4, hidden=6)
     maps = torch.randn(1, 3, 2, 2)
-    given = [net.img_proj(maps.flatten(1)), *(net.embed(torch.tensor([t])) for t in (1, 3, 4))]
-    states, _ = net.lstm(torch.stack(given, 1))
+    inputs = [net.img_proj(maps.flatten(1)), *(net.embed(torch.tensor([t])) for t in (1, 3, 4))]
+    states, _ = net.lstm(torch.stack(inputs, 1))
     torch.testing.assert_close(net(maps, torch.tensor([[3, 4, 2]])), net.out(states[:, 1:]))
 
 
-def test_a_captioner_in_training_mode_speaks_and_is_left_in_it() -> None:
+def test_a_captioner_in_training_mode_generates_in_evaluation_mode() -> None:
     model = captioner()
     assert isinstance(model.model, ShowAndTell)
     model.model.lstm.dropout = 0.5
     model.model.train()
-    once, twice = (
+    first, second = (
         mmcam.explain(model, picture(), mmcam.Caption(max_new_tokens=4)) for _ in range(2)
     )
-    assert once.text == twice.text
+    assert first.text == second.text
     assert model.model.training
     assert model.model.cnn.training
 

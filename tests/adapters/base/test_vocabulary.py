@@ -1,4 +1,4 @@
-"""Plain vocabularies: text to tokens and back."""
+"""Word-level vocabularies: text to tokens and back."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_unknown_words_are_named_with_the_nearest_known() -> None:
     assert "'to'" in message
     assert "'unk'" in message
     assert "'runs'" not in message
-    assert "<start>" not in message  # nothing special is offered as a word
+    assert "<start>" not in message  # special words are not offered
 
 
 @pytest.mark.parametrize(
     ("tokens", "text", "count"),
     [((4, 5, 2), "a dog", 2), ((4, 5), "a dog", 2), ((2,), "", 0)],
 )
-def test_what_was_said_becomes_words(tokens: tuple[int, ...], text: str, count: int) -> None:
+def test_generated_tokens_become_words(tokens: tuple[int, ...], text: str, count: int) -> None:
     sentence = Vocabulary(WORDS).decode(tokens)
     assert sentence.text == text
     assert len(sentence.words) == count
@@ -78,7 +78,7 @@ def test_vocabularies_are_lists_or_mappings(tmp_path: Path, content: object) -> 
 
 
 @pytest.mark.parametrize("content", ["{", '"words"', "[1, 2]", '{"a": 0, "b": 2}'])
-def test_a_broken_vocabulary_is_told(tmp_path: Path, content: str) -> None:
+def test_a_broken_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "vocab.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=r"vocab\.json.*mend the file"):

@@ -1,4 +1,4 @@
-"""Weights files: what loads, and the one clear error of each that does not."""
+"""Weights files: what loads, and the error of each file that does not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Net(nn.Module):
 
 
 def state() -> State:
-    """Other weights than a new network's."""
+    """Weights that differ from a new network's."""
     torch.manual_seed(1)
     return {
         key: value if value.ndim == 0 else torch.randn(value.shape)
@@ -34,19 +34,19 @@ def state() -> State:
     }
 
 
-def filled(path: Path) -> State:
+def loaded(path: Path) -> State:
     model = Net()
     load_weights(model, path)
     return model.state_dict()
 
 
-def same(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+def same(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_safetensors_fill_the_model(tmp_path: Path) -> None:
     save_file(state(), tmp_path / "net.safetensors")
-    assert same(filled(tmp_path / "net.safetensors"), state())
+    assert same(loaded(tmp_path / "net.safetensors"), state())
 
 
 @pytest.mark.parametrize(
@@ -76,20 +76,20 @@ def test_checkpoints_fill_the_model_however_they_are_wrapped(
     wrapped: Callable[[State], Any], tmp_path: Path
 ) -> None:
     torch.save(wrapped(state()), tmp_path / "net.pth")
-    assert same(filled(tmp_path / "net.pth"), state())
+    assert same(loaded(tmp_path / "net.pth"), state())
 
 
 def test_a_prefix_that_is_the_models_own_stays(tmp_path: Path) -> None:
-    own = nn.ModuleDict({"model": Net()})
+    outer = nn.ModuleDict({"model": Net()})
     torch.save({f"model.{key}": value for key, value in state().items()}, tmp_path / "net.pth")
-    load_weights(own, tmp_path / "net.pth")
-    assert same(own["model"].state_dict(), state())
+    load_weights(outer, tmp_path / "net.pth")
+    assert same(outer["model"].state_dict(), state())
 
 
 def test_counters_of_batch_norm_may_be_missing(tmp_path: Path) -> None:
     old = {key: value for key, value in state().items() if "num_batches" not in key}
     torch.save(old, tmp_path / "old.pth")
-    assert same(filled(tmp_path / "old.pth"), state())
+    assert same(loaded(tmp_path / "old.pth"), state())
 
 
 def test_the_weights_come_with_their_source_and_hash(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_names_are_changed_before_they_are_compared(tmp_path: Path) -> None:
     load_weights(
         model,
         tmp_path / "net.pth",
-        lambda found: {key.removeprefix("old/"): value for key, value in found.items()},
+        lambda state: {key.removeprefix("old/"): value for key, value in state.items()},
     )
     assert same(model.state_dict(), state())
 
@@ -231,8 +231,8 @@ def test_a_file_without_a_state_dict_is_refused(content: Any, tmp_path: Path) ->
 def test_tensors_are_read_as_they_are_stored(tmp_path: Path) -> None:
     stored: dict[str, Tensor] = {"half": torch.ones(2).half(), "count": torch.tensor(3)}
     torch.save(stored, tmp_path / "net.pth")
-    found = read_state(tmp_path / "net.pth")
-    assert {key: value.dtype for key, value in found.items()} == {
+    state = read_state(tmp_path / "net.pth")
+    assert {key: value.dtype for key, value in state.items()} == {
         "half": torch.float16,
         "count": torch.int64,
     }

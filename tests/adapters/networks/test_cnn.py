@@ -1,4 +1,4 @@
-"""Classifiers cut in two."""
+"""Classifiers split in two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
-from mmcam.adapters.networks.cnn import halves, width
+from mmcam.adapters.networks.cnn import feature_sizes, split_cnn
 from mmcam.errors import ModelError
 from mmcam.models.registry import load
 
@@ -28,7 +28,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_halves_together_are_what_the_last_linear_layer_is_given(name: str) -> None:
+def test_trunk_and_head_compute_the_input_of_the_last_linear_layer(name: str) -> None:
     linear, features = SMALL[name]
     adapter = load(name, weights="random")
     model = adapter.model.eval()
@@ -41,25 +41,25 @@ def test_the_halves_together_are_what_the_last_linear_layer_is_given(name: str) 
     with torch.no_grad():
         model(pixels)
         handle.remove()
-        trunk, head = halves(model, adapter.layers[0], name)
+        trunk, head = split_cnn(model, adapter.layers[0], name)
         maps = trunk(pixels)
         torch.testing.assert_close(head(maps), given[0])
     assert maps.ndim == 4
     assert maps.shape[2] > 1
-    assert width(trunk, head, side) == (maps.shape[1], features)
+    assert feature_sizes(trunk, head, side) == (maps.shape[1], features)
     owned = {id(p) for p in model.parameters()}
     assert {id(p) for p in [*trunk.parameters(), *head.parameters()]} <= owned
 
 
 def test_the_parts_of_a_trunk_keep_their_names() -> None:
-    trunk, _ = halves(torchvision.models.resnet18(), "layer4", "resnet18")
+    trunk, _ = split_cnn(torchvision.models.resnet18(), "layer4", "resnet18")
     assert "layer3.1.conv2.weight" in trunk.state_dict()
     with pytest.raises(AttributeError):
         trunk.get_submodule("fc")
 
 
 class Shortcut(nn.Module):
-    """The score depends on the picture past the trunk too."""
+    """The score depends on the picture through the trunk and around it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class Shortcut(nn.Module):
         return y
 
 
-def test_a_layer_that_the_score_goes_past_is_refused() -> None:
+def test_a_layer_that_can_be_bypassed_is_refused() -> None:
     with pytest.raises(ModelError, match="only way to the score"):
-        halves(Shortcut(), "trunk", "Shortcut")
+        split_cnn(Shortcut(), "trunk", "Shortcut")
 
 
 def test_a_network_without_a_linear_layer_is_refused() -> None:
-    with pytest.raises(ModelError, match="no linear layer behind 'features'"):
-        halves(torchvision.models.squeezenet1_1(), "features", "squeezenet1_1")
+    with pytest.raises(ModelError, match="no linear layer after 'features'"):
+        split_cnn(torchvision.models.squeezenet1_1(), "features", "squeezenet1_1")
 
 
 def test_a_network_that_cannot_be_traced_is_refused() -> None:
@@ -86,13 +86,13 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x if x.sum() > 0 else -x)
 
-    with pytest.raises(ModelError, match="cannot be taken apart"):
-        halves(Branches(), "trunk", "Branches")
+    with pytest.raises(ModelError, match="cannot be split"):
+        split_cnn(Branches(), "trunk", "Branches")
 
 
-def test_timm_says_itself_where_its_models_are_cut() -> None:
+def test_timm_models_are_split_by_their_own_methods() -> None:
     model = timm.create_model("mobilenetv3_small_050")
-    trunk, head = halves(model, "bn2", "mobilenetv3")  # its head has a convolution behind the pool
+    trunk, head = split_cnn(model, "bn2", "mobilenetv3")  # its head has a convolution
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         whole = model.forward_head(model.forward_features(pixels), pre_logits=True)

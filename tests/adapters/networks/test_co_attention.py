@@ -35,7 +35,7 @@ def pictures(rows: int = 1) -> Tensor:
 
 
 def times(layer: Any, columns: Tensor) -> Tensor:
-    """A layer on a matrix whose columns are the items, as the paper has them."""
+    """A layer applied to a matrix whose columns are the items, as in the paper."""
     product: Tensor = layer.weight @ columns + layer.bias[:, None]
     return product
 
@@ -43,19 +43,19 @@ def times(layer: Any, columns: Tensor) -> Tensor:
 def levels_by_hand(net: CoAttention, tokens: list[int]) -> list[Tensor]:
     """Section 3.2: Q^w, Q^p and Q^s, each of d rows and a column for each word."""
     words = torch.tanh(net.embed.weight[tokens]).T
-    nothing = torch.zeros_like(words[:, 0])
+    zero = torch.zeros_like(words[:, 0])
     phrases = []
     for t in range(len(tokens)):
         grams = []
         for size, gram in enumerate(net.grams, 1):
             first = t - size // 2 if net.centred else t
-            inside = range(first, first + size)
-            window = [words[:, i] if 0 <= i < len(tokens) else nothing for i in inside]
+            span = range(first, first + size)
+            window = [words[:, i] if 0 <= i < len(tokens) else zero for i in span]
             weight: Any = gram.weight
             products = [weight[:, :, j] @ word for j, word in enumerate(window)]
             grams.append(torch.tanh(sum(products) + gram.bias))
         phrases.append(torch.stack(grams).max(0).values)
-    states, hidden = [], (nothing, nothing)
+    states, hidden = [], (zero, zero)
     cell = nn.LSTMCell(len(words), len(words)).double()
     cell.load_state_dict({k.removesuffix("_l0"): v for k, v in net.lstm.state_dict().items()})
     for phrase in phrases:
@@ -80,9 +80,9 @@ def alternating_by_hand(layers: Any, q: Tensor, v: Tensor) -> tuple[Tensor, Tens
     s = q @ softmax(times(layers.words_alone.score, h))
     h = torch.tanh(times(layers.cells.items, v) + times(layers.cells.guide, s[:, None]))
     a_v = softmax(times(layers.cells.score, h))
-    seen = v @ a_v
-    h = torch.tanh(times(layers.words.items, q) + times(layers.words.guide, seen[:, None]))
-    return q @ softmax(times(layers.words.score, h)), seen, a_v
+    cell_sum = v @ a_v
+    h = torch.tanh(times(layers.words.items, q) + times(layers.words.guide, cell_sum[:, None]))
+    return q @ softmax(times(layers.words.score, h)), cell_sum, a_v
 
 
 def softmax(row: Tensor) -> Tensor:
@@ -92,68 +92,69 @@ def softmax(row: Tensor) -> Tensor:
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_co_attention_has_its_published_form(kind: str, centred: bool) -> None:
-    """Eq. 1-7 of Lu et al. 2016, written out once more for one question."""
+    """Eq. 1-7 of Lu et al. 2016, written out for one question."""
     net, maps, tokens = network(kind, centred=centred), pictures(), [3, 1, 6, 4]
     v = torch.tanh(times(net.img_proj, maps[0].flatten(1)))
     by_hand = parallel_by_hand if kind == "parallel" else alternating_by_hand
     sums, expected = [], []
     for layers, q in zip(net.attend, levels_by_hand(net, tokens), strict=True):
-        heard, seen, look = by_hand(layers, q, v)
-        sums.append(heard + seen)
-        expected.append(look)
+        word_sum, cell_sum, cell_weights = by_hand(layers, q, v)
+        sums.append(word_sum + cell_sum)
+        expected.append(cell_weights)
     h_w = torch.tanh(net.answer_word(sums[0]))
     h_p = torch.tanh(net.answer_phrase(torch.cat([sums[1], h_w])))
     h_s = torch.tanh(net.answer_sentence(torch.cat([sums[2], h_p])))
-    logits, looks = net(maps, torch.tensor([tokens]), torch.tensor([4]))
+    logits, attention = net(maps, torch.tensor([tokens]), torch.tensor([4]))
     torch.testing.assert_close(logits[0], net.out(h_s))
-    torch.testing.assert_close(looks[0].flatten(1), torch.stack(expected))
+    torch.testing.assert_close(attention[0].flatten(1), torch.stack(expected))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_level_looks_at_the_whole_map_once(kind: str) -> None:
-    logits, looks = network(kind)(pictures(3), QUESTIONS, LENGTHS)
+def test_each_level_attends_to_the_whole_map_once(kind: str) -> None:
+    logits, attention = network(kind)(pictures(3), QUESTIONS, LENGTHS)
     assert logits.shape == (3, 9)
-    assert looks.shape == (3, 3, 2, 3)
-    assert bool((looks > 0).all())
-    torch.testing.assert_close(looks.sum((2, 3)), torch.ones(3, 3, dtype=torch.float64))
+    assert attention.shape == (3, 3, 2, 3)
+    assert bool((attention > 0).all())
+    torch.testing.assert_close(attention.sum((2, 3)), torch.ones(3, 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing_and_has_no_gradient(kind: str, centred: bool) -> None:
     net, maps = network(kind, centred=centred), pictures(3)
-    real = torch.arange(7) < LENGTHS[:, None]
+    is_word = torch.arange(7) < LENGTHS[:, None]
     padded = torch.randint(1, 8, (3, 7))
-    padded[real] = QUESTIONS[real[:, :4]]
+    padded[is_word] = QUESTIONS[is_word[:, :4]]
     words: list[Tensor] = []
     net.embed.register_forward_hook(lambda *call: words.append(call[-1]))
-    plain, more = net(maps, QUESTIONS, LENGTHS), net(maps, padded, LENGTHS)
-    torch.testing.assert_close(plain, more)
-    (gradient,) = torch.autograd.grad(more[0].square().sum() + more[1].square().sum(), words[1])
-    assert torch.equal(gradient.abs().sum(2) > 0, real)
+    short, long = net(maps, QUESTIONS, LENGTHS), net(maps, padded, LENGTHS)
+    torch.testing.assert_close(short, long)
+    (gradient,) = torch.autograd.grad(long[0].square().sum() + long[1].square().sum(), words[1])
+    assert torch.equal(gradient.abs().sum(2) > 0, is_word)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_questions_equals_one_by_one(kind: str) -> None:
     net, maps = network(kind), pictures(3)
-    logits, looks = net(maps, QUESTIONS, LENGTHS)
+    logits, attention = net(maps, QUESTIONS, LENGTHS)
     for row, length in enumerate(LENGTHS):
-        one = slice(row, row + 1)
-        alone = net(maps[one], QUESTIONS[one, :length], LENGTHS[one])
-        torch.testing.assert_close((logits[one], looks[one]), alone)
+        rows = slice(row, row + 1)
+        alone = net(maps[rows], QUESTIONS[rows, :length], LENGTHS[rows])
+        torch.testing.assert_close((logits[rows], attention[rows]), alone)
 
 
 @pytest.mark.parametrize("repeated", ["cnn", "embed", "cnn embed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_of_maps_or_of_words_give_blocks_of_answers(kind: str, repeated: str) -> None:
     net, maps = network(kind), pictures(3)
-    logits, looks = net(maps, QUESTIONS, LENGTHS)
+    logits, attention = net(maps, QUESTIONS, LENGTHS)
     for name in repeated.split():
         net.get_submodule(name).register_forward_hook(
-            lambda module, given, found: torch.cat([found, found])
+            lambda module, args, output: torch.cat([output, output])
         )
-    more = net(maps, QUESTIONS, LENGTHS)
-    torch.testing.assert_close(more, (torch.cat([logits, logits]), torch.cat([looks, looks])))
+    repeats = net(maps, QUESTIONS, LENGTHS)
+    expected = (torch.cat([logits, logits]), torch.cat([attention, attention]))
+    torch.testing.assert_close(repeats, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -174,11 +175,11 @@ def test_gradients_agree_with_finite_differences(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_where_it_looks_depends_on_the_question(kind: str) -> None:
+def test_the_attention_depends_on_the_question(kind: str) -> None:
     net, maps = network(kind), pictures()
-    logits, looks = net(maps.repeat(3, 1, 1, 1), QUESTIONS, LENGTHS)
+    logits, attention = net(maps.repeat(3, 1, 1, 1), QUESTIONS, LENGTHS)
     for row, other in ((0, 1), (1, 2), (2, 0)):
-        assert bool((looks[row] - looks[other]).abs().amax((1, 2)).gt(1e-3).all())
+        assert bool((attention[row] - attention[other]).abs().amax((1, 2)).gt(1e-3).all())
         assert not torch.allclose(logits[row], logits[other])
 
 
@@ -188,13 +189,13 @@ def test_the_words_are_embedded_once_and_any_cnn_will_do(kind: str) -> None:
     calls: list[Any] = []
     net.embed.register_forward_hook(lambda *call: calls.append(call))
     pixels = torch.rand(3, 3, 9, 11, dtype=torch.float64)
-    logits, looks = net(pixels, QUESTIONS, LENGTHS)
+    logits, attention = net(pixels, QUESTIONS, LENGTHS)
     assert len(calls) == 1
-    assert looks.shape == (3, 3, 4, 5)
+    assert attention.shape == (3, 3, 4, 5)
     of_maps = network(kind)(net.cnn(pixels), QUESTIONS, LENGTHS)
-    torch.testing.assert_close((logits, looks), of_maps)
+    torch.testing.assert_close((logits, attention), of_maps)
 
 
-def test_another_kind_is_told() -> None:
+def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ModelError, match="no kind 'serial'; choose parallel or alternating"):
         network("serial")

@@ -1,4 +1,4 @@
-"""Beam search against every sentence there is."""
+"""Beam search against exhaustive search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step_of(logits: Tensor):
 
 
 def total(logits: Tensor, tokens: list[int]) -> float:
-    """The log-probability of a sentence; START is never said."""
+    """The log-probability of a sentence; START is never generated."""
     sum_, last = 0.0, START
     for step, token in enumerate(tokens):
         row = logits[step, last].clone()
@@ -39,7 +39,7 @@ def total(logits: Tensor, tokens: list[int]) -> float:
     return sum_
 
 
-def said(logits: Tensor, num_beams: int, max_new_tokens: int) -> list[int]:
+def search(logits: Tensor, num_beams: int, max_new_tokens: int) -> list[int]:
     return beam_search(
         step_of(logits),
         (torch.zeros(1),),
@@ -60,7 +60,7 @@ def test_a_beam_of_all_finds_the_likeliest_sentence(seed: int) -> None:
         for words in itertools.product(range(2, TOKENS), repeat=length)
     ]
     best = max(ended, key=lambda tokens: total(logits, tokens))
-    assert said(logits, num_beams=TOKENS**4, max_new_tokens=max_new_tokens) == best
+    assert search(logits, num_beams=TOKENS**4, max_new_tokens=max_new_tokens) == best
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -74,25 +74,25 @@ def test_a_beam_of_one_is_greedy(seed: int) -> None:
             greedy.append(last)
         if last == END:
             break
-    assert said(logits, num_beams=1, max_new_tokens=4) == greedy
+    assert search(logits, num_beams=1, max_new_tokens=4) == greedy
 
 
 def test_a_sentence_that_never_ends_is_cut_off_without_an_end() -> None:
     logits = table(0)
     logits[:, :, END] = -50
-    tokens = said(logits, num_beams=2, max_new_tokens=3)
+    tokens = search(logits, num_beams=2, max_new_tokens=3)
     assert len(tokens) == 3
     assert END not in tokens
 
 
-def test_silent_tokens_are_never_said() -> None:
+def test_suppressed_tokens_are_never_generated() -> None:
     logits = table(1)
     logits[:, :, START] = 50
-    assert START not in said(logits, num_beams=3, max_new_tokens=4)
+    assert START not in search(logits, num_beams=3, max_new_tokens=4)
 
 
-def test_memory_follows_its_sentence() -> None:
-    """A state that says which words were said must belong to the sentence it is used for."""
+def test_the_state_follows_its_sentence() -> None:
+    """A state that depends on the previous tokens must stay with their sentence."""
 
     def step(state: State, last: Tensor) -> tuple[Tensor, State]:
         (history,) = state  # [row, 1]: the sum of tokens so far
