@@ -22,9 +22,9 @@ from PIL import Image
 from mmcam.explanations import Explanations
 from mmcam.media import open_clip
 from mmcam.page import image_preview, notebook, page, record
-from mmcam.page.html import SCRIPTS, as_json, digest, read_json
-from mmcam.page.record import evidence, number, quantised
-from mmcam.page.seen import clip_preview, original_box, shrunk_uri
+from mmcam.page.html import SCRIPTS, csp_hash, read_json, to_json
+from mmcam.page.previews import clip_preview, original_box, shrink_uri
+from mmcam.page.record import evidence_curve, json_number, quantise
 from mmcam.render.inline import as_jpeg
 from mmcam.results import drawing as draw
 from mmcam.types import Placement
@@ -111,8 +111,8 @@ def test_the_policy_names_the_style_and_the_script_by_their_hashes(
         "default-src": "'none'",
         "img-src": "data: 'self'",
         "media-src": "'self'",
-        "style-src": f"'{digest(seen.text_of('style'))}'",
-        "script-src": f"'{digest(seen.texts[seen.found.index(('script', {}))])}'",
+        "style-src": f"'{csp_hash(seen.text_of('style'))}'",
+        "script-src": f"'{csp_hash(seen.texts[seen.found.index(('script', {}))])}'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
@@ -148,7 +148,7 @@ def test_the_script_makes_elements_of_texts_only() -> None:
 
 @given(st.recursive(st.text() | st.sampled_from(HOSTILE), lambda inner: st.lists(inner)))
 def test_json_cannot_end_its_element_and_comes_back_as_it_was(value: Any) -> None:
-    text = as_json(value)
+    text = to_json(value)
     assert not set(text) & set("<>&\u2028\u2029")
     assert text.isascii()
     assert json.loads(text) == value
@@ -232,7 +232,7 @@ def test_a_large_picture_is_scaled_down_and_a_small_one_is_not() -> None:
 def test_a_quantised_map_comes_back_to_half_a_step(seed: int, scale: float) -> None:
     cam = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed)) * scale
     most = max(float(cam.max()), 0.0)
-    back = quantised(cam, most).astype(np.float64) / 255
+    back = quantise(cam, most).astype(np.float64) / 255
     shares = (cam.clamp(min=0) / (most or 1)).double().numpy()
     assert np.abs(back - shares).max() <= 0.5 / 255 + 1e-6
 
@@ -273,13 +273,13 @@ def test_a_clips_gradient_is_shown_in_cells() -> None:
 def test_evidence_over_time_follows_the_slices() -> None:
     made = clip()
     for item in made:
-        curve = evidence(item, item.frame_count)
+        curve = evidence_curve(item, item.frame_count)
         frames, values = zip(*curve, strict=True)
         assert list(frames) == list(range(item.frame_count))
         from_heat = item.heatmap().mean((1, 2)) * item.maximum
         np.testing.assert_allclose(values, from_heat, atol=1e-4 * (item.maximum or 1))
-    assert evidence(made[0], 40)[-1] == [39, None]  # no window reaches there
-    assert len(evidence(made[0], 5000)) == 240
+    assert evidence_curve(made[0], 40)[-1] == [39, None]  # no window reaches there
+    assert len(evidence_curve(made[0], 5000)) == 240
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_the_original_is_found_in_a_written_clip(panes: list[str], size: tuple[i
     assert found is not None
     left, top, width, height = found
     with open_clip(frames) as opened:
-        drawn = list(draw.frames_of(item, opened, panes))
+        drawn = list(draw.draw_frames(item, opened, panes))
     for frame, picture in zip(frames, drawn, strict=True):
         np.testing.assert_array_equal(picture[top : top + height, left : left + width], frame)
 
@@ -365,11 +365,11 @@ def test_every_kind_of_map_has_its_card(make: Any) -> None:
 
 
 def test_numbers_that_json_lacks_are_left_out(tmp_path: Path) -> None:
-    assert [number(value) for value in (None, float("nan"), float("inf"), 1 / 3)] == [
+    assert [json_number(value) for value in (None, float("nan"), float("inf"), 1 / 3)] == [
         None, None, None, 0.333333,
     ]  # fmt: skip
     with pytest.raises(ValueError, match="JSON"):
-        as_json(float("nan"))
+        to_json(float("nan"))
 
 
 def test_the_colours_asked_for_can_be_chosen(tmp_path: Path) -> None:
@@ -381,10 +381,10 @@ def test_the_colours_asked_for_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_a_broken_picture_is_told() -> None:
-    assert shrunk_uri(as_jpeg(pixels(), 1600, 10**6), 30, 10**6).startswith("data:image/jpeg")
+    assert shrink_uri(as_jpeg(pixels(), 1600, 10**6), 30, 10**6).startswith("data:image/jpeg")
     for uri in ("data:image/jpeg;base64,AAAA", "javascript:alert(1)", "data:image/svg+xml,<svg/>"):
         with pytest.raises(ValueError):  # noqa: PT011 - decoders say it each in their own words
-            shrunk_uri(uri, 30, 1000)
+            shrink_uri(uri, 30, 1000)
 
 
 def test_the_title_is_what_was_said_or_asked_or_the_file() -> None:

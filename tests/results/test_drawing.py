@@ -97,7 +97,7 @@ def test_frames_are_drawn_side_by_side_each_with_its_own_heat() -> None:
     pixels = noise(draw.CHUNK + 3)
     explanation = made(ramp(3, 2, 3), frames=len(pixels))
     with open_clip(pixels) as clip:
-        drawn = list(draw.frames_of(explanation, clip))
+        drawn = list(draw.draw_frames(explanation, clip))
     assert len(drawn) == len(pixels)
     gap = (drawn[0].shape[1] - 3 * WIDTH) // 4
     heat = explanation.heatmap()
@@ -118,7 +118,7 @@ def test_frames_are_drawn_side_by_side_each_with_its_own_heat() -> None:
 def test_a_single_pane_keeps_the_clips_size_below_its_label() -> None:
     pixels = noise(2)
     with open_clip(pixels) as clip:
-        drawn = list(draw.frames_of(made(ramp(2, 2, 3), frames=2), clip, ["original"]))
+        drawn = list(draw.draw_frames(made(ramp(2, 2, 3), frames=2), clip, ["original"]))
     for number, frame in enumerate(drawn):
         assert frame.shape[1] == WIDTH
         assert frame.shape[0] > HEIGHT
@@ -134,7 +134,7 @@ def test_a_written_clip_has_all_frames_and_the_sources_rate(
     seen: list[tuple[int, int]] = []
     with open_clip(noise(9), fps=12.5) as clip:
         explanation = made(ramp(2, 2, 3), frames=9)
-        drawn = list(draw.frames_of(explanation, clip, panes))
+        drawn = list(draw.draw_frames(explanation, clip, panes))
         draw.write_clip(
             tmp_path / "clip.mp4",
             explanation,
