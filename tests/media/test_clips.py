@@ -62,7 +62,7 @@ def test_every_frame_is_found(videos: Path, name: str, backend: str) -> None:
         assert clip.fps == (25 if name == "raw.h264" else 30)
         order = random.Random(0).sample(range(FRAMES), FRAMES)
         for start in range(0, FRAMES, 5):
-            clip._reader._kept.clear()  # type: ignore[union-attr]
+            clip._reader._cache.clear()  # type: ignore[union-attr]
             some = order[start : start + 5]
             assert numbers(clip.read(some)) == some
         assert numbers(clip) == list(range(FRAMES))
