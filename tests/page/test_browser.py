@@ -173,7 +173,7 @@ def test_no_evidence_and_counterfactuals_are_said_in_words(
     replace(made, items=items).save(tmp_path)
     page = opened(tmp_path / "index.html")
     assert page.get_by_role("tab").first.inner_text().startswith("against dog")
-    assert "shows what speaks against “dog”" in page.locator(".notice").inner_text()
+    assert "shows the evidence against “dog”" in page.locator(".notice").inner_text()
     page.get_by_text("Side by side").click()
     assert "no positive evidence" in page.locator(".sheet").inner_text()
 
@@ -193,7 +193,7 @@ def test_what_was_not_seen_is_hatched(results: Path, opened: Any, tmp_path: Path
     assert columns[-quarter + 8 : -8].max() < 0.75
     assert columns[quarter + 8 : -quarter - 8].min() > 0.99
     assert grey[10:-10, 8 : quarter - 8].std() > 5  # lines, not a plain grey
-    assert page.get_by_text("not seen by the model").is_visible()
+    assert page.get_by_text("outside the model input").is_visible()
 
 
 def frame_of(page: Any) -> int:
