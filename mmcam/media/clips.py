@@ -21,10 +21,10 @@ from mmcam.media.video import VideoReader
 
 Frames = UInt8[np.ndarray, "time height width 3"]
 
-FPS = 25.0
+DEFAULT_FPS = 25.0
 """Frames per second of a source without a frame rate: a folder, an array, a raw stream."""
 
-PICTURES = frozenset(
+PICTURE_SUFFIXES = frozenset(
     {".apng", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm"}
     | {".tif", ".tiff", ".webp"}
 )
@@ -118,7 +118,7 @@ class Clip:
         return self._reader
 
 
-def open_clip(source: Any, fps: int | float = FPS) -> Clip:
+def open_clip(source: Any, fps: int | float = DEFAULT_FPS) -> Clip:
     """Open a video file, an animated picture, a folder of frames or an array as a clip.
 
     A folder's frames are its pictures in natural order (frame2 before frame10); hidden and other
@@ -277,7 +277,7 @@ class _AnimationReader(_PictureReader):
 
 def _is_picture(path: Path) -> bool:
     """Whether Pillow reads the file; the suffix decides first, as a video may start like a JPEG."""
-    if path.suffix.lower() not in PICTURES:
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
         return False
     try:
         with opened(path):
@@ -288,7 +288,8 @@ def _is_picture(path: Path) -> bool:
 
 
 def _is_frame(file: Path) -> bool:
-    return file.suffix.lower() in PICTURES and not file.name.startswith(".") and file.is_file()
+    is_picture = file.suffix.lower() in PICTURE_SUFFIXES
+    return is_picture and not file.name.startswith(".") and file.is_file()
 
 
 def _natural_key(file: Path) -> tuple[list[int | str], str]:

@@ -35,7 +35,7 @@ class Explanation:
 
     `cam` is raw: signed, not normalised, comparable between labels of the same forward. It has the
     layer's grid, (h, w) or (t, h, w), the windows of a long clip joined along time. A pixel-space
-    map, and the product of one with a map of a layer, has three colour channels before it.
+    map, and its product with the map of a layer, has an axis of three colour channels first.
 
     `words` are those of a question, each with its contribution to the score: gradient times input,
     summed over the word's embedding.
