@@ -1,4 +1,4 @@
-"""Reading pictures and clips, writing them; no video library is imported before it is needed."""
+"""Reading and writing pictures and clips; video libraries are imported only when needed."""
 
 from __future__ import annotations
 

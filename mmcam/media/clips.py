@@ -1,4 +1,4 @@
-"""Reading clips: any frame of a video, an animation, a folder of pictures or an array."""
+"""Reading clips: random access to a video, an animation, a folder of pictures or an array."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from jaxtyping import UInt8
 from PIL import UnidentifiedImageError
 
 from mmcam.errors import InputError
-from mmcam.media.images import ANIMATED, Picture, opened, read_image, rgb
-from mmcam.media.video import Video
+from mmcam.media.images import ANIMATED, Picture, opened, read_image, to_rgb
+from mmcam.media.video import VideoReader
 
 Frames = UInt8[np.ndarray, "time height width 3"]
 
-FPS = 25.0
-"""Frames per second of what has no rate of its own: a folder, an array, a raw stream."""
+DEFAULT_FPS = 25.0
+"""Frames per second of a source without a frame rate: a folder, an array, a raw stream."""
 
-PICTURES = frozenset(
+PICTURE_SUFFIXES = frozenset(
     {".apng", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm"}
     | {".tif", ".tiff", ".webp"}
 )
-"""Suffixes of the files that are the frames of a folder."""
+"""Suffixes of the files that count as frames of a folder."""
 
 DEFAULT_DURATION = 100.0
-"""Milliseconds that browsers show a frame whose duration is not told."""
+"""Milliseconds for which browsers show a frame without a stored duration."""
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """Where frames come from; numbers that it is asked for exist."""
+    """Reads the frames of one kind of source; callers pass only indices that exist."""
 
     frames: int
     fps: float
@@ -44,7 +44,7 @@ class Reader(Protocol):
     width: int
 
     def read(self, indices: Sequence[int]) -> Frames:
-        """The frames of these numbers, in this order."""
+        """The frames of these indices, in this order."""
         ...
 
     def __iter__(self) -> Iterator[Picture]:
@@ -57,16 +57,16 @@ class Reader(Protocol):
 
 
 class Clip:
-    """Frames of a clip as upright RGB: any of them at any time, or all in order.
+    """The frames of a clip as upright RGB, by random access or in order.
 
-    It holds a file open: use it in a `with`, or `close()` it. It belongs to one thread at a time.
-    Iterating and reading do not disturb each other.
+    A clip holds its file open: use it in a `with` block, or call `close()`. A clip must not be used
+    by several threads at once. Iterating and reading do not affect each other.
 
     Attributes:
-        source: what was opened, as given.
-        path: its path as text; "array" for an array.
-        frames: how many there are.
-        fps: frames per second, on average where they are not evenly spaced.
+        source: the source as passed to `open_clip`.
+        path: the path of the source as text; "array" for an array.
+        frames: the number of frames.
+        fps: frames per second; the average if frames are not evenly spaced.
         height: rows of a frame, after rotation.
         width: columns of a frame, after rotation.
     """
@@ -81,25 +81,24 @@ class Clip:
     def read(self, indices: Iterable[SupportsIndex]) -> Frames:
         """The frames `indices`, counted from 0: any order, repeats allowed, `uint8 [t h w 3]`.
 
-        Ascending numbers are fastest. Frames read lately are kept (16 MiB of them), so that
-        overlapping windows are not decoded twice.
+        Ascending order is fastest. The most recently read frames of a video are cached (16 MiB), so
+        that overlapping windows are not decoded twice.
 
         Raises:
             InputError: there is no such frame, or the file is damaged there.
         """
-        reader = self._opened()
-        numbers = [operator.index(index) for index in indices]
-        for number in numbers:
-            if not 0 <= number < self.frames:
+        reader = self._open_reader()
+        integers = [operator.index(index) for index in indices]
+        for index in integers:
+            if not 0 <= index < self.frames:
                 raise InputError(
-                    f"{self.path}: there is no frame {number}; "
-                    f"its frames are 0 to {self.frames - 1}"
+                    f"{self.path}: there is no frame {index}; its frames are 0 to {self.frames - 1}"
                 )
-        return reader.read(numbers)
+        return reader.read(integers)
 
     def __iter__(self) -> Iterator[Picture]:
-        """All frames in order, each `uint8 [h w 3]`, in memory that does not grow."""
-        return iter(self._opened())
+        """All frames in order, each `uint8 [h w 3]`, in constant memory."""
+        return iter(self._open_reader())
 
     def close(self) -> None:
         """Release the file; closing twice does nothing."""
@@ -113,18 +112,18 @@ class Clip:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _opened(self) -> Reader:
+    def _open_reader(self) -> Reader:
         if self._reader is None:
             raise InputError(f"{self.path}: the clip is closed; read it before it is closed")
         return self._reader
 
 
-def open_clip(source: Any, fps: int | float = FPS) -> Clip:
-    """A clip of a video file, an animated picture, a folder of frames or an array.
+def open_clip(source: Any, fps: int | float = DEFAULT_FPS) -> Clip:
+    """Open a video file, an animated picture, a folder of frames or an array as a clip.
 
     A folder's frames are its pictures in natural order (frame2 before frame10); hidden and other
-    files are passed over. An array is `uint8 [t h w 3]`. `fps` is frames per second, used where
-    the source does not tell it.
+    files are ignored. An array is `uint8 [t h w 3]`. `fps` is the frame rate of sources that do
+    not store one.
 
     Raises:
         InputError: the source is missing, broken, empty, no clip, or its frames differ in size.
@@ -132,7 +131,7 @@ def open_clip(source: Any, fps: int | float = FPS) -> Clip:
     if not (math.isfinite(fps) and fps > 0):
         raise InputError(f"fps {fps}: not a rate; give frames per second above 0, such as 25")
     if isinstance(source, np.ndarray):
-        return Clip(source, _Array(source, fps))
+        return Clip(source, _ArrayReader(source, fps))
     if not isinstance(source, str | Path):
         raise InputError(
             f"{type(source).__name__}: not a clip that can be read; give a video, an animated "
@@ -140,14 +139,14 @@ def open_clip(source: Any, fps: int | float = FPS) -> Clip:
         )
     path = Path(source)
     if path.is_dir():
-        return Clip(source, _Folder(path, fps))
+        return Clip(source, _FolderReader(path, fps))
     if _is_picture(path):
-        return Clip(source, _Animation(path, fps))
-    return Clip(source, Video(str(source), fps))
+        return Clip(source, _AnimationReader(path, fps))
+    return Clip(source, VideoReader(str(source), fps))
 
 
-class _Array:
-    """Frames in memory; not copied until they are read."""
+class _ArrayReader:
+    """Reads frames from an array, which is not copied until frames are read."""
 
     def __init__(self, pixels: Frames, fps: int | float) -> None:
         shape = list(pixels.shape)
@@ -173,32 +172,32 @@ class _Array:
         pass
 
 
-class _Pictures(ABC):
-    """What frames that are pictures have in common: each is read by itself when it is wanted."""
+class _PictureReader(ABC):
+    """Base of readers whose frames are pictures, each decoded separately when it is read."""
 
     frames: int
     height: int
     width: int
 
     @abstractmethod
-    def _frame(self, number: int) -> Picture:
-        """The picture of this number."""
+    def _frame(self, index: int) -> Picture:
+        """The frame of this index."""
 
     def read(self, indices: Sequence[int]) -> Frames:
-        clip = np.empty((len(indices), self.height, self.width, 3), np.uint8)
-        for row, number in enumerate(indices):
-            clip[row] = self._frame(number)
-        return clip
+        frames = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        for row, index in enumerate(indices):
+            frames[row] = self._frame(index)
+        return frames
 
     def __iter__(self) -> Iterator[Picture]:
-        return (self._frame(number) for number in range(self.frames))
+        return (self._frame(index) for index in range(self.frames))
 
-    def close(self) -> None:  # noqa: B027 - most pictures hold nothing open
-        """Release what is open."""
+    def close(self) -> None:  # noqa: B027 - a folder of pictures holds no file open
+        """Release open files."""
 
 
-class _Folder(_Pictures):
-    """The pictures of a folder."""
+class _FolderReader(_PictureReader):
+    """Reads the pictures of a folder as frames."""
 
     def __init__(self, folder: Path, fps: int | float) -> None:
         try:
@@ -211,30 +210,30 @@ class _Folder(_Pictures):
             raise InputError(
                 f"{folder}: no pictures in this folder; put frames in it, such as frame1.png"
             )
-        self._files = sorted(files, key=_natural)
+        self._files = sorted(files, key=_natural_key)
         self.frames, self.fps = len(files), float(fps)
         self.height, self.width = self._frame_size()
 
     def _frame_size(self) -> tuple[int, int]:
-        """The size of all frames, by their headers: a wrong one is told before work is done."""
+        """The common size of the frames, checked by their headers to fail early on a mismatch."""
         first = read_image(self._files[0]).pixels.shape[:2]
         for file in self._files[1:]:
             with opened(file) as image:
-                # A frame may be stored turned; whether it is shows when it is read.
+                # A frame may be stored rotated; `_frame` checks its size after rotation.
                 if sorted(image.size) != sorted(first):
-                    raise _odd_one_out(file, image.size[::-1], first)
+                    raise _size_mismatch(file, image.size[::-1], first)
         return first[0], first[1]
 
-    def _frame(self, number: int) -> Picture:
-        file = self._files[number]
+    def _frame(self, index: int) -> Picture:
+        file = self._files[index]
         pixels = read_image(file).pixels
         if pixels.shape[:2] != (self.height, self.width):
-            raise _odd_one_out(file, pixels.shape[:2], (self.height, self.width))
+            raise _size_mismatch(file, pixels.shape[:2], (self.height, self.width))
         return pixels
 
 
-class _Animation(_Pictures):
-    """A GIF, WebP or PNG animation; another picture is a clip of one frame."""
+class _AnimationReader(_PictureReader):
+    """Reads a GIF, WebP or PNG animation; any other picture is a clip of one frame."""
 
     def __init__(self, path: Path, fps: int | float) -> None:
         self._path = path
@@ -250,57 +249,56 @@ class _Animation(_Pictures):
         self.fps = 1000 * len(durations) / sum(durations) if len(durations) > 1 else float(fps)
 
     def _durations(self) -> list[float]:
-        """Milliseconds of each frame that can be decoded: a file that was cut short has fewer."""
+        """The duration in milliseconds of each decodable frame; a truncated file has fewer."""
         durations: list[float] = []
         try:
             while self._is_animated() or not durations:
                 self._image.seek(len(durations))
                 self._image.load()
                 durations.append(float(self._image.info.get("duration") or DEFAULT_DURATION))
-        except (
-            Exception
-        ) as error:  # the end, or broken data, which can make a decoder raise anything
+        except Exception as error:  # the end of the file, or broken data, which may raise anything
             if not durations:
                 raise InputError(
-                    f"{self._path}: no frame of it can be decoded ({error}); save it anew"
+                    f"{self._path}: none of its frames can be decoded ({error}); save it again"
                 ) from error
         return durations
 
     def _is_animated(self) -> bool:
         return self._image.format in ANIMATED
 
-    def _frame(self, number: int) -> Picture:
+    def _frame(self, index: int) -> Picture:
         if self._is_animated():
-            self._image.seek(number)
-        return rgb(self._image, str(self._path))
+            self._image.seek(index)
+        return to_rgb(self._image, str(self._path))
 
     def close(self) -> None:
         self._files.close()
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether Pillow reads it; by name first, for a video may start like a JPEG."""
-    if path.suffix.lower() not in PICTURES:
+    """Whether Pillow reads the file; the suffix decides first, as a video may start like a JPEG."""
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
         return False
     try:
         with opened(path):
             return True
     except InputError as error:
-        # "clip.gif" from the web is often a video.
+        # A file named "clip.gif" is often a video.
         return not isinstance(error.__cause__, UnidentifiedImageError)
 
 
 def _is_frame(file: Path) -> bool:
-    return file.suffix.lower() in PICTURES and not file.name.startswith(".") and file.is_file()
+    is_picture = file.suffix.lower() in PICTURE_SUFFIXES
+    return is_picture and not file.name.startswith(".") and file.is_file()
 
 
-def _natural(file: Path) -> tuple[list[int | str], str]:
-    """A key that sorts frame2 before frame10."""
+def _natural_key(file: Path) -> tuple[list[int | str], str]:
+    """A sort key that orders frame2 before frame10."""
     parts = re.split(r"([0-9]+)", file.name.lower())
     return [int(part) if part.isdigit() else part for part in parts], file.name
 
 
-def _odd_one_out(file: Path, size: tuple[int, ...], first: tuple[int, ...]) -> InputError:
+def _size_mismatch(file: Path, size: tuple[int, ...], first: tuple[int, ...]) -> InputError:
     return InputError(
         f"{file}: {size[1]} x {size[0]} pixels, the first frame has {first[1]} x {first[0]}; "
         "give all frames the same size"

@@ -1,4 +1,4 @@
-"""Pictures: read as upright RGB whatever they are stored as, written whole or not at all."""
+"""Pictures: read from any format as upright RGB, written atomically."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mmcam.types import Sample
 Picture = UInt8[np.ndarray, "height width 3"]
 
 ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
-"""Formats whose further frames are an animation; elsewhere they are thumbnails or depth maps."""
+"""Formats whose further frames are an animation; in others they are thumbnails or depth maps."""
 
 ORIENTATION = 0x0112
-UPRIGHT = {
+TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -32,46 +32,46 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each value of EXIF's orientation; 1 is upright already."""
+"""The transpose that undoes each value of EXIF's orientation; 1 is already upright."""
 
 ROUNDING = 1e-6
-"""How far a float array may leave [0, 1] by rounding alone."""
+"""The amount by which a float array may leave [0, 1] through rounding."""
 
 
 def read_image(source: Any) -> Sample:
     """A picture as upright RGB, `uint8 [h w 3]`.
 
     `source` is a file, a PIL image or an array: `uint8` or float in [0, 1], `[h w]`, `[h w 3]` or
-    `[h w 4]`. EXIF rotation is applied, transparency shown over white, 16-bit grey scaled to 8.
-    The sample's `id` is the path as given, "image" or "array".
+    `[h w 4]`. EXIF orientation is applied, transparency is composited over white, and 16-bit grey
+    is scaled to 8 bits. The sample's `id` is the path as given, "image" or "array".
 
     Raises:
-        InputError: there is no such file, it is no picture, broken, animated or too large, or the
-            array has another shape or range.
+        InputError: the file is missing, no picture, broken, animated or too large, or the array
+            has another shape or range.
     """
     if isinstance(source, np.ndarray):
         return Sample(pixels=_from_array(source), id="array")
     if isinstance(source, Image.Image):
-        return Sample(pixels=_still(source, "image"), id="image")
+        return Sample(pixels=_single_frame(source, "image"), id="image")
     if not isinstance(source, str | Path):
         raise InputError(
             f"{type(source).__name__}: not a picture that can be read; give a path, a PIL image or "
             "an array [h w 3] (of a torch tensor: tensor.permute(1, 2, 0).numpy())"
         )
     with opened(source) as image:
-        return Sample(pixels=_still(image, str(source)), id=str(source))
+        return Sample(pixels=_single_frame(image, str(source)), id=str(source))
 
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """A picture's file, its header read and its pixels not yet.
+    """Open a picture's file: the header is read, the pixels are not yet decoded.
 
     Raises:
         InputError: the file is missing, empty, no picture or too large.
     """
     check_file(path)
     try:
-        # Pillow warns from half its limit on; only what it refuses is too large for us.
+        # Pillow warns from half its limit on; only pictures that it refuses are too large here.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
@@ -85,14 +85,18 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise InputError(
             f"{path}: the picture has more than {limit} million pixels; make it smaller first"
         ) from error
-    except Exception as error:  # a broken header can make a decoder raise anything
-        raise _broken(path, error) from error
+    except Exception as error:  # a broken header can make a decoder raise any exception
+        raise _decode_error(path, error) from error
     with image:
         yield image
 
 
 def check_file(path: str | Path) -> None:
-    """Raise InputError unless `path` is a file that is there, readable and not empty."""
+    """Check that `path` is an existing, readable file that is not empty.
+
+    Raises:
+        InputError: the file is missing, a folder, unreadable or empty.
+    """
     file = Path(path)
     try:
         if not file.exists():
@@ -110,17 +114,21 @@ def check_file(path: str | Path) -> None:
         raise InputError(f"{path}: the file is empty; copy or download it again")
 
 
-def rgb(image: Image.Image, name: str) -> Picture:
-    """The current frame of a PIL image as upright RGB, transparency shown over white.
+def to_rgb(image: Image.Image, name: str) -> Picture:
+    """The current frame of a PIL image as upright RGB, transparency composited over white.
+
+    Args:
+        image: the image, with its file still open.
+        name: the name of the image in error messages.
 
     Raises:
-        InputError: its pixels cannot be decoded or have no place in RGB; `name` names it.
+        InputError: the pixels cannot be decoded or converted to RGB.
     """
     try:
         image.load()
-        image = _turned(image)
+        image = _apply_orientation(image)
         if image.mode.startswith("I") or image.mode == "F":
-            return _from_deep(np.asarray(image), name)
+            return _from_high_bit_depth(np.asarray(image), name)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
@@ -128,15 +136,15 @@ def rgb(image: Image.Image, name: str) -> Picture:
         return np.array(image.convert("RGB"))
     except InputError:
         raise
-    except Exception as error:  # broken data can make a decoder raise anything
-        raise _broken(name, error) from error
+    except Exception as error:  # broken data can make a decoder raise any exception
+        raise _decode_error(name, error) from error
 
 
 def write_image(path: str | Path, pixels: Picture) -> None:
-    """Write `uint8 [h w 3]` as a PNG; a failure leaves what was at `path` before untouched.
+    """Write `uint8 [h w 3]` as a PNG; a failure leaves an older file at `path` untouched.
 
     Raises:
-        OutputError: the pixels are no such array, or the file cannot be written.
+        OutputError: the pixels have another shape or dtype, or the file cannot be written.
     """
     check_picture(path, pixels)
     with replacing(path) as temporary, temporary.open("xb") as file:
@@ -145,12 +153,12 @@ def write_image(path: str | Path, pixels: Picture) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A hidden name beside `path` that takes its place when all went well.
+    """Write `path` atomically: yields a temporary path that is renamed to `path` on success.
 
     Raises:
-        OutputError: it cannot be written (a full disk, no permission); `path` is as it was.
+        OutputError: the file cannot be written (a full disk, no permission); `path` is unchanged.
     """
-    temporary = partial_name(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -162,10 +170,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """A folder for results, and those above it, where there are none.
+    """Make a folder for results and its parents, if they do not exist.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,25 +184,29 @@ def make_folder(folder: Path) -> None:
 
 
 def check_picture(path: str | Path, pixels: np.ndarray) -> None:
-    """Raise OutputError unless `pixels`, meant for the file `path`, are `uint8 [h w 3]`."""
+    """Check that `pixels`, to be written to the file `path`, are `uint8 [h w 3]`.
+
+    Raises:
+        OutputError: shape or dtype differ, or there is no pixel.
+    """
     fits = isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 3
     if not fits or pixels.dtype != np.uint8 or not pixels.size:
-        found = (
+        actual = (
             f"{pixels.dtype} {list(pixels.shape)}"
             if isinstance(pixels, np.ndarray)
             else type(pixels).__name__
         )
-        raise OutputError(f"{path}: cannot write {found} as a picture; give uint8 [h w 3]")
+        raise OutputError(f"{path}: cannot write {actual} as a picture; give uint8 [h w 3]")
 
 
-def partial_name(path: str | Path) -> Path:
-    """A hidden, unused name beside `path`, to write to before renaming."""
+def temporary_path(path: str | Path) -> Path:
+    """A hidden, unused path beside `path`, to write to before renaming."""
     path = Path(path)
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
 
 
 def unwritable(path: str | Path, error: Exception) -> OutputError:
-    """What to raise when the system or a library could not write `path`."""
+    """The error to raise if the system or a library cannot write `path`."""
     reason = getattr(error, "strerror", None) or error
     return OutputError(
         f"{path}: cannot be written ({reason}); free some space, check the folder's rights, "
@@ -202,29 +214,29 @@ def unwritable(path: str | Path, error: Exception) -> OutputError:
     )
 
 
-def _still(image: Image.Image, name: str) -> Picture:
+def _single_frame(image: Image.Image, name: str) -> Picture:
     try:
         frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
-    except Exception as error:  # counting reads the file, which may be broken
-        raise _broken(name, error) from error
+    except Exception as error:  # counting the frames reads the file, which may be broken
+        raise _decode_error(name, error) from error
     if frames > 1:
         raise InputError(
             f"{name}: an animation of {frames} frames, not a picture; "
             "use it as a clip (mmcam action)"
         )
-    return rgb(image, name)
+    return to_rgb(image, name)
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # unreadable EXIF says nothing about the pixels: take them as they lie
+    except Exception:  # with unreadable EXIF, take the pixels as stored
         return image
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    return image.transpose(TO_UPRIGHT[orientation]) if orientation in TO_UPRIGHT else image
 
 
-def _from_deep(values: np.ndarray, name: str) -> Picture:
-    """Grey of more than 8 bits: 16-bit integers, or floats in [0, 1]."""
+def _from_high_bit_depth(values: np.ndarray, name: str) -> Picture:
+    """RGB from grey of more than 8 bits: 16-bit integers, or floats in [0, 1]."""
     if values.dtype.kind == "f":
         return _from_array(values, name)
     low, high = int(values.min()), int(values.max())
@@ -232,7 +244,7 @@ def _from_deep(values: np.ndarray, name: str) -> Picture:
         raise InputError(
             f"{name}: grey values from {low} to {high} do not fit 16 bits; rescale them to 0..255"
         )
-    return _grey((values.astype(np.uint32) + 128) // 257)
+    return _from_grey((values.astype(np.uint32) + 128) // 257)
 
 
 def _from_array(array: np.ndarray, name: str = "array") -> Picture:
@@ -241,11 +253,11 @@ def _from_array(array: np.ndarray, name: str = "array") -> Picture:
         raise InputError(f"{name}: shape {shape} holds no pixels; give [h w 3]")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise InputError(f"{name}: shape {shape} is no picture; {_shape_remedy(array)}")
-    pixels = _bytes(array, name)
+    pixels = _to_uint8(array, name)
     if pixels.ndim == 2:
-        return _grey(pixels)
+        return _from_grey(pixels)
     if pixels.shape[2] == 4:
-        return rgb(Image.fromarray(np.ascontiguousarray(pixels)), name)
+        return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), name)
     return np.array(pixels, order="C")
 
 
@@ -257,7 +269,7 @@ def _shape_remedy(array: np.ndarray) -> str:
     return "give [h w 3], [h w 4] or [h w]"
 
 
-def _bytes(array: np.ndarray, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _to_uint8(array: np.ndarray, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind != "f":
@@ -275,12 +287,12 @@ def _bytes(array: np.ndarray, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return (array.clip(0, 1).astype(np.float32) * 255).round().astype(np.uint8)
 
 
-def _grey(values: np.ndarray) -> Picture:
+def _from_grey(values: np.ndarray) -> Picture:
     return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _broken(name: str | Path, error: Exception) -> InputError:
+def _decode_error(name: str | Path, error: Exception) -> InputError:
     return InputError(
-        f"{name}: the picture is broken or of an unknown kind ({error}); "
-        "save it anew as PNG or JPEG"
+        f"{name}: the picture is broken or its format is not supported ({error}); "
+        "save it again as PNG or JPEG"
     )

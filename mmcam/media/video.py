@@ -1,11 +1,11 @@
-"""Frames of a video file by their number, decoded by decord where it can be trusted, else PyAV.
+"""Random access to the frames of a video file, decoded by decord where it is exact, else PyAV.
 
-Which frame has which number is settled once, by PyAV: the frames in the order they are shown.
-decord counts the same way but finds a frame by jumping to a key frame and counting on, which is
-off by some frames wherever a picture is shown before the key frame that it follows in the file (an
-open group of pictures: most HEVC, many broadcasts) or where the container has no true times (AVI,
-MPEG). So it reads only files for which this cannot happen, and PyAV, by the time of each frame,
-all others. Both give the same pixels.
+PyAV determines the index of each frame once: frames are counted in presentation order. decord
+counts the same way, but it finds a frame by seeking to a keyframe and counting on. The result is
+off by some frames if a frame is presented before the keyframe that it follows in the file (an open
+group of pictures: most HEVC, many broadcasts) or if the container has no exact timestamps (AVI,
+MPEG). Therefore decord reads only files for which this cannot happen; PyAV reads all others by the
+timestamp of each frame. Both give the same pixels.
 """
 
 from __future__ import annotations
@@ -29,54 +29,54 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
-else:  # imported where they are used; what checks types at run time need not know them
+else:  # imported on use; the types are not checked at run time
     VideoFrame = InputContainer = VideoStream = Any
 
-Matrix = tuple[int, int, int, int]
-"""The (a, b, c, d) of a display matrix: (x, y) is shown at (a x + c y, b x + d y), shifted."""
+DisplayMatrix = tuple[int, int, int, int]
+"""(a, b, c, d) of a display matrix: (x, y) is shown at (a x + c y, b x + d y), up to a shift."""
 
-TIMED = frozenset({"mov", "matroska", "flv"})
-"""Containers that give every frame its true time, so that frames can be found by it."""
+TIMESTAMPED_FORMATS = frozenset({"mov", "matroska", "flv"})
+"""Containers with an exact timestamp for every frame, by which frames can be found."""
 
-HIDDEN = frozenset({"vp8"})
+HIDDEN_FRAME_CODECS = frozenset({"vp8"})
 """Codecs with packets that show no frame, so that counting packets does not count frames."""
 
-TEXT = frozenset({"tty"})
-"""What FFmpeg would make a video of by drawing the file's text."""
+TEXT_FORMATS = frozenset({"tty"})
+"""Formats of text files, which FFmpeg would draw as a video."""
 
 ATTACHED_PICTURE = 0x400
-NEAR = 16
-"""Frames up to this far ahead are decoded on to rather than jumped to."""
+SEEK_THRESHOLD = 16
+"""Frames up to this far ahead are reached by decoding on, not by seeking."""
 
-KEPT_BYTES = 16 * 2**20
-"""How much of what was read last is kept, so that windows that overlap are decoded once."""
+CACHE_BYTES = 16 * 2**20
+"""The size of the cache of recently read frames, so that overlapping windows are decoded once."""
 
-DECORD_FRAMES = 2000
-"""decord's memory grows with the stretch that was read, by 100 MB over 10,000 small frames; longer
-files are left to PyAV, whose memory does not, at about the same speed."""
+MAX_DECORD_FRAMES = 2000
+"""The number of frames up to which decord reads a file. Its memory grows with the frames read, by
+100 MB over 10,000 small frames; that of PyAV does not, at about the same speed."""
 
 THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Index:
-    """Which frames a file holds, in the order they are shown.
+class FrameIndex:
+    """The frames of a file in presentation order.
 
-    `times` are their times in the stream's own unit, or None where they can only be counted.
-    `keys` are the numbers of the frames that decoding can start at. `closed` says that this is
-    H.264 in which nothing after such a frame looks back past it.
+    `times` are their timestamps in the stream's time base, or None if frames can only be counted.
+    `keyframes` are the indices of the frames at which decoding can start. `closed` is True if the
+    codec is H.264 and no frame after a keyframe refers to a frame before it.
     """
 
     frames: int
     times: Int64[np.ndarray, " frames"] | None
-    keys: tuple[int, ...]
+    keyframes: tuple[int, ...]
     closed: bool = False
 
 
-class Video:
-    """A video file: random access, in bounded memory, and all frames in order.
+class VideoReader:
+    """Reads a video file by random access in bounded memory, or all frames in order.
 
-    `rate` is the number of frames per second of a file that does not tell it.
+    `rate` is the number of frames per second of a file that does not store it.
 
     Raises:
         InputError: the file is missing, broken, or holds no frame of video.
@@ -89,78 +89,79 @@ class Video:
         self._decoder, first = _first_frame(path, index)
         self._index = self._decoder.index
         self.frames = self._index.frames
-        self.fps = _rate(self._decoder.stream, self._index) or float(rate)
+        self.fps = _frame_rate(self._decoder.stream, self._index) or float(rate)
         self.height, self.width = first.shape[:2]
         self._decord: Any = None
-        short = self.frames <= DECORD_FRAMES
-        self._trusts_decord = self._index.closed and self._decoder.upright and short
-        self._kept: OrderedDict[int, Picture] = OrderedDict({0: first})
+        is_short = self.frames <= MAX_DECORD_FRAMES
+        self._use_decord = self._index.closed and self._decoder.upright and is_short
+        self._cache: OrderedDict[int, Picture] = OrderedDict({0: first})
 
     def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "time height width 3"]:
-        """The frames of these numbers, in any order; ascending is fastest."""
-        clip = np.empty((len(indices), self.height, self.width, 3), np.uint8)
-        where: dict[int, list[int]] = {}
-        for row, number in enumerate(indices):
-            where.setdefault(number, []).append(row)
-        for number in sorted(where):
-            clip[where[number]] = self._frame(number)
-        return clip
+        """The frames of these indices, in any order; ascending is fastest."""
+        frames = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        rows: dict[int, list[int]] = {}
+        for row, index in enumerate(indices):
+            rows.setdefault(index, []).append(row)
+        for index in sorted(rows):
+            frames[rows[index]] = self._frame(index)
+        return frames
 
     def __iter__(self) -> Iterator[Picture]:
-        # A decoder of its own, so that reading meanwhile does not throw it back.
+        # A separate decoder, so that concurrent random access does not move its position.
         with contextlib.closing(Decoder(self.path, self._index)) as decoder:
-            for number in range(self.frames):
-                yield decoder.frame(number)
+            for index in range(self.frames):
+                yield decoder.frame(index)
 
     def close(self) -> None:
-        """Release the file and what was kept of it."""
+        """Release the file and the cached frames."""
         self._decoder.close()
         self._decord = None
-        self._kept.clear()
+        self._cache.clear()
 
-    def _frame(self, number: int) -> Picture:
-        if number in self._kept:
-            self._kept.move_to_end(number)
-            return self._kept[number]
-        frame = self._by_decord(number)
+    def _frame(self, index: int) -> Picture:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        frame = self._decord_frame(index)
         if frame is None:
-            frame = self._decoder.frame(number)
-        self._kept[number] = frame
-        while len(self._kept) * frame.nbytes > KEPT_BYTES and len(self._kept) > 1:
-            self._kept.popitem(last=False)
+            frame = self._decoder.frame(index)
+        self._cache[index] = frame
+        while len(self._cache) * frame.nbytes > CACHE_BYTES and len(self._cache) > 1:
+            self._cache.popitem(last=False)
         return frame
 
-    def _by_decord(self, number: int) -> Picture | None:
-        if not self._trusts_decord:
+    def _decord_frame(self, index: int) -> Picture | None:
+        """The frame as decoded by decord; None if PyAV must decode it."""
+        if not self._use_decord:
             return None
         try:
-            if self._decord is None:  # opened late, for iterating does not need it
+            if self._decord is None:  # opened on first use, because iterating does not need it
                 self._decord = _open_decord(self.path, self.frames)
-            frame = self._decord[number]
-            # Other libraries switch decord's arrays to their own kind for the whole process.
+            frame = self._decord[index]
+            # Other libraries switch decord's array type for the whole process (its "bridge").
             pixels = frame.asnumpy() if hasattr(frame, "asnumpy") else frame.numpy().copy()
             if pixels.shape == (self.height, self.width, 3):
                 return np.asarray(pixels, np.uint8)
-        except Exception:  # not installed, or damage in the file, which PyAV tells or gets past
+        except Exception:  # not installed, or the file is damaged: PyAV reports or skips the damage
             pass
-        self._decord, self._trusts_decord = None, False
+        self._decord, self._use_decord = None, False
         return None
 
 
 class Decoder:
-    """Frames of the file by their number, decoded onwards and reopened only to go back."""
+    """Decodes frames by index with PyAV: onwards where possible, else from an earlier keyframe."""
 
-    def __init__(self, path: str, index: Index) -> None:
+    def __init__(self, path: str, index: FrameIndex) -> None:
         self.path = path
         self.index = index
         self.upright = True
-        self._shown: tuple[int, int, Matrix | None] | None = None
-        self._decoded: Iterator[VideoFrame]
+        self._display: tuple[int, int, DisplayMatrix | None] | None = None
+        self._frames: Iterator[VideoFrame]
         self._restart()
 
     def close(self) -> None:
         """Release the file."""
-        self._open.close()
+        self._resources.close()
 
     def frame(self, number: int) -> Picture:
         """Frame `number` as upright RGB.
@@ -169,94 +170,106 @@ class Decoder:
             InputError: the file is damaged there.
         """
         back = 0
-        if not self._leads_to(number):
-            self._jump(number, back)
-        while (frame := self._advance(number)) is None:
-            # Frames after a key frame may need what lies before it: start further ahead of it.
+        if not self._is_ahead(number):
+            self._seek(number, back)
+        while (frame := self._decode_to(number)) is None:
+            # Frames after a keyframe may refer to frames before it: start from an earlier keyframe.
             if self._from_start:
                 raise InputError(
                     f"{self.path}: frame {number} of {self.index.frames} cannot be decoded, the "
                     f"file is damaged; repair it: ffmpeg -i {self.path} repaired.mp4"
                 )
             back = 2 * back + 1
-            self._jump(number, back)
-        return self._rgb(frame)
+            self._seek(number, back)
+        return self._to_rgb(frame)
 
-    def _leads_to(self, number: int) -> bool:
+    def _is_ahead(self, number: int) -> bool:
+        """Whether decoding on reaches frame `number` at least as fast as seeking."""
         if self._next > number:
             return False
-        return number - self._next <= NEAR or self._key(number) == self._key(self._next)
+        if number - self._next <= SEEK_THRESHOLD:
+            return True
+        return self._keyframe(number) == self._keyframe(self._next)
 
-    def _key(self, number: int) -> int:
-        """Which of the key frames `number` is decoded from."""
-        return bisect_right(self.index.keys, number) - 1
+    def _keyframe(self, number: int) -> int:
+        """The position in `keyframes` of the last keyframe up to frame `number`."""
+        return bisect_right(self.index.keyframes, number) - 1
 
-    def _advance(self, number: int) -> VideoFrame | None:
-        """Decode on to `number`; None if it does not come."""
-        for frame in self._decoded:
-            at = self._number(frame)
-            if at is None:
+    def _decode_to(self, number: int) -> VideoFrame | None:
+        """Decode on to frame `number`; None if the stream does not yield it."""
+        for frame in self._frames:
+            current = self._number(frame)
+            if current is None:
                 continue
-            self._next = at + 1
-            if at >= number:
-                return frame if at == number else None
+            self._next = current + 1
+            if current >= number:
+                return frame if current == number else None
         self._next = self.index.frames
         return None
 
     def _number(self, frame: VideoFrame) -> int | None:
+        """The number of a decoded frame; None if its timestamp is not in the index."""
         if self.index.times is None:
             return self._next
         if frame.pts is None:
             return None
-        at = int(np.searchsorted(self.index.times, frame.pts))
-        return at if at < self.index.frames and self.index.times[at] == frame.pts else None
+        number = int(np.searchsorted(self.index.times, frame.pts))
+        if number < self.index.frames and self.index.times[number] == frame.pts:
+            return number
+        return None
 
-    def _jump(self, number: int, back: int) -> None:
+    def _seek(self, number: int, back: int) -> None:
+        """Seek to the keyframe of frame `number`, or `back` keyframes before it."""
         import av
 
-        key = self._key(number) - back
-        if key > 0 and self.index.times is not None:
-            start = self.index.keys[key]
+        keyframe = self._keyframe(number) - back
+        if keyframe > 0 and self.index.times is not None:
+            start = self.index.keyframes[keyframe]
             try:
                 self._container.seek(int(self.index.times[start]), stream=self.stream)
             except av.FFmpegError:
                 pass
             else:
-                self._decoded = _decoded(self._container, self.stream)
+                self._frames = _decode(self._container, self.stream)
                 self._next, self._from_start = start, False
                 return
         self.close()
         self._restart()
 
     def _restart(self) -> None:
-        self._open = contextlib.ExitStack()
-        self._container, self.stream = self._open.enter_context(_opened(self.path))
-        self._decoded = _decoded(self._container, self.stream)
+        """Open the file again and decode from its start."""
+        self._resources = contextlib.ExitStack()
+        self._container, self.stream = self._resources.enter_context(_open_video(self.path))
+        self._frames = _decode(self._container, self.stream)
         self._next, self._from_start = 0, True
 
-    def _rgb(self, frame: VideoFrame) -> Picture:
-        # A stream may change its size on the way; its frames are shown at the first one's. Its
-        # matrix is read once: PyAV's side data keeps a frame alive until Python collects cycles.
-        if self._shown is None:
-            self._shown = frame.width, frame.height, _display_matrix(frame)
-            self.upright = self._shown[2] is None
-        width, height, matrix = self._shown
+    def _to_rgb(self, frame: VideoFrame) -> Picture:
+        # A stream may change its frame size; all frames are scaled to the size of the first. The
+        # display matrix is read once, because PyAV's side data keeps a frame alive until Python
+        # collects cycles.
+        if self._display is None:
+            self._display = frame.width, frame.height, _display_matrix(frame)
+            self.upright = self._display[2] is None
+        width, height, matrix = self._display
         pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
-        return pixels if matrix is None else turned(pixels, matrix)
+        return pixels if matrix is None else apply_display_matrix(pixels, matrix)
 
 
-def turned(pixels: Picture, matrix: Matrix) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
-    """A stored picture as it is to be shown; angles between go to the nearest quarter turn."""
+def apply_display_matrix(
+    pixels: Picture, matrix: DisplayMatrix
+) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
+    """Rotate and flip a stored picture for display; angles are rounded to quarter turns."""
     a, b, c, d = matrix
     if abs(b) > abs(a):
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _first_frame(path: str, index: Index | None) -> tuple[Decoder, Picture]:
-    """A decoder and its first frame, which tells whether counting packets was right.
+def _first_frame(path: str, index: FrameIndex | None) -> tuple[Decoder, Picture]:
+    """A decoder and its first frame; if that cannot be decoded, the index is built from frames.
 
-    A stream that was cut out of a longer one may start with packets that cannot be decoded.
+    The index counts packets, and a stream that was cut out of a longer one may start with packets
+    that cannot be decoded.
     """
     if index is not None:
         decoder = Decoder(path, index)
@@ -268,15 +281,15 @@ def _first_frame(path: str, index: Index | None) -> tuple[Decoder, Picture]:
     return decoder, decoder.frame(0)
 
 
-def _index_by_packets(path: str) -> Index | None:
-    """The index of a sound file, found without decoding; None where that cannot be trusted."""
+def _index_by_packets(path: str) -> FrameIndex | None:
+    """The index built from packets without decoding; None if it would not be reliable."""
     import av
 
-    with _opened(path) as (container, stream):
-        if not _timed(container) or stream.codec_context.name in HIDDEN:
+    with _open_video(path) as (container, stream):
+        if not _has_timestamps(container) or stream.codec_context.name in HIDDEN_FRAME_CODECS:
             return None
         times: list[int] = []
-        keys: list[int] = []
+        keyframes: list[int] = []
         closed = stream.codec_context.name == "h264"
         header = stream.codec_context.extradata or b""
         try:
@@ -286,51 +299,62 @@ def _index_by_packets(path: str) -> Index | None:
                 if packet.pts is None or packet.is_corrupt or packet.is_discard:
                     return None
                 if packet.is_keyframe:
-                    keys.append(len(times))
+                    keyframes.append(len(times))
                     closed = closed and _is_idr(bytes(packet), header)
                 times.append(packet.pts)
         except av.FFmpegError:
             return None
         if stream.frames not in (0, len(times)):
             return None
-    return _index(np.array(times, np.int64), keys, closed and keys[:1] == [0])
+    return _sort_index(np.array(times, np.int64), keyframes, closed and keyframes[:1] == [0])
 
 
-def _index(times: Int64[np.ndarray, " packets"], keys: Sequence[int], closed: bool) -> Index | None:
-    """The index of packets in the order of the file; `keys` are places in that order."""
-    shown = np.sort(times)
-    if not len(times) or (np.diff(shown) <= 0).any():
+def _sort_index(
+    times: Int64[np.ndarray, " packets"], keyframes: Sequence[int], closed: bool
+) -> FrameIndex | None:
+    """The index of packets in file order; `keyframes` are positions in that order.
+
+    None if there are no packets, or two of them have the same timestamp.
+    """
+    ordered = np.sort(times)
+    if not len(times) or (np.diff(ordered) <= 0).any():
         return None
-    numbers = sorted(int(number) for number in np.searchsorted(shown, times[list(keys)]))
-    return Index(frames=len(times), times=shown, keys=tuple(numbers), closed=closed)
+    indices = sorted(int(index) for index in np.searchsorted(ordered, times[list(keyframes)]))
+    return FrameIndex(frames=len(times), times=ordered, keyframes=tuple(indices), closed=closed)
 
 
-def _index_by_frames(path: str) -> Index:
-    """The index of any file, found by decoding it once."""
+def _index_by_frames(path: str) -> FrameIndex:
+    """The index of any file, built by decoding it once."""
     times: list[int | None] = []
-    keys: list[int] = []
-    with _opened(path) as (container, stream):
-        timed = _timed(container)
-        for frame in _decoded(container, stream):
+    keyframes: list[int] = []
+    with _open_video(path) as (container, stream):
+        has_timestamps = _has_timestamps(container)
+        for frame in _decode(container, stream):
             if frame.key_frame:
-                keys.append(len(times))
+                keyframes.append(len(times))
             times.append(frame.pts)
     if not times:
         raise InputError(
             f"{path}: no frame of its video can be decoded; copy or download the file again"
         )
     known = [time for time in times if time is not None]
-    if timed and len(known) == len(times) and all(np.diff(known) > 0):
-        return Index(frames=len(times), times=np.array(known, np.int64), keys=tuple(keys))
-    return Index(frames=len(times), times=None, keys=())
+    if has_timestamps and len(known) == len(times) and all(np.diff(known) > 0):
+        ordered = np.array(known, np.int64)
+        return FrameIndex(frames=len(times), times=ordered, keyframes=tuple(keyframes))
+    return FrameIndex(frames=len(times), times=None, keyframes=())
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its first video stream.
+
+    Raises:
+        InputError: the file cannot be read, or holds no video that can be decoded.
+    """
     import av
 
     try:
-        # Playlists must not make FFmpeg fetch something from the net.
+        # Playlists must not make FFmpeg access the network.
         container = av.open(path, options={"protocol_whitelist": "file"})
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(
@@ -338,7 +362,7 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             "convert it: ffmpeg -i INPUT clip.mp4"
         ) from error
     with container:
-        streams = [] if container.format.name in TEXT else list(container.streams.video)
+        streams = [] if container.format.name in TEXT_FORMATS else list(container.streams.video)
         streams = [stream for stream in streams if not _is_cover(stream)]
         if not streams:
             raise InputError(f"{path}: there is no video in this file; give one that has frames")
@@ -353,16 +377,17 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _is_cover(stream: VideoStream) -> bool:
+    """Whether the stream is an attached picture, such as the cover of a song."""
     disposition = getattr(stream, "disposition", 0)
     return bool(getattr(disposition, "value", disposition) & ATTACHED_PICTURE)
 
 
-def _timed(container: InputContainer) -> bool:
-    return not TIMED.isdisjoint(container.format.name.split(","))
+def _has_timestamps(container: InputContainer) -> bool:
+    return not TIMESTAMPED_FORMATS.isdisjoint(container.format.name.split(","))
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames from here on that can be decoded; what is damaged is left out."""
+def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Decode all frames from the current position on; damaged packets are skipped."""
     import av
 
     try:
@@ -371,53 +396,53 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
                 continue
             with contextlib.suppress(av.error.InvalidDataError):
                 yield from stream.decode(packet)
-    except av.FFmpegError:  # the file ends or breaks here: what is still in the decoder is good
+    except av.FFmpegError:  # the file ends or breaks here: flush the frames left in the decoder
         with contextlib.suppress(av.FFmpegError):
             yield from stream.decode(None)
 
 
-def _display_matrix(frame: VideoFrame) -> Matrix | None:
-    """How the stored frame lies on the screen, (a, b, c, d); None if it is upright."""
+def _display_matrix(frame: VideoFrame) -> DisplayMatrix | None:
+    """The display matrix (a, b, c, d) of the frame; None if the frame is stored upright."""
     side_data: Any = frame.side_data
     data = side_data.get("DISPLAYMATRIX")
     if data is None:
         return None
     a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(data), np.int32)[:5])
-    shown_as_stored = a >= abs(b) and d >= abs(c)
-    return None if shown_as_stored else (a, b, c, d)
+    is_upright = a >= abs(b) and d >= abs(c)
+    return None if is_upright else (a, b, c, d)
 
 
 def _is_idr(data: bytes, header: bytes) -> bool:
-    """Whether an H.264 packet's picture is an IDR: nothing after it looks at what came before."""
-    if header[:1] == b"\x01" and len(header) > 4:  # avcC: units behind their length
+    """Whether the picture of an H.264 packet is an IDR: no later frame refers to an earlier one."""
+    if header[:1] == b"\x01" and len(header) > 4:  # avcC: each NAL unit follows its length
         width = (header[4] & 3) + 1
-        at = 0
-        while at + width < len(data):
-            kind = data[at + width] & 31
+        offset = 0
+        while offset + width < len(data):
+            kind = data[offset + width] & 31
             if 1 <= kind <= 5:
                 return kind == 5
-            at += width + int.from_bytes(data[at : at + width], "big")
+            offset += width + int.from_bytes(data[offset : offset + width], "big")
         return False
     units = data.split(b"\x00\x00\x01")[1:]
     kinds = [unit[0] & 31 for unit in units if unit]
     return next((kind == 5 for kind in kinds if 1 <= kind <= 5), False)
 
 
-def _rate(stream: VideoStream, index: Index) -> float:
-    """Frames per second: what the stream tells unless its frames' times belie it; 0: unknown."""
-    told = float(stream.average_rate or stream.guessed_rate or 0)
+def _frame_rate(stream: VideoStream, index: FrameIndex) -> float:
+    """Frames per second by the stream, or by the timestamps if they disagree; 0 if unknown."""
+    stated = float(stream.average_rate or stream.guessed_rate or 0)
     if index.times is None or index.frames < 2 or not stream.time_base:
-        return told
+        return stated
     seconds = float(index.times[-1] - index.times[0]) * float(stream.time_base)
-    measured = (index.frames - 1) / seconds if seconds > 0 else told
-    return told if abs(told - measured) < 0.1 * measured else measured
+    measured = (index.frames - 1) / seconds if seconds > 0 else stated
+    return stated if abs(stated - measured) < 0.1 * measured else measured
 
 
 def _open_decord(path: str, frames: int) -> Any:
-    quiet = "decord" not in sys.modules
+    is_first_import = "decord" not in sys.modules
     import decord
 
-    if quiet:  # or it prints what PyAV will report better
+    if is_first_import:  # silence messages about damage, which PyAV reports better
         decord.logging.set_level(decord.logging.QUIET)
     reader = decord.VideoReader(path, num_threads=THREADS)
     if len(reader) != frames:

@@ -1,4 +1,4 @@
-"""The windows of a clip: which stretches a video model sees at once, and their frames."""
+"""The windows of a clip: the spans that a video model processes one at a time, and their frames."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mmcam.media.clips import Clip
 from mmcam.types import Sample, Window
 
 ROUNDING = 1e-6
-"""The share of a window that a clip may be longer than whole windows by rounding alone."""
+"""The fraction of a window by which a clip may exceed whole windows through rounding."""
 
 
 def spans(frames: int, window: float) -> list[tuple[float, float]]:
-    """The stretches of a clip that its windows stand for, in frames.
+    """The spans (first, last) of the windows of a clip, in frames.
 
-    Windows lie end to end from the first frame on; the last is moved back to end with the clip. A
+    Windows are consecutive from the first frame on; the last is moved back to end with the clip. A
     clip shorter than a window is one span, and no window is shorter than a frame.
     """
     window = max(window, 1.0)
@@ -27,7 +27,7 @@ def spans(frames: int, window: float) -> list[tuple[float, float]]:
 
 
 def sample_window(clip: Clip, span: tuple[float, float], window: Window) -> Sample:
-    """The frames of one window: the middles of as many equal parts of its span."""
+    """The frames of one window: the span is cut into equal parts, one frame from each middle."""
     first, last = span
     step = (last - first) / window.frames
     indices = [min(int(first + (i + 0.5) * step), clip.frames - 1) for i in range(window.frames)]

@@ -1,4 +1,4 @@
-"""Writing clips: H.264 in MP4, playable in a browser, whole or not at all."""
+"""Writing clips: H.264 in MP4, playable in a browser, written atomically."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmcam.errors import OutputError
-from mmcam.media.images import Picture, check_picture, partial_name, unwritable
+from mmcam.media.images import Picture, check_picture, temporary_path, unwritable
 
 if TYPE_CHECKING:
     from av import VideoCodecContext
     from av.container import OutputContainer
-else:  # imported where they are used; what checks types at run time need not know them
+else:  # imported on use; the types are not checked at run time
     VideoCodecContext = OutputContainer = Any
 
 NTSC = (24, 30, 48, 60, 120)
-"""Rates that are really n * 1000 / 1001 when they are written 23.976, 29.97, ..."""
+"""Rates n whose NTSC variant is n * 1000 / 1001, commonly written 23.976, 29.97, ..."""
 
 ENCODERS: dict[str, dict[str, str]] = {
     "libx264": {"crf": "18", "preset": "fast"},
@@ -37,27 +37,27 @@ ENCODERS: dict[str, dict[str, str]] = {
 """H.264 encoders and their options, the preferred one first."""
 
 SOFTWARE = frozenset({"libx264", "libopenh264"})
-"""The encoders that need no hardware: where there is one, it is the clip that does not fit."""
+"""Encoders that need no hardware: if one of them fails too, the clip is what does not fit."""
 
 BT709 = 1
 LIMITED_RANGE = 1
 BITS_PER_PIXEL = 0.25
-"""What encoders without a constant quality may spend."""
+"""The bit rate of encoders without a constant-quality mode."""
 
 
 class ClipWriter:
     """Writes frames as an H.264 MP4 that browsers play.
 
-    The file appears under its name when the `with` ends well; after an error there is none, and an
-    older file of that name is untouched. H.264 needs even sizes: an odd one is padded by repeating
-    the last row or column. `fps` is made exact: 29.97 is 30000/1001.
+    The file appears under its name when the `with` block ends without an error; otherwise no file
+    is written, and an older file of that name is untouched. H.264 needs even sizes: an odd size is
+    padded by repeating the last row or column. `fps` is made exact: 29.97 is 30000/1001.
 
         with ClipWriter("out.mp4", fps=25, height=240, width=320) as writer:
             for frame in frames:
                 writer.write(frame)
 
     Raises:
-        OutputError: there is no H.264 encoder, the size or rate is none it can take, no frame was
+        OutputError: there is no H.264 encoder, no encoder supports the size or rate, no frame was
             written, or the file cannot be written.
     """
 
@@ -69,7 +69,7 @@ class ClipWriter:
         self.height, self.width = height, width
         if min(height, width) < 1:
             raise OutputError(
-                f"{path}: {width} x {height} pixels are no frame; give a size above 0"
+                f"{path}: {width} x {height} pixels is no frame size; give a size above 0"
             )
         self._frames = 0
 
@@ -78,8 +78,8 @@ class ClipWriter:
 
         size = (self.height + self.height % 2, self.width + self.width % 2)
         encoder = _encoder(self.path, *size, self.rate)
-        self._temporary = partial_name(self.path)
-        with self._errors(), contextlib.ExitStack() as cleanup:
+        self._temporary = temporary_path(self.path)
+        with self._write_errors(), contextlib.ExitStack() as cleanup:
             cleanup.callback(self._discard)
             self._container: OutputContainer = av.open(
                 str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"}
@@ -87,8 +87,8 @@ class ClipWriter:
             stream = self._container.add_stream(encoder, rate=self.rate, options=ENCODERS[encoder])
             assert isinstance(stream, av.VideoStream)
             self._stream = stream
-            _set_up(self._stream.codec_context, encoder, *size, self.rate)
-            self._container.start_encoding()  # a folder that is not there is told now
+            _configure(self._stream.codec_context, encoder, *size, self.rate)
+            self._container.start_encoding()  # fails now if the folder does not exist
             cleanup.pop_all()
         return self
 
@@ -102,14 +102,14 @@ class ClipWriter:
                 f"{self.path}: a frame of {frame.shape[1]} x {frame.shape[0]} pixels does not fit "
                 f"a clip of {self.width} x {self.height}; write frames of one size"
             )
-        even = np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+        padded = np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        video_frame = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE
         )
-        picture.pts = self._frames
-        picture.time_base = 1 / self.rate
-        with self._errors():
-            self._container.mux(self._stream.encode(picture))
+        video_frame.pts = self._frames
+        video_frame.time_base = 1 / self.rate
+        with self._write_errors():
+            self._container.mux(self._stream.encode(video_frame))
         self._frames += 1
 
     def __exit__(
@@ -127,20 +127,21 @@ class ClipWriter:
     def _finish(self) -> None:
         if not self._frames:
             raise OutputError(f"{self.path}: no frame was written to this clip; write one or more")
-        with self._errors():
+        with self._write_errors():
             self._container.mux(self._stream.encode(None))
             self._container.close()
             os.replace(self._temporary, self.path)
 
     def _discard(self) -> None:
-        """Close and remove what has not got its name; after a good end there is nothing."""
-        with contextlib.suppress(Exception):  # what went wrong is being raised already
+        """Close and remove the temporary file; after success it has already been renamed."""
+        with contextlib.suppress(Exception):  # the original error is already being raised
             self._container.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
+        """Turn errors of PyAV and the system into an OutputError."""
         import av
 
         try:
@@ -150,24 +151,24 @@ class ClipWriter:
 
 
 def exact_rate(fps: int | float | Fraction) -> Fraction:
-    """Frames per second as the fraction that is meant: 29.97 is 30000/1001.
+    """Frames per second as an exact fraction: 29.97 is 30000/1001.
 
     Raises:
-        OutputError: it is not above 0.
+        OutputError: the rate is not above 0.
     """
     if not (math.isfinite(fps) and fps > 0):
         raise OutputError(f"fps {fps}: not a rate; give frames per second above 0, such as 25")
-    for whole in NTSC:
-        if abs(fps - whole * 1000 / 1001) < 0.005:
-            return Fraction(whole * 1000, 1001)
+    for nominal in NTSC:
+        if abs(fps - nominal * 1000 / 1001) < 0.005:
+            return Fraction(nominal * 1000, 1001)
     return max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
 
 
 def _encoder(path: Path, height: int, width: int, rate: Fraction) -> str:
-    """The first H.264 encoder that opens for this size: some are listed but lack their hardware."""
+    """The first H.264 encoder that opens for this size; some are listed but lack their hardware."""
     import av
 
-    refusals = []
+    failures = []
     for name, options in ENCODERS.items():
         if name not in av.codecs_available:
             continue
@@ -175,28 +176,28 @@ def _encoder(path: Path, height: int, width: int, rate: Fraction) -> str:
         assert isinstance(context, av.VideoCodecContext)
         try:
             context.options = options
-            _set_up(context, name, height, width, rate)
+            _configure(context, name, height, width, rate)
             context.open()
             return name
         except (av.FFmpegError, ValueError, OverflowError) as error:
-            refusals.append(f"{name}: {getattr(error, 'strerror', None) or error}")
+            failures.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     if SOFTWARE.isdisjoint(av.codecs_available):
         raise OutputError(
-            f"{path}: PyAV has no H.264 encoder here ({'; '.join(refusals) or 'none at all'}); "
-            "its own wheels bring libx264: pip install --force-reinstall --only-binary av av"
+            f"{path}: PyAV has no H.264 encoder here ({'; '.join(failures) or 'none at all'}); "
+            "its own wheels include libx264: pip install --force-reinstall --only-binary av av"
         )
     raise OutputError(
-        f"{path}: no H.264 encoder takes {width} x {height} pixels at {float(rate):g} fps "
-        f"({'; '.join(refusals)}); write a smaller clip"
+        f"{path}: no H.264 encoder supports {width} x {height} pixels at {float(rate):g} fps "
+        f"({'; '.join(failures)}); write a smaller clip"
     )
 
 
-def _set_up(
+def _configure(
     context: VideoCodecContext, encoder: str, height: int, width: int, rate: Fraction
 ) -> None:
     context.height, context.width, context.pix_fmt = height, width, "yuv420p"
     context.framerate, context.time_base = rate, 1 / rate
-    # Said in the file, or players guess the colours from its size.
+    # Stored in the file, because players otherwise guess the colour space from the frame size.
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = LIMITED_RANGE
     if not ENCODERS[encoder]:

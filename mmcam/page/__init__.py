@@ -1,9 +1,9 @@
-"""One page to look at: a self-contained HTML text of one result, or of many as a gallery."""
+"""Self-contained HTML pages: the page of one result, and a gallery of many."""
 
 from mmcam.page.galleries import PAGE, gallery, read_folder
 from mmcam.page.html import gallery_page, notebook, page, write_page
+from mmcam.page.previews import clip_preview, image_preview
 from mmcam.page.record import record
-from mmcam.page.seen import clip_preview, image_preview
 
 __all__ = [
     "PAGE",

@@ -1,8 +1,8 @@
-"""From records to one HTML text that needs no network: style, script and data are in it.
+"""From records to one HTML document that needs no network: it embeds style, script and data.
 
-The content security policy of the page lets nothing run or load but what is in it, named by its
-hash, and the clips in its own folder. Texts of users, files and models are data (`as_json`), which
-the script shows as text.
+The content security policy of the page allows only the embedded style and script, named by their
+hashes, and the clips in the page's own folder. Texts of users, files and models are data
+(`to_json`), which the script shows as text.
 """
 
 from __future__ import annotations
@@ -23,35 +23,39 @@ from mmcam.render import COLORMAPS
 from mmcam.render.colormaps import DIVERGING
 
 SCRIPTS = ("maps.js", "stage.js", "player.js", "controls.js", "viewer.js", "gallery.js", "main.js")
-CHOICES = ("inferno", "viridis", "jet")
-"""The colour maps to choose from; another is added where it was asked for."""
+COLORMAP_CHOICES = ("inferno", "viridis", "jet")
+"""The colour maps that the page offers, besides the one it is written with."""
 
 
 def page(record: Mapping[str, Any], colormap: str = "inferno") -> str:
     """The page of one result."""
-    return _document(record["title"], {"kind": "one", **_look(colormap)}, [record])
+    return _document(record["title"], {"kind": "one", **_colour_tables(colormap)}, [record])
 
 
 def gallery_page(
     records: Sequence[Mapping[str, Any]], title: str, colormap: str = "inferno"
 ) -> str:
-    """The page of many results: a card for each map. A record is read when its card is seen."""
+    """The page of many results, with a card for each map.
+
+    The script parses a record only when one of its cards scrolls into view.
+    """
     cards = [
         {
-            "record": number,
-            "target": place,
+            "record": record_index,
+            "target": target_index,
             **{key: target[key] for key in ("label", "kind", "score", "probability", "method")},
             **{key: target[key] for key in ("layer", "against", "empty")},
             **{key: record[key] for key in ("title", "file", "model")},
         }
-        for number, record in enumerate(records)
-        for place, target in enumerate(record["targets"])
+        for record_index, record in enumerate(records)
+        for target_index, target in enumerate(record["targets"])
     ]
-    return _document(title, {"kind": "gallery", "cards": cards, **_look(colormap)}, records)
+    head = {"kind": "gallery", "cards": cards, **_colour_tables(colormap)}
+    return _document(title, head, records)
 
 
 def notebook(record: Mapping[str, Any], colormap: str = "inferno") -> str:
-    """The page of one result as the value of a notebook's cell: a frame of its own."""
+    """The page of one result in an iframe, as HTML for a notebook cell."""
     height = 780 if record["frames"] is None else 940
     return (
         f'<iframe title="mmcam: {html.escape(str(record["title"]))}" sandbox="allow-scripts" '
@@ -61,20 +65,20 @@ def notebook(record: Mapping[str, Any], colormap: str = "inferno") -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page, and the folder for it; a failure leaves what was there.
+    """Write a page, making its folder if needed; a failure leaves an older file untouched.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the page cannot be written.
     """
     with replacing(path) as temporary:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        # Half a pair, as in a file name that is no UTF-8, becomes a reference to it.
+        # A lone surrogate, as in a file name that is not UTF-8, becomes a character reference.
         temporary.write_bytes(text.encode(errors="xmlcharrefreplace"))
 
 
-def _look(colormap: str) -> dict[str, Any]:
-    """The tables of colours: 257 entries of three bytes each."""
-    names = dict.fromkeys([*CHOICES, colormap])
+def _colour_tables(colormap: str) -> dict[str, Any]:
+    """The colour maps of a page as tables of 257 entries of three bytes each."""
+    names = dict.fromkeys([*COLORMAP_CHOICES, colormap])
     tables = {name: COLORMAPS[name] for name in names} | {"difference": DIVERGING}
     return {
         "colormap": colormap,
@@ -90,48 +94,48 @@ def _document(title: str, head: Mapping[str, Any], records: Sequence[Mapping[str
             "default-src 'none'",
             "img-src data: 'self'",
             "media-src 'self'",
-            f"style-src '{digest(style)}'",
-            f"script-src '{digest(script)}'",
+            f"style-src '{csp_hash(style)}'",
+            f"script-src '{csp_hash(script)}'",
             "base-uri 'none'",
             "form-action 'none'",
         ]
     )
-    blocks = [_block("head", head), *(_block(f"record-{i}", r) for i, r in enumerate(records))]
+    data = {"head": head, **{f"record-{i}": entry for i, entry in enumerate(records)}}
     parts = {
         "policy": policy,
         "title": html.escape(str(title)),
         "style": style,
         "script": script,
-        "data": "\n".join(blocks),
+        "data": "\n".join(_json_block(name, value) for name, value in data.items()),
     }
-    # In one pass, so that a text with {{style}} in it stays what it is.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _resource("page.html"))
+    # A single pass, so that {{style}} inside an inserted text is not replaced.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _resource("page.html"))
 
 
-def _block(name: str, value: Any) -> str:
-    return f'<script type="application/json" id="{name}">{as_json(value)}</script>'
+def _json_block(name: str, value: Any) -> str:
+    return f'<script type="application/json" id="{name}">{to_json(value)}</script>'
 
 
-def as_json(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can end the element."""
+def to_json(value: Any) -> str:
+    """JSON that is safe inside a script element: no text can end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII: U+2028 is escaped
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
 def read_json(text: str, name: str) -> Any:
-    """The value of the block `name` of a page.
+    """The value of the JSON block `name` of a page.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the page has no such block.
     """
     start = f'<script type="application/json" id="{name}">'
-    _, found, rest = text.partition(start)
-    if not found:
-        raise ValueError(f"there is no block {name}")
+    _, separator, rest = text.partition(start)
+    if not separator:
+        raise ValueError(f"the page has no block {name}")
     return json.loads(rest.partition("</script>")[0])
 
 
-def digest(text: str) -> str:
+def csp_hash(text: str) -> str:
     """The hash by which a content security policy names an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 

@@ -1,4 +1,4 @@
-"""What the drawing functions accept; the rest is an error that says value, reason and remedy."""
+"""Checks of the arguments of the drawing functions."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mmcam.errors import InputError, nearest
 
 
 def describe(array: object) -> str:
-    """An array as error messages show it: `float32 [480 640]`; anything else by its type."""
+    """The dtype and shape of an array for error messages, `float32 [480 640]`; else the type."""
     if not isinstance(array, np.ndarray):
         return type(array).__name__
     return f"{array.dtype} [{' '.join(str(side) for side in array.shape)}]"
 
 
 def check_picture(pixels: UInt8[np.ndarray, "h w 3"], name: str = "pixels") -> None:
-    """One picture, uint8 [h w 3], with at least one pixel.
+    """Check that `pixels` is one picture, uint8 [h w 3], with at least one pixel.
 
     Raises:
-        InputError: it is anything else.
+        InputError: shape or dtype differ, or there is no pixel.
     """
     fits = isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 3
     if not fits or pixels.size == 0:
@@ -37,10 +37,10 @@ def check_picture(pixels: UInt8[np.ndarray, "h w 3"], name: str = "pixels") -> N
 
 
 def check_floating(values: Shaped[np.ndarray, "*shape"], name: str) -> None:
-    """An array of any shape that holds floating-point numbers.
+    """Check that `values` is an array of floating-point numbers, of any shape.
 
     Raises:
-        InputError: it is anything else.
+        InputError: it is no array, or has another dtype.
     """
     if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
         raise InputError(
@@ -52,10 +52,10 @@ def check_floating(values: Shaped[np.ndarray, "*shape"], name: str) -> None:
 def check_range(
     values: Float[np.ndarray, "*shape"], name: str, low: float = 0.0, high: float = 1.0
 ) -> None:
-    """Floating-point numbers in [low, high], none of them NaN.
+    """Check that `values` are floating-point numbers in [low, high], without NaN.
 
     Raises:
-        InputError: they are anything else.
+        InputError: a value is NaN or outside the range, or the dtype is another one.
     """
     check_floating(values, name)
     if values.size == 0:
@@ -71,7 +71,10 @@ def check_range(
 def check_heatmap(
     heatmap: Float[np.ndarray, "h w"], pixels: UInt8[np.ndarray, "h w 3"]
 ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """The heatmap with NaN ("not seen by the model") replaced by 0, and where it was seen.
+    """Check a heatmap against its picture, and split off its NaN (outside the model's input).
+
+    Returns:
+        The heatmap with NaN replaced by 0, and a mask that is False where it was NaN.
 
     Raises:
         InputError: the pixels are no picture, or the heatmap is not one number in [0, 1] or NaN
@@ -84,37 +87,37 @@ def check_heatmap(
             f"heatmap is {describe(heatmap)}, the picture {describe(pixels)}: they must have the "
             "same height and width; resize the map to the picture first"
         )
-    seen = ~np.isnan(heatmap)
-    known = np.where(seen, heatmap, heatmap.dtype.type(0))
-    check_range(known, "heatmap")
-    return known, seen
+    valid = ~np.isnan(heatmap)
+    filled = np.where(valid, heatmap, heatmap.dtype.type(0))
+    check_range(filled, "heatmap")
+    return filled, valid
 
 
 def check_fraction(value: float, name: str) -> None:
-    """A number in [0, 1].
+    """Check that `value` is a number in [0, 1].
 
     Raises:
-        InputError: it is not (NaN included).
+        InputError: the value is outside the range or NaN.
     """
     if not 0 <= value <= 1:
-        raise InputError(f"{name} is {value!r}, but it is a share; give a number from 0 to 1")
+        raise InputError(f"{name} is {value!r}, but it is a fraction; give a number from 0 to 1")
 
 
 def check_size(value: int, name: str) -> None:
-    """A whole number of pixels or columns, at least 1.
+    """Check that `value` is a whole number of pixels or columns, at least 1.
 
     Raises:
-        InputError: it is anything else.
+        InputError: the value is no whole number, or below 1.
     """
     if not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name} is {value!r}, but it is a count; give a whole number from 1 up")
 
 
 def check_name(name: str, known: Mapping[str, object], kind: str) -> None:
-    """A name that the table `known` has a row for.
+    """Check that the table `known` has a row for `name`.
 
     Raises:
-        InputError: it has none; the known names and the nearest of them are named.
+        InputError: the name is unknown; the message lists the known names and the nearest of them.
     """
     if name not in known:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Several pictures and their captions as one: strips, panes side by side, contact sheets."""
+"""Compositions of pictures and captions: caption bars, panes side by side, contact sheets."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from PIL import Image
 
 from mmcam.errors import InputError
 from mmcam.render.checks import check_picture, check_size, describe
-from mmcam.render.text import PAPER, smaller, strip, text_size
+from mmcam.render.text import BACKGROUND, detail_size, text_size, text_strip
 
 Picture = UInt8[np.ndarray, "_ _ 3"]  # each of any size
 
-TALLEST = 4 / 3  # a tile is at most this much taller than it is wide: upright photos fill it
+MAX_ASPECT = 4 / 3  # the largest ratio of a tile's height to its width: that of upright photos
 
 
 def caption_bar(width: int, text: str, *, detail: str = "") -> UInt8[np.ndarray, "bar_h width 3"]:
     """A strip with a label on the left and its score, or another detail, on the right.
 
-    Its height is even and depends on the width alone, in pixels. Text that is too long is shrunk
-    to three quarters, then cut off with an ellipsis; line breaks become spaces.
+    The height in pixels is even and depends on the width alone. Text that is too long is shrunk to
+    three quarters, then truncated with an ellipsis; line breaks become spaces.
 
     Raises:
         InputError: the width is not a whole number from 1 up.
     """
     check_size(width, "width")
     size = text_size(width)
-    return strip(width, text, detail, size=size, inset=size // 2)
+    return text_strip(width, text, detail, size=size, inset=size // 2)
 
 
 def panes(
@@ -38,12 +38,11 @@ def panes(
     header: str = "",
     detail: str = "",
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Pictures of one size side by side, each under its title, below a header with a score.
+    """Pictures of one size side by side, each below its title, all below a header with a score.
 
-    Height and width are even, as video encoders want them. They depend only on the pictures' size
-    and number, on whether header and detail are both "", and on whether all titles are: a strip
-    with nothing to say is left out. Give " " to keep it where only some frames of a clip have
-    text.
+    Height and width are even, as video encoders require. They depend only on the size and number
+    of the pictures, on whether header and detail are both "", and on whether all titles are: an
+    empty strip is left out. Give " " to keep the strip if only some frames of a clip have text.
 
     Raises:
         InputError: there are no pictures, their sizes differ, or there is not one title for each.
@@ -55,36 +54,36 @@ def panes(
     parts = []
     if header or detail:
         size = text_size(columns)
-        parts.append(strip(columns, header, detail, size=size, inset=max(gap, size // 2)))
+        parts.append(text_strip(columns, header, detail, size=size, inset=max(gap, size // 2)))
     else:
-        parts.append(_paper(gap, columns))
+        parts.append(_blank(gap, columns))
     if any(titles):
-        labels = [strip(width, title, size=text_size(width)) for title in titles]
-        parts.append(_beside(labels, gap, columns))
-    parts.append(_beside(frames, gap, columns))
-    below = gap + (sum(len(part) for part in parts) + gap) % 2
-    return np.concatenate([*parts, _paper(below, columns)])
+        labels = [text_strip(width, title, size=text_size(width)) for title in titles]
+        parts.append(_row(labels, gap, columns))
+    parts.append(_row(frames, gap, columns))
+    margin = gap + (sum(len(part) for part in parts) + gap) % 2
+    return np.concatenate([*parts, _blank(margin, columns)])
 
 
-def _beside(pictures: Sequence[Picture], gap: int, columns: int) -> Picture:
-    """Pictures of one size in a row, `gap` before each, on paper `columns` wide."""
+def _row(pictures: Sequence[Picture], gap: int, columns: int) -> Picture:
+    """Pictures of one size in a row `columns` pixels wide, with `gap` pixels before each."""
     height, width = pictures[0].shape[:2]
-    row = _paper(height, columns)
-    for place, picture in enumerate(pictures):
-        left = gap + place * (width + gap)
+    row = _blank(height, columns)
+    for i, picture in enumerate(pictures):
+        left = gap + i * (width + gap)
         row[:, left : left + width] = picture
     return row
 
 
-def _paper(height: int, width: int) -> Picture:
-    return np.full((height, width, 3), PAPER, dtype=np.uint8)
+def _blank(height: int, width: int) -> Picture:
+    return np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
 
 
 def _common_width(frames: Sequence[Picture], titles: Sequence[str]) -> int:
-    """The width of the pictures, which must be of one size.
+    """The width of the pictures, which must share one size.
 
     Raises:
-        InputError: as `panes` says.
+        InputError: as in `panes`.
     """
     if not frames or len(frames) != len(titles):
         raise InputError(
@@ -95,8 +94,8 @@ def _common_width(frames: Sequence[Picture], titles: Sequence[str]) -> int:
         check_picture(frame, "a pane")
         if frame.shape != frames[0].shape:
             raise InputError(
-                f"one pane is {describe(frames[0])}, another {describe(frame)}: panes share one "
-                "size; resize them first, or use sheet()"
+                f"one pane is {describe(frames[0])}, another {describe(frame)}, but panes share "
+                "one size; resize them first, or use sheet()"
             )
     width: int = frames[0].shape[1]
     return width
@@ -109,14 +108,14 @@ def sheet(
     title: str = "",
     tile_width: int = 320,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A contact sheet: pictures of any sizes in a grid, each over its title and subtitle.
+    """A contact sheet: pictures of any sizes in a grid, each above its title and subtitle.
 
     Tiles are (picture, title, subtitle), row by row. Each picture keeps its proportions and is
-    scaled to `tile_width` pixels, or less where it is very tall. Without `columns`, the number is
-    chosen so that few places stay empty. Titles or subtitles that are all "" take no room.
+    scaled to a width of `tile_width` pixels, or less if it is very tall. Without `columns`, their
+    number is chosen to leave few cells empty. Titles or subtitles that are all "" take no space.
 
     Raises:
-        InputError: there are no tiles, one holds no picture, or a count is not 1 or more.
+        InputError: there are no tiles, a tile holds no picture, or a count is not 1 or more.
     """
     check_size(tile_width, "tile_width")
     if not tiles:
@@ -127,18 +126,18 @@ def sheet(
     columns = min(columns, len(tiles))
     gap = max(4, tile_width // 20)
     captions = _captions(tiles, tile_width)
-    pictures = [_scaled(picture, tile_width) for picture, _, _ in tiles]
+    pictures = [_scale(picture, tile_width) for picture, _, _ in tiles]
     width = columns * (tile_width + gap) + gap
     parts = [_heading(title, width, gap)]
     for first in range(0, len(tiles), columns):
         row = slice(first, first + columns)
-        parts += [_bottoms_aligned(pictures[row], tile_width, gap, width)]
-        parts += [_beside(captions[row], gap, width), _paper(gap, width)]
+        parts += [_bottom_aligned_row(pictures[row], tile_width, gap, width)]
+        parts += [_row(captions[row], gap, width), _blank(gap, width)]
     return np.concatenate(parts)
 
 
 def _columns(count: int) -> int:
-    """Up to four in one row; then the row of three to six that leaves the fewest places empty."""
+    """Up to 4 columns for one row; else the number of 3 to 6 with the fewest empty cells."""
     if count <= 4:
         return count
     return min((4, 5, 3, 6), key=lambda columns: -count % columns)
@@ -146,45 +145,45 @@ def _columns(count: int) -> int:
 
 def _heading(title: str, width: int, gap: int) -> Picture:
     if not title:
-        return _paper(gap, width)
+        return _blank(gap, width)
     size = text_size(width)
-    space = _paper(gap // 2, width)
-    return np.concatenate([space, strip(width, title, size=size, inset=gap), space])
+    space = _blank(gap // 2, width)
+    return np.concatenate([space, text_strip(width, title, size=size, inset=gap), space])
 
 
 def _captions(tiles: Sequence[tuple[Picture, str, str]], width: int) -> list[Picture]:
-    """The strips under the pictures, all of one height."""
+    """The title and subtitle strips below the pictures, all of one height."""
     size = text_size(width)
-    titled, detailed = (any(tile[part] for tile in tiles) for part in (1, 2))
+    has_titles, has_subtitles = (any(tile[part] for tile in tiles) for part in (1, 2))
     captions = []
     for _, title, subtitle in tiles:
-        lines = [_paper(0, width)]
-        if titled:
-            lines.append(strip(width, title, size=size))
-        if detailed:
-            lines.append(strip(width, subtitle, size=smaller(size), muted=True))
+        lines = [_blank(0, width)]
+        if has_titles:
+            lines.append(text_strip(width, title, size=size))
+        if has_subtitles:
+            lines.append(text_strip(width, subtitle, size=detail_size(size), muted=True))
         captions.append(np.concatenate(lines))
     return captions
 
 
-def _scaled(picture: Picture, width: int) -> Picture:
-    """The picture at most `width` wide and `TALLEST` times as much tall, its proportions kept.
+def _scale(picture: Picture, width: int) -> Picture:
+    """Scale a picture to at most `width` x `MAX_ASPECT * width` pixels, keeping its proportions.
 
     Raises:
-        InputError: it is no picture.
+        InputError: the array is no picture.
     """
     check_picture(picture, "a tile")
     height = picture.shape[0]
-    scale = min(width / picture.shape[1], TALLEST * width / height)
+    scale = min(width / picture.shape[1], MAX_ASPECT * width / height)
     size = max(1, round(picture.shape[1] * scale)), max(1, round(height * scale))
-    smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(picture).resize(size, smooth))
+    resampling = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(picture).resize(size, resampling))
 
 
-def _bottoms_aligned(pictures: Sequence[Picture], tile: int, gap: int, columns: int) -> Picture:
-    """Pictures in a row of tiles, standing on one line so that each is right over its title."""
-    row = _paper(max(len(picture) for picture in pictures), columns)
-    for place, picture in enumerate(pictures):
-        left = gap + place * (tile + gap)
+def _bottom_aligned_row(pictures: Sequence[Picture], tile: int, gap: int, columns: int) -> Picture:
+    """Pictures in a row of tiles, aligned at the bottom so that each is right above its title."""
+    row = _blank(max(len(picture) for picture in pictures), columns)
+    for i, picture in enumerate(pictures):
+        left = gap + i * (tile + gap)
         row[len(row) - len(picture) :, left : left + picture.shape[1]] = picture
     return row

@@ -1,4 +1,4 @@
-"""Pictures inside a text: as data URIs for a page, and as a small card for a notebook."""
+"""Pictures embedded in HTML: data URIs for a page, and a card for a notebook."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 def as_jpeg(pixels: Picture, side: int, limit: int) -> str:
-    """A picture as a data URI, scaled down to `side`; its quality falls until `limit` is met."""
-    image = _shrunk(pixels, side)
+    """A picture as a JPEG data URI, its longer side at most `side` pixels.
+
+    The quality is lowered until the file has at most `limit` bytes, but not below 40.
+    """
+    image = _shrink(pixels, side)
     for quality in (88, 80, 70, 55, 40):
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality, optimize=True)
@@ -26,13 +29,13 @@ def as_jpeg(pixels: Picture, side: int, limit: int) -> str:
 
 
 def as_png(pixels: Picture, side: int) -> str:
-    """A picture as a data URI without loss, scaled down to `side`."""
+    """A picture as a lossless PNG data URI, its longer side at most `side` pixels."""
     file = io.BytesIO()
-    _shrunk(pixels, side).save(file, "PNG", optimize=True)
+    _shrink(pixels, side).save(file, "PNG", optimize=True)
     return _data_uri(file.getvalue(), "png")
 
 
-def _shrunk(pixels: Picture, side: int) -> Image.Image:
+def _shrink(pixels: Picture, side: int) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     scale = side / max(image.size)
     if scale >= 1:
@@ -46,13 +49,13 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 
 def card(pixels: Picture, title: str, facts: Sequence[str]) -> str:
-    """A picture with its title and facts as HTML that stands alone; texts are escaped."""
-    said = html.escape(f"{title}: {'; '.join(facts)}")
-    below = html.escape(" · ".join(facts))
+    """A picture with its title and facts as self-contained HTML; texts are escaped."""
+    alt = html.escape(f"{title}: {'; '.join(facts)}")
+    details = html.escape(" · ".join(facts))
     return (
         '<figure style="margin: 0; font-family: system-ui, sans-serif">'
-        f'<img src="{as_png(pixels, max(pixels.shape))}" alt="{said}" '
+        f'<img src="{as_png(pixels, max(pixels.shape))}" alt="{alt}" '
         'style="max-width: 100%; border-radius: 8px">'
-        f'<figcaption><strong dir="auto">{html.escape(title)}</strong><br>{below}</figcaption>'
+        f'<figcaption><strong dir="auto">{html.escape(title)}</strong><br>{details}</figcaption>'
         "</figure>"
     )

@@ -1,4 +1,4 @@
-"""One picture and its heatmap as one picture; the frames of a clip go through one at a time."""
+"""A picture and its heatmap as one picture; the frames of a clip are drawn one at a time."""
 
 from __future__ import annotations
 
@@ -23,56 +23,56 @@ def overlay(
     opacity: float = 0.55,
     colormap: str = "inferno",
 ) -> Picture:
-    """The heatmap laid over the picture, so that both can be seen.
+    """Alpha-blend the heatmap over the picture.
 
-    Heat h covers the photo by opacity * (1 - (1 - h)^2): not at all at 0, where the picture is
-    left exactly as it is, and by `opacity` at 1. A cover in proportion to h would leave the middle
-    of the scale too faint to see, a constant one would veil the whole photo.
-    NaN is "not seen by the model": grey, dimmed and hatched.
+    The alpha of a value h is opacity * (1 - (1 - h)^2): 0 at h = 0, where the picture is left
+    unchanged, and `opacity` at h = 1. An alpha proportional to h would leave the middle of the
+    scale too faint to see; a constant alpha would veil the whole picture.
+    NaN marks pixels outside the model's input: they are drawn grey, dimmed and hatched.
 
     Raises:
-        InputError: heatmap and picture differ in size, a value is outside [0, 1], opacity is no
-            share, or the colour map is unknown.
+        InputError: heatmap and picture differ in size, a value is outside [0, 1], the opacity is
+            not in [0, 1], or the colour map is unknown.
     """
     check_fraction(opacity, "opacity")
     check_name(colormap, COLORMAPS, "colour map")
-    heat, seen = check_heatmap(heatmap, pixels)
-    keep, add = _blend(colormap, float(opacity))
-    step = (heat * STEPS + 0.5).astype(np.intp)  # half is added so that cutting off rounds
-    stays = keep[step]
-    grey = None if seen.all() else _dimmed(pixels)
-    drawn = np.empty_like(pixels)
-    for channel in range(3):  # one at a time: broadcasting over a last axis of 3 is slow
-        color = (pixels[..., channel] * stays + add[channel][step]) >> 8
-        drawn[..., channel] = color if grey is None else np.where(seen, color, grey)
-    return drawn
+    filled, valid = check_heatmap(heatmap, pixels)
+    keep, add = _blend_tables(colormap, float(opacity))
+    step = (filled * STEPS + 0.5).astype(np.intp)  # 0.5 is added so that truncation rounds
+    kept = keep[step]
+    grey = None if valid.all() else _dim(pixels)
+    blended = np.empty_like(pixels)
+    for channel in range(3):  # one at a time, because broadcasting over a last axis of 3 is slow
+        color = (pixels[..., channel] * kept + add[channel][step]) >> 8
+        blended[..., channel] = color if grey is None else np.where(valid, color, grey)
+    return blended
 
 
 @lru_cache(maxsize=16)
-def _blend(
+def _blend_tables(
     colormap: str, opacity: float
 ) -> tuple[UInt16[np.ndarray, " 257"], UInt16[np.ndarray, "3 257"]]:
-    """For each step of heat, the share of the photo that stays and the colour that is added.
+    """For each step of the heatmap, the weight of the picture and the colour that is added.
 
-    Both in 1/256, with the half for rounding in the second: 255 * 256 + 128 still fits 16 bits,
-    and a frame takes about a third of the time that floating point does.
+    Both are in units of 1/256; the second includes the 128 for rounding. 255 * 256 + 128 still
+    fits 16 bits, and a frame takes about a third of the time of floating-point arithmetic.
     """
-    heat = np.linspace(0, 1, STEPS + 1)
-    cover = np.rint(256 * opacity * (1 - (1 - heat) ** 2)).astype(np.uint16)
-    return 256 - cover, cover * COLORMAPS[colormap].T + np.uint16(128)
+    values = np.linspace(0, 1, STEPS + 1)
+    alpha = np.rint(256 * opacity * (1 - (1 - values) ** 2)).astype(np.uint16)
+    return 256 - alpha, alpha * COLORMAPS[colormap].T + np.uint16(128)
 
 
-def _dimmed(pixels: Picture) -> UInt8[np.ndarray, "h w"]:
-    """How the picture looks where the model did not see it: grey, dimmed and hatched."""
+def _dim(pixels: Picture) -> UInt8[np.ndarray, "h w"]:
+    """The picture as drawn outside the model's input: grey, dimmed and hatched."""
     grey = pixels @ LUMA * np.float32(0.4) + np.float32(38)
-    # The lines are pulled towards one light grey, so they show on black and on white alike.
+    # The lines are blended towards one light grey, so that they show on both black and white.
     lines = _hatch(*grey.shape)
     return np.where(lines, grey * np.float32(0.5) + np.float32(85), grey).astype(np.uint8)
 
 
 @lru_cache(maxsize=2)
 def _hatch(height: int, width: int) -> Bool[np.ndarray, "h w"]:
-    """Diagonal lines; their width and distance grow with the picture, so that they stay fine."""
+    """A mask of diagonal lines, whose width and distance grow with the size of the picture."""
     thickness = max(1, min(height, width) // 320)
     down, right = np.ogrid[:height, :width]
     lines: Bool[np.ndarray, "h w"] = (down + right) % (7 * thickness) < thickness
@@ -82,23 +82,23 @@ def _hatch(height: int, width: int) -> Bool[np.ndarray, "h w"]:
 def explanation_map(
     pixels: UInt8[np.ndarray, "h w 3"], heatmap: Float[np.ndarray, "h w"]
 ) -> Picture:
-    """E = L * I, element by element: the picture lit by its own heatmap (Grad-CAM++, eq. 25).
+    """E = L * I, element by element: the picture times its heatmap (Grad-CAM++, eq. 25).
 
-    NaN, "not seen by the model", counts as 0. The product is rounded to the nearest uint8.
+    NaN, outside the model's input, counts as 0. The product is rounded to the nearest uint8.
 
     Raises:
         InputError: heatmap and picture differ in size, or a value is outside [0, 1].
     """
-    heat, _ = check_heatmap(heatmap, pixels)
-    lit: Picture = np.rint(pixels * heat[..., None]).astype(np.uint8)
-    return lit
+    filled, _ = check_heatmap(heatmap, pixels)
+    product: Picture = np.rint(pixels * filled[..., None]).astype(np.uint8)
+    return product
 
 
 def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float = 99.5) -> Picture:
     """A signed gradient at the input pixels, such as guided backpropagation's, as a picture.
 
-    Zero is mid-grey (128); each channel moves up or down from there, in proportion, by at most
-    127. The scale is symmetric and common to the channels: it ends at the given percentile of the
+    Zero is mid-grey (128); each channel deviates from it in proportion to the gradient, by at most
+    127. The scale is symmetric and shared by the channels. It ends at the given percentile of the
     absolute value, since a few extreme pixels would otherwise leave the rest grey (the pictures of
     Springenberg et al. 2015 and of Selvaraju et al. 2017). A gradient of zeros is all grey.
 
@@ -114,17 +114,17 @@ def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float 
         )
     if not np.isfinite(gradient).all():
         raise InputError(
-            "gradient holds NaN or infinity, which has no place on the grey scale; compute it in "
-            "float32 and check the model's activations"
+            "gradient holds NaN or infinity, which cannot be drawn; compute it in float32 and "
+            "check the model's activations"
         )
     if not 0 <= percentile <= 100:
         raise InputError(
             f"percentile is {percentile!r}, outside its range; give a number in 0..100"
         )
     signed = gradient.astype(np.float32 if gradient.dtype.itemsize < 4 else gradient.dtype)
-    size = np.abs(signed)
-    # Where fewer values differ from zero than the percentile leaves out, the largest is the scale.
-    scale = np.percentile(size, percentile) or size.max() or 1.0
-    # Clipped before the division: the other way round, a tiny scale overflows.
+    magnitude = np.abs(signed)
+    # If fewer values differ from zero than the percentile leaves out, the largest is the scale.
+    scale = np.percentile(magnitude, percentile) or magnitude.max() or 1.0
+    # Clip before the division, because dividing by a tiny scale overflows.
     level = np.rint(128 + 127 * (np.clip(signed, -scale, scale) / scale))
     return np.ascontiguousarray(level.astype(np.uint8).transpose(1, 2, 0))

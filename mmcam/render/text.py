@@ -1,4 +1,4 @@
-"""One line of text on a strip of paper, whatever it says and however long it is."""
+"""Strips with one line of text, of any script and any length."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-PAPER = (252, 252, 252)
-INK = (26, 26, 30)
+BACKGROUND = (252, 252, 252)
+FOREGROUND = (26, 26, 30)
 MUTED = (104, 104, 112)
 
 ELLIPSIS = "…"
-SMALLEST = 0.75  # text is shrunk down to this share of its size before it is cut off
+MIN_SCALE = 0.75  # text is shrunk to this fraction of its size before it is truncated
 
-# Pillow's own font draws little more than ASCII. Text that needs more is drawn in whichever of
-# these is installed and has the most of it.
-OWN = ""
-FALLBACKS = (
+# Pillow's default font covers little more than ASCII. Other text is drawn in the installed font of
+# this list that covers the most letters.
+DEFAULT_FONT = ""
+FALLBACK_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
     "NotoSansCJK-Regular.ttc",
@@ -33,119 +33,122 @@ FALLBACKS = (
 
 
 def text_size(width: int) -> int:
-    """The font size that suits a picture, both in pixels; it grows more slowly than the picture."""
+    """The font size for a picture of this width, in pixels; it grows with the square root."""
     return max(11, round(0.9 * math.sqrt(width)))
 
 
-def strip(
+def text_strip(
     width: int, text: str, detail: str = "", *, size: int, inset: int = 0, muted: bool = False
 ) -> UInt8[np.ndarray, "bar_h width 3"]:
     """A strip with `text` on the left and `detail`, smaller and lighter, on the right.
 
-    The height is even and depends on `size` alone, so strips of one size always fit one another.
+    The height is even and depends on `size` alone, so that strips of one font size align.
     """
-    # A clip asks for the same strips frame after frame; what they share must not be written to.
-    # No letter is narrower than a pixel, so what lies beyond `width` of them is never drawn.
-    shown = one_line(text)[: width + 1], one_line(detail)[: width + 1]
-    return _strip(width, *shown, size, inset, muted).copy()
+    # Strips are cached, because all frames of a clip share them; the copy protects the cache.
+    # No letter is narrower than a pixel, so letters beyond the first `width` are never drawn.
+    lines = one_line(text)[: width + 1], one_line(detail)[: width + 1]
+    return _draw_strip(width, *lines, size, inset, muted).copy()
 
 
 @lru_cache(maxsize=64)
-def _strip(
+def _draw_strip(
     width: int, text: str, detail: str, size: int, inset: int, muted: bool
 ) -> UInt8[np.ndarray, "bar_h width 3"]:
     height = 2 * math.ceil(0.85 * size)
-    baseline = round((height + 0.7 * size) / 2)  # capitals are about 0.7 of the size high
-    image = Image.new("RGB", (width, height), PAPER)
+    baseline = round((height + 0.7 * size) / 2)  # capitals are about 0.7 of the font size high
+    image = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    text_room, detail_room = _shared(width - 2 * inset, text, detail, size)
-    words, font = fitted(text, size, text_room)
-    draw.text((inset, baseline), words, fill=MUTED if muted else INK, font=font, anchor="ls")
-    words, font = fitted(detail, smaller(size), detail_room)
-    draw.text((width - inset, baseline), words, fill=MUTED, font=font, anchor="rs")
+    text_width, detail_width = _split_width(width - 2 * inset, text, detail, size)
+    fitted, font = fit_text(text, size, text_width)
+    fill = MUTED if muted else FOREGROUND
+    draw.text((inset, baseline), fitted, fill=fill, font=font, anchor="ls")
+    fitted, font = fit_text(detail, detail_size(size), detail_width)
+    draw.text((width - inset, baseline), fitted, fill=MUTED, font=font, anchor="rs")
     return np.asarray(image)
 
 
-def smaller(size: int) -> int:
-    """The font size of what is said beside or under a text of this size."""
+def detail_size(size: int) -> int:
+    """The font size of a detail or subtitle next to a text of this size."""
     return max(10, round(0.85 * size))
 
 
-def _shared(room: int, text: str, detail: str, size: int) -> tuple[int, int]:
-    """The room of each when both must fit; of two long ones, the detail gets 40 percent."""
+def _split_width(available: int, text: str, detail: str, size: int) -> tuple[int, int]:
+    """The widths of text and detail in pixels; if both are long, the detail gets 40 percent."""
     if not detail:
-        return room, 0
-    room -= size  # the gap between them
-    wanted = math.ceil(_length(detail, _font_for(detail, smaller(size))))
-    left = room - math.ceil(_length(text, _font_for(text, size)))
-    given = min(wanted, max(left, round(0.4 * room)))
-    return room - given, given
+        return available, 0
+    available -= size  # the gap between them
+    wanted = math.ceil(_text_width(detail, _font_for(detail, detail_size(size))))
+    remaining = available - math.ceil(_text_width(text, _font_for(text, size)))
+    granted = min(wanted, max(remaining, round(0.4 * available)))
+    return available - granted, granted
 
 
-def fitted(text: str, size: int, room: int) -> tuple[str, Font]:
-    """The text and a font in which it is at most `room` pixels wide: shrunk, then cut off."""
-    smallest = max(8, round(SMALLEST * size))
+def fit_text(text: str, size: int, width: int) -> tuple[str, Font]:
+    """Fit a text into `width` pixels by a smaller font and, if need be, by truncation."""
+    smallest = max(8, round(MIN_SCALE * size))
     for candidate in range(size, smallest - 1, -1):
         font = _font_for(text, candidate)
-        if _length(text, font) <= room:
+        if _text_width(text, font) <= width:
             return text, font
     font = _font_for(text + ELLIPSIS, min(size, smallest))
     fits, too_long = -1, len(text)
     while too_long - fits > 1:
         middle = (fits + too_long) // 2
-        if _length(_cut(text, middle), font) <= room:
+        if _text_width(_truncate(text, middle), font) <= width:
             fits = middle
         else:
             too_long = middle
-    return (_cut(text, fits) if fits >= 0 else ""), font
+    return (_truncate(text, fits) if fits >= 0 else ""), font
 
 
-def _cut(text: str, length: int) -> str:
+def _truncate(text: str, length: int) -> str:
     return text[:length].rstrip() + ELLIPSIS
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks, tabs and what no font can draw as single spaces."""
-    blank = ("Cc", "Cs", "Zl", "Zp")  # control letters, halves of pairs, separators
-    return "".join(" " if unicodedata.category(one) in blank else one for one in text).strip()
+    """The text with line breaks, tabs and undrawable characters replaced by single spaces."""
+    blank = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators
+    return "".join(" " if unicodedata.category(char) in blank else char for char in text).strip()
 
 
-def _length(text: str, font: Font) -> float:
+def _text_width(text: str, font: Font) -> float:
     return font.getlength(text) if text else 0.0
 
 
 def _font_for(text: str, size: int) -> Font:
-    """The font that has the most letters of the text; Pillow's own where it is as good as any."""
+    """The font that covers the most letters of the text; Pillow's default font wins ties."""
     special = frozenset(letter for letter in text if not letter.isascii() and letter != ELLIPSIS)
-    return _font(_best_font(special) if special else OWN, size) or ImageFont.load_default(size)
+    name = _best_font(special) if special else DEFAULT_FONT
+    return _load_font(name, size) or ImageFont.load_default(size)
 
 
 @lru_cache(maxsize=512)
 def _best_font(letters: frozenset[str]) -> str:
-    best, most = OWN, _drawn(OWN, letters)
-    for name in FALLBACKS:
-        # Looking for a font walks the system's folders, so it ends as soon as nothing is missing.
+    best, most = DEFAULT_FONT, _covered(DEFAULT_FONT, letters)
+    for name in FALLBACK_FONTS:
+        # Stop as soon as all letters are covered, because loading a font searches system folders.
         if most == len(letters):
             break
-        drawn = _drawn(name, letters)
-        if drawn > most:
-            best, most = name, drawn
+        count = _covered(name, letters)
+        if count > most:
+            best, most = name, count
     return best
 
 
-def _drawn(name: str, letters: frozenset[str]) -> int:
-    """How many letters have a shape of their own, not the box that stands for "none"."""
-    font = _font(name, 16)
+def _covered(name: str, letters: frozenset[str]) -> int:
+    """The number of letters with a glyph of their own, not the box for missing glyphs."""
+    font = _load_font(name, 16)
     if font is None:
         return 0
-    box = bytes(font.getmask("\uffff"))
-    return sum(bytes(font.getmask(letter)) != box for letter in letters)
+    missing = bytes(font.getmask("\uffff"))
+    return sum(bytes(font.getmask(letter)) != missing for letter in letters)
 
 
 @lru_cache(maxsize=256)
-def _font(name: str, size: int) -> Font | None:
-    """A font by its file name; None where it is not installed."""
+def _load_font(name: str, size: int) -> Font | None:
+    """Load a font by its file name; None if it is not installed."""
     try:
-        return ImageFont.load_default(size) if name == OWN else ImageFont.truetype(name, size)
+        is_default = name == DEFAULT_FONT
+        return ImageFont.load_default(size) if is_default else ImageFont.truetype(name, size)
     except OSError:
         return None

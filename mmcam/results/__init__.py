@@ -1,4 +1,4 @@
-"""One explanation, how it is drawn, and the files it becomes."""
+"""One explanation: its data, its drawings and its files."""
 
 from mmcam.results.explanation import Explanation, Peak
 

@@ -1,4 +1,4 @@
-"""Pictures and clips of explanations: what is drawn, on what, and with which words beside it."""
+"""Drawings of explanations: overlays, contact sheets and annotated clips, with their labels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from mmcam.results.explanation import Explanation
 from mmcam.types import Pixels
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
-"""A drawn picture, of a size of its own."""
+"""A drawn picture of any size."""
 
 Tile = tuple[Picture, str, str]
+"""A tile of a sheet: picture, title and subtitle."""
+
 Pane = Callable[[Explanation, Pixels, np.ndarray, str], Picture]
 
 PANES: dict[str, Pane] = {
@@ -37,17 +39,17 @@ PANES: dict[str, Pane] = {
     ),
     "explanation": lambda explanation, pixels, heatmap, colormap: explanation_map(pixels, heatmap),
 }
-"""What can stand side by side in a clip; "explanation" is E = L * I (Grad-CAM++ eq. 25)."""
+"""The panes that a clip can show side by side; "explanation" is E = L * I (Grad-CAM++ eq. 25)."""
 
 CHUNK = 8
-"""Frames whose heatmaps are in memory at once while a clip is drawn."""
+"""Number of frames whose heatmaps are held in memory at once while a clip is drawn."""
 
 
 def check_look(colormap: str, names: Sequence[str] = tuple(PANES)) -> None:
-    """That there is such a colour map, and every pane is one of `PANES`.
+    """Check that the colour map exists and that every pane is one of `PANES`.
 
     Raises:
-        InputError: one is not, or there is no pane.
+        InputError: the colour map or a pane is unknown, or there is no pane.
     """
     check_name(colormap, COLORMAPS, "colour map")
     for name in names:
@@ -57,40 +59,41 @@ def check_look(colormap: str, names: Sequence[str] = tuple(PANES)) -> None:
 
 
 def heading(explanation: Explanation) -> str:
-    """What is explained: the label, marked where it is counterfactual or has no evidence."""
-    against = "against " if explanation.counterfactual else ""
-    nothing = " (no positive evidence)" if explanation.empty else ""
-    # The sheet has the sentence itself above all its pictures.
+    """The label of the target, marked if it is counterfactual or has no positive evidence."""
+    prefix = "against " if explanation.counterfactual else ""
+    suffix = " (no positive evidence)" if explanation.empty else ""
+    # The title of the sheet already shows the sentence itself.
     label = "whole caption" if explanation.target.kind == "sentence" else explanation.label
-    return f"{against}{label}{nothing}"
+    return f"{prefix}{label}{suffix}"
 
 
 def detail(explanation: Explanation) -> str:
-    """The score and the probability, in a few characters."""
+    """The score and the probability as a short text."""
     if explanation.target.kind == "sentence":
         return f"log p {explanation.score:.2f}"
-    share = "" if explanation.probability is None else f"  p {explanation.probability:.3f}"
-    return f"score {explanation.score:.2f}{share}"
+    probability = explanation.probability
+    suffix = "" if probability is None else f"  p {probability:.3f}"
+    return f"score {explanation.score:.2f}{suffix}"
 
 
 def picture(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Picture:
-    """A picture's explanation: the map over it, or, for a pixel-space map, the gradient itself."""
+    """The overlay of the heatmap on the picture or, for a pixel-space map, the gradient itself."""
     if explanation.has_colours:
         return gradient_picture(np.nan_to_num(explanation.gradient()))
     return overlay(pixels, explanation.heatmap(), colormap=colormap)
 
 
 def tile(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Tile:
-    """The explanation of a picture with its label, score, method and layer below it.
+    """The drawn explanation of a picture, with label and score as title, method and layer below.
 
-    The words of a question, shaded by their part, stand under the picture.
+    The words of a question are drawn under the picture, shaded by their contribution.
     """
-    below = f"{explanation.method} at {explanation.layer}"
+    subtitle = f"{explanation.method} at {explanation.layer}"
     title = f"{heading(explanation)}  {detail(explanation)}"
-    drawn = picture(explanation, pixels, colormap)
+    drawing = picture(explanation, pixels, colormap)
     if explanation.words:
-        drawn = np.concatenate([drawn, shaded_words(explanation.words, drawn.shape[1])])
-    return drawn, title, below
+        drawing = np.concatenate([drawing, shaded_words(explanation.words, drawing.shape[1])])
+    return drawing, title, subtitle
 
 
 def picture_sheet(
@@ -102,36 +105,36 @@ def picture_sheet(
     """The picture and all its explanations on one sheet."""
     tiles = [tile(explanation, pixels, colormap) for explanation in explanations]
     original = pixels
-    if question := next((one.words for one in explanations if one.words), ()):
-        plain = shaded_words([(word, 0.0) for word, _ in question], pixels.shape[1])
-        original = np.concatenate([pixels, plain])
+    if question := next((e.words for e in explanations if e.words), ()):
+        unshaded = shaded_words([(word, 0.0) for word, _ in question], pixels.shape[1])
+        original = np.concatenate([pixels, unshaded])
     return sheet([(original, "original", ""), *tiles], title=title)
 
 
-def frames_of(
+def draw_frames(
     explanation: Explanation,
     clip: Clip,
     names: Sequence[str] = tuple(PANES),
     colormap: str = "inferno",
 ) -> Iterator[Picture]:
-    """Every frame of a clip, drawn: the panes side by side under the label and the score.
+    """Draw every frame of a clip: the panes side by side below the label and the score.
 
-    The heat of all frames has one scale, the maximum over the clip. A single pane keeps the clip's
-    own size and has the label in a strip above it.
+    The heatmaps of all frames share one scale, the maximum over the clip. A single pane keeps the
+    clip's own size and has the label in a strip above it.
     """
     check_look(colormap, names)
-    waiting: list[Pixels] = []
-    done = 0
+    chunk: list[Pixels] = []
+    start = 0
     for frame in clip:
-        waiting.append(frame)
-        if len(waiting) == CHUNK:
-            yield from _drawn(explanation, waiting, done, names, colormap)
-            done += len(waiting)
-            waiting = []
-    yield from _drawn(explanation, waiting, done, names, colormap)
+        chunk.append(frame)
+        if len(chunk) == CHUNK:
+            yield from _draw_chunk(explanation, chunk, start, names, colormap)
+            start += len(chunk)
+            chunk = []
+    yield from _draw_chunk(explanation, chunk, start, names, colormap)
 
 
-def _drawn(
+def _draw_chunk(
     explanation: Explanation,
     frames: Sequence[Pixels],
     start: int,
@@ -140,16 +143,19 @@ def _drawn(
 ) -> Iterator[Picture]:
     heatmaps = explanation.heatmap(range(start, start + len(frames))) if frames else ()
     for pixels, heatmap in zip(frames, heatmaps, strict=True):
-        made = [PANES[name](explanation, pixels, heatmap, colormap) for name in names]
-        yield framed(made, names, heading(explanation), detail(explanation))
+        pictures = [PANES[name](explanation, pixels, heatmap, colormap) for name in names]
+        yield compose_frame(pictures, names, heading(explanation), detail(explanation))
 
 
-def framed(made: Sequence[Picture], names: Sequence[str], header: str, below: str) -> Picture:
-    """A frame of a written clip: its panes, of one size, under the header and the detail."""
-    if len(made) == 1:
-        return np.concatenate([caption_bar(made[0].shape[1], header, detail=below), made[0]])
+def compose_frame(
+    pictures: Sequence[Picture], names: Sequence[str], header: str, detail: str
+) -> Picture:
+    """Compose a frame of a written clip: panes of one size below the header and the detail."""
+    if len(pictures) == 1:
+        bar = caption_bar(pictures[0].shape[1], header, detail=detail)
+        return np.concatenate([bar, pictures[0]])
     titles = ["E = L * I" if name == "explanation" else name for name in names]
-    return panes(made, titles, header=header, detail=below)
+    return panes(pictures, titles, header=header, detail=detail)
 
 
 def write_clip(
@@ -161,12 +167,15 @@ def write_clip(
     frames_to: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """The whole clip, drawn, as H.264 at the source's rate; each frame as PNG too if asked.
+    """Write the drawn clip as H.264 at the frame rate of the source.
+
+    With `frames_to`, write each frame as PNG to that folder too.
 
     Raises:
-        OutputError: it cannot be written; no half file stays behind.
+        InputError: the clip has no frames.
+        OutputError: the clip cannot be written; no partial file is left behind.
     """
-    frames = frames_of(explanation, clip, names, colormap)
+    frames = draw_frames(explanation, clip, names, colormap)
     first = next(frames, None)
     if first is None:
         raise InputError(f"'{clip.path}' has no frames to draw; check the file")
@@ -178,7 +187,8 @@ def write_clip(
                 write_image(frames_to / f"frame-{number:06d}.png", frame)
             if progress:
                 progress(number + 1, clip.frames)
-    if frames_to is not None:  # those of a longer clip that was drawn here before
+    if frames_to is not None:
+        # A longer clip that was drawn here before has left further frames.
         for stale in sorted(frames_to.glob("frame-*.png"))[number + 1 :]:
             stale.unlink()
 
@@ -191,7 +201,7 @@ def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
 def clip_sheet(
     explanation: Explanation, clip: Clip, colormap: str = "inferno", count: int = 8
 ) -> Picture:
-    """Frames spread evenly over the clip, each with its heat and its time."""
+    """Frames spread evenly over the clip, each with its heatmap and its time."""
     count = min(count, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]
     heatmaps = explanation.heatmap(indices)

@@ -1,4 +1,4 @@
-"""One explanation: a raw map, what it explains, and how it lies on the original."""
+"""One explanation: a raw map, its target, and its placement on the original picture or clip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Heatmap = Float[np.ndarray, "*time height width"]
 
 
 class Peak(NamedTuple):
-    """Where a map is highest: the middle of a pixel of the original, and the frame of a clip."""
+    """The maximum of a map: the middle of a pixel of the original, and the frame of a clip."""
 
     x: float
     y: float
@@ -35,13 +35,13 @@ class Explanation:
 
     `cam` is raw: signed, not normalised, comparable between labels of the same forward. It has the
     layer's grid, (h, w) or (t, h, w), the windows of a long clip joined along time. A pixel-space
-    map, and the product of one with a map of a layer, has three colour channels before it.
+    map, and its product with the map of a layer, has an axis of three colour channels first.
 
-    `words` are those of a question, each with its part in the score: gradient times input, summed
-    over its embedding.
+    `words` are those of a question, each with its contribution to the score: gradient times input,
+    summed over the word's embedding.
 
-    `score` is the target's score, `probability` its softmax where there is one; for a clip, the
-    mean over its windows, whose own scores are in `window_scores`.
+    `score` is the target's score and `probability` its softmax, if any. For a clip, both are means
+    over the windows; `window_scores` holds the score of each window.
     """
 
     target: Target
@@ -57,7 +57,7 @@ class Explanation:
 
     @property
     def label(self) -> str:
-        """What is explained, in words."""
+        """The label of the target."""
         return self.target.label
 
     @property
@@ -67,48 +67,49 @@ class Explanation:
 
     @cached_property
     def saliency(self) -> Float[Tensor, "*grid"]:
-        """The map without colour: as it is, or the largest absolute value over the channels.
+        """The map without colour channels.
 
-        (Simonyan et al. 2014, section 3.1, for pixel-space maps.)
+        A pixel-space map is reduced to the largest absolute value over its channels (Simonyan et
+        al. 2014, section 3.1); any other map is returned as it is.
         """
         cam = self.cam.detach().float().cpu()
         return cam.abs().amax(0) if self.has_colours else cam
 
     @property
     def has_colours(self) -> bool:
-        """Whether this is a pixel-space map, with an axis of three colours before its grid."""
+        """Whether this is a pixel-space map, with an axis of three colour channels first."""
         return self.cam.ndim == (4 if self.is_clip else 3)
 
     @property
     def empty(self) -> bool:
-        """Whether nothing in the picture or clip speaks for the target: no positive value."""
+        """Whether the map holds no positive evidence for the target: no positive value."""
         return not bool((self.saliency > 0).any())
 
     @cached_property
     def maximum(self) -> float:
-        """The largest value of the raw map; heatmaps are shares of it. 0 where it is empty."""
+        """The largest value of the raw map, by which heatmaps are scaled; 0 if the map is empty."""
         return max(float(self.saliency.max()), 0.0)
 
     def heatmap(self, frames: Sequence[int] | None = None) -> Heatmap:
         """The positive part of the map on the pixels of the original, as float32 in [0, 1].
 
-        Scaled by the map's maximum, over all frames alike. Pixels and frames that the model did
-        not see (outside its crop) are NaN; an empty map is 0 where it was seen.
+        All frames are scaled by the same value, the map's maximum. Pixels and frames outside the
+        model's input (its crop and its windows) are NaN; inside it, an empty map is 0.
 
         Args:
-            frames: which frames of a clip; all that the windows cover when None.
+            frames: the frames of a clip to draw; all that the windows cover if None.
 
         Returns:
             `[height, width]` for a picture, `[frame, height, width]` for a clip.
         """
-        return self._shares(self.saliency, frames)
+        return self._to_heatmap(self.saliency, frames)
 
     def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "3 *size"]:
-        """A pixel-space map with its colours and signs on the original, not scaled."""
+        """A pixel-space map on the original, with its colour channels and signs, not scaled."""
         frames = self._frames(frames)
         return onto_original(self.cam, self.placement, frames).numpy()
 
-    def _shares(self, maps: Tensor, frames: Sequence[int] | None) -> Heatmap:
+    def _to_heatmap(self, maps: Tensor, frames: Sequence[int] | None) -> Heatmap:
         maps = maps.clamp(min=0) / (self.maximum or 1)
         placed = onto_original(maps, self.placement, self._frames(frames))
         return placed.clamp(0, 1).numpy()
@@ -120,60 +121,66 @@ class Explanation:
 
     @property
     def frame_count(self) -> int:
-        """How many frames of the clip the windows reach over, from its first frame on."""
+        """The number of frames from the start of the clip to the end of the last window."""
         return math.ceil(max(last for _, last in self.placement.spans) - 1e-6)
 
     def evidence(self) -> Float[np.ndarray, " slice"]:
-        """The mean positive value of each time slice of a clip's map: where in time it speaks."""
+        """The positive evidence over time: the mean positive value of each time slice of a clip."""
         return self.saliency.clamp(min=0).flatten(1).mean(1).numpy()
 
     def slice_times(self) -> Float[np.ndarray, " slice"]:
         """The middle of each time slice, in frames from the start of the clip."""
-        each = self.saliency.shape[0] // len(self.placement.spans)
-        shares = (np.arange(each) + 0.5) / each
+        count = self.saliency.shape[0] // len(self.placement.spans)
+        middles = (np.arange(count) + 0.5) / count
         return np.concatenate(
-            [first + shares * (last - first) for first, last in self.placement.spans]
+            [first + middles * (last - first) for first, last in self.placement.spans]
         )
 
     def peak(self) -> Peak:
-        """Where the map is highest, on the original; the middle of what was seen if it is empty."""
+        """The maximum of the map on the original; the middle of the model input if it is empty."""
         saliency, frame = self.saliency, None
         if self.is_clip:
-            slice_ = int(saliency.flatten(1).amax(1).argmax())
-            frame = min(int(self.slice_times()[slice_]), self.frame_count - 1)
-            saliency = saliency[slice_]
+            index = int(saliency.flatten(1).amax(1).argmax())
+            frame = min(int(self.slice_times()[index]), self.frame_count - 1)
+            saliency = saliency[index]
         if self.empty:
             left, top, right, bottom = self.placement.box
             return Peak((left + right) / 2, (top + bottom) / 2, frame)
-        placed = onto_original(saliency, self._still)
-        flat = int(torch.where(placed.isnan(), -torch.inf, placed).argmax())
-        y, x = divmod(flat, placed.shape[1])
+        placed = onto_original(saliency, self._spatial_placement)
+        index = int(torch.where(placed.isnan(), -torch.inf, placed).argmax())
+        y, x = divmod(index, placed.shape[1])
         return Peak(x + 0.5, y + 0.5, frame)
 
     def _repr_html_(self) -> str:
-        """The map by itself with its facts, as notebooks show it; of a clip where it peaks."""
-        share = [] if self.probability is None else [f"probability {self.probability:.4f}"]
-        against = ["counterfactual: what speaks against it"] if self.counterfactual else []
-        nothing = ["no positive evidence"] if self.empty else []
-        made = f"{self.method} at {self.layer}"
-        facts = [made, f"score {self.score:.4g}", *share, *against, *nothing]
+        """The card of the map for notebooks; for a clip, the time slice with the maximum."""
+        facts = [f"{self.method} at {self.layer}", f"score {self.score:.4g}"]
+        if self.probability is not None:
+            facts.append(f"probability {self.probability:.4f}")
+        if self.counterfactual:
+            facts.append("counterfactual: evidence against it")
+        if self.empty:
+            facts.append("no positive evidence")
         return card(self._thumbnail(), self.label, facts)
 
     def _thumbnail(self, side: int = 320) -> UInt8[np.ndarray, "h w 3"]:
-        """The map on a dark ground in the proportions of the original, hatched where not seen."""
+        """The map on a dark ground, in the proportions of the original.
+
+        The parts outside the model's input are hatched.
+        """
         height, width = self.placement.size
         scale = min(1.0, side / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        across, down = size[1] / width, size[0] / height
+        scale_x, scale_y = size[1] / width, size[0] / height
         left, top, right, bottom = self.placement.box
-        box = (left * across, top * down, right * across, bottom * down)
-        maps = self.saliency
+        box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
+        saliency = self.saliency
         if self.is_clip:
-            maps = maps[int(maps.flatten(1).amax(1).argmax())]
-        shares = maps.clamp(min=0) / (self.maximum or 1)
-        heat = onto_original(shares, Placement(size=size, box=box)).clamp(0, 1).numpy()
-        return overlay(np.full((*size, 3), 20, np.uint8), heat, opacity=1.0)
+            saliency = saliency[int(saliency.flatten(1).amax(1).argmax())]
+        scaled = saliency.clamp(min=0) / (self.maximum or 1)
+        heatmap = onto_original(scaled, Placement(size=size, box=box)).clamp(0, 1).numpy()
+        return overlay(np.full((*size, 3), 20, np.uint8), heatmap, opacity=1.0)
 
     @property
-    def _still(self) -> Placement:
+    def _spatial_placement(self) -> Placement:
+        """The placement without the time axis."""
         return Placement(size=self.placement.size, box=self.placement.box)

@@ -1,6 +1,6 @@
 """The files of a result: `explanation.json` and `maps.safetensors` (schema version 1).
 
-Both are written whole or not at all, and read back without the model or the input.
+Both are written atomically and can be read back without the model or the input.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIBRARIES = ("mmcam", "torch", "torchvision", "transformers", "timm", "pytorchvi
 
 
 def facts_of(name: str, explanation: Explanation) -> dict[str, Any]:
-    """What `explanation.json` says of one map."""
+    """The entry of one map in `explanation.json`."""
     peak = explanation.peak()
     probability = explanation.probability
     return {
@@ -48,7 +48,7 @@ def facts_of(name: str, explanation: Explanation) -> dict[str, Any]:
         "empty": explanation.empty,
         "overlay": f"overlay-{name}.png",
         **(
-            {"question_words": [{"text": text, "part": part} for text, part in explanation.words]}
+            {"question_words": [{"text": word, "part": part} for word, part in explanation.words]}
             if explanation.words
             else {}
         ),
@@ -61,50 +61,53 @@ def facts_of(name: str, explanation: Explanation) -> dict[str, Any]:
 
 
 def versions(*others: str) -> dict[str, str]:
-    """The versions of Python and of what results depend on, with other packages if installed."""
-    found = {"python": platform.python_version()}
+    """The versions of Python, of the libraries that results depend on, and of `others`.
+
+    Libraries that are not installed are left out.
+    """
+    installed = {"python": platform.python_version()}
     for library in (*LIBRARIES, *others):
         try:
-            found[library] = version(library)
+            installed[library] = version(library)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def file_names(items: Sequence[Explanation]) -> list[str]:
-    """A file name for each map: its label, and its method and layer where there are several.
+    """A file name for each map: its label, and its method and layer if there are several.
 
-    Words have their position in front, so that a folder lists them in reading order.
+    Words begin with their position, so that a folder lists them in reading order.
     """
     methods, layers = {e.method for e in items}, {e.layer for e in items}
     names: list[str] = []
-    for item in items:
-        position, kind = item.target.position, item.target.kind
-        parts = [kind] if kind == "sentence" else [item.label]
+    for explanation in items:
+        position, kind = explanation.target.position, explanation.target.kind
+        parts = [kind] if kind == "sentence" else [explanation.label]
         parts = parts if position is None else [f"{position:02d}", *parts]
-        parts += ["against"] if item.counterfactual else []
-        parts += [item.method] if len(methods) > 1 else []
-        parts += [item.layer] if len(layers) > 1 else []
+        parts += ["against"] if explanation.counterfactual else []
+        parts += [explanation.method] if len(methods) > 1 else []
+        parts += [explanation.layer] if len(layers) > 1 else []
         slug = "-".join(re.sub(r"[^\w+]+", "-", part.lower()).strip("-") for part in parts)
         names.append(slug.encode()[:120].decode(errors="ignore") or "map")
     return distinct(names)
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that were there before, in whatever case."""
-    found: dict[str, str] = {}
+    """The names, made unique without regard to case by appending a number to repeated ones."""
+    unique: dict[str, str] = {}
     for name in names:
-        numbered = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
-        new = next(one for one in numbered if one.casefold() not in found)
-        found[new.casefold()] = new
-    return list(found.values())
+        candidates = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+        new = next(c for c in candidates if c.casefold() not in unique)
+        unique[new.casefold()] = new
+    return list(unique.values())
 
 
 def write_maps(path: Path, maps: Mapping[str, Explanation]) -> None:
-    """The raw maps in float32; the metadata says for each how it lies on the original.
+    """Write the raw maps in float32, with the placement of each on the original as metadata.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -112,31 +115,31 @@ def write_maps(path: Path, maps: Mapping[str, Explanation]) -> None:
         name: e.cam.detach().float().cpu().contiguous().clone() for name, e in maps.items()
     }
     metadata = {
-        name: json.dumps(geometry_of(e.placement, e.saliency.shape)) for name, e in maps.items()
+        name: json.dumps(map_geometry(e.placement, e.saliency.shape)) for name, e in maps.items()
     }
-    with replacing(path) as temporary:  # save_file would hide the file from all but its owner
+    with replacing(path) as temporary:  # save_file would make the file readable by its owner only
         temporary.write_bytes(save(tensors, metadata=metadata))
 
 
-def geometry_of(placement: Placement, grid: Sequence[int]) -> dict[str, Any]:
-    """Where a map lies on the original.
+def map_geometry(placement: Placement, grid: Sequence[int]) -> dict[str, Any]:
+    """The placement of a map on the original, as metadata of the file.
 
     `affine` (a, b, c, d, e, f) takes the middle of the cell (column, row) to the point
-    x = a column + b row + c, y = d column + e row + f of the original, whose pixels have their
-    middles at halves.
+    x = a column + b row + c, y = d column + e row + f of the original. The middles of the
+    original's pixels lie at half-integers.
     """
     left, top, right, bottom = placement.box
-    across, down = (right - left) / grid[-1], (bottom - top) / grid[-2]
+    step_x, step_y = (right - left) / grid[-1], (bottom - top) / grid[-2]
     return {
         "size": list(placement.size),
         "box": [left, top, right, bottom],
-        "affine": [across, 0.0, left + across / 2, 0.0, down, top + down / 2],
+        "affine": [step_x, 0.0, left + step_x / 2, 0.0, step_y, top + step_y / 2],
         "windows": [list(span) for span in placement.spans],
     }
 
 
 def model_facts(model: Adapter) -> dict[str, Any]:
-    """What `explanation.json` says of the model."""
+    """The entry of the model in `explanation.json`."""
     return {
         "name": model.name,
         "weights": model.weights.source if model.weights else None,
@@ -146,29 +149,29 @@ def model_facts(model: Adapter) -> dict[str, Any]:
 
 
 def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
-    """`explanation.json`.
+    """Write `explanation.json`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     content = json.dumps(facts, indent=1, ensure_ascii=False)
     with replacing(path) as temporary:
-        # A lone surrogate, as in a file name that is no UTF-8, becomes JSON's own escape of it.
+        # A lone surrogate, as in a file name that is not UTF-8, becomes a JSON escape sequence.
         temporary.write_bytes(f"{content}\n".encode(errors="backslashreplace"))
 
 
 class Result(NamedTuple):
-    """A result folder as it was written: the content of `explanation.json`, and its maps."""
+    """The content of a result folder: `explanation.json` and the maps."""
 
     facts: dict[str, Any]
     explanations: list[Explanation]
 
 
 def read_result(folder: Path) -> Result:
-    """A result folder; neither the model nor the input is needed.
+    """Read a result folder; neither the model nor the input is needed.
 
     Raises:
-        InputError: a file is missing or broken, or of another schema version.
+        InputError: a file is missing or broken, or its schema version is not supported.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -179,21 +182,23 @@ def read_result(folder: Path) -> Result:
         with safe_open(folder / MAPS, "pt") as file:
             metadata = file.metadata() or {}
             explanations = [
-                _explanation(one, file.get_tensor(one["map"]), json.loads(metadata[one["map"]]))
-                for one in facts["targets"]
+                _explanation(
+                    target, file.get_tensor(target["map"]), json.loads(metadata[target["map"]])
+                )
+                for target in facts["targets"]
             ]
     except SafetensorError as error:
-        raise unreadable(folder, ValueError(f"{MAPS}: {error}")) from error
+        raise read_error(folder, ValueError(f"{MAPS}: {error}")) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise unreadable(folder, error) from error
+        raise read_error(folder, error) from error
     return Result(facts, explanations)
 
 
-def unreadable(folder: Path, error: Exception) -> InputError:
+def read_error(folder: Path, error: Exception) -> InputError:
     """The error for a result folder that cannot be read."""
     return InputError(
         f"'{folder}' cannot be read ({type(error).__name__}: {error}); run the command that "
-        "made it again"
+        "wrote it again"
     )
 
 
@@ -203,7 +208,7 @@ def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]
     return Explanation(
         target=Target(
             label=str(facts["label"]),
-            score=_unknown,
+            score=_no_score,
             kind=str(facts["kind"]),
             position=facts["position"],
         ),
@@ -218,10 +223,10 @@ def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]
             spans=tuple((float(first), float(last)) for first, last in geometry["windows"]),
         ),
         counterfactual=bool(facts.get("counterfactual")),
-        words=tuple((str(one["text"]), one["part"]) for one in facts.get("question_words", ())),
+        words=tuple((str(word["text"]), word["part"]) for word in facts.get("question_words", ())),
         window_scores=tuple(facts.get("window_scores", ())),
     )
 
 
-def _unknown(output: Any) -> Any:
-    raise ValueError("a map that was read from a file has no model to score")
+def _no_score(output: Any) -> Any:
+    raise ValueError("an explanation that was read from a file has no score function")

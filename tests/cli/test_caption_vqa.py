@@ -89,9 +89,9 @@ def test_answers_are_forced_and_contrasted(here: Path, tmp_path: Path) -> None:
     )
     said = run("vqa", here / "photo.png", *asked, "--model", here / "vqa", "--out", tmp_path)
     assert "red rather than blue" in said
-    assert "the model's own answers: " in said
-    assert "words that the model does not know: is, the, zebra" in said
-    assert "the model does not read the last 4 words of the question" in said
+    assert "top answers: " in said
+    assert "words outside the model's vocabulary: is, the, zebra" in said
+    assert "the question is truncated: its last 4 words are left out" in said
     targets = facts(tmp_path)["targets"]
     assert isinstance(targets, list)
     assert [t["kind"] for t in targets] == ["answer", "contrast"]

@@ -1,4 +1,4 @@
-"""Frames that say their number, and videos of them in every form."""
+"""Frames that show their number, and videos of them in many formats."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ VIDEOS = {
     "web.webm": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}),
     "stills.mov": ("mjpeg", {}),
 }
-"""What cameras, sites and data sets give: key frames, orders and times of all kinds."""
+"""The formats of cameras, web sites and data sets: keyframes, frame orders and timestamps vary."""
 
 
-def coded(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """A frame that shows its number in binary, in six blocks that survive compression."""
     frame = np.full((height, width, 3), 60, np.uint8)
     for bit in range(6):
@@ -65,13 +65,13 @@ def encode(
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(coded(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 30)
             container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         container.mux(stream.encode(None))
     return path
 
 
-def made(videos: Path, name: str) -> Path:
+def video_file(videos: Path, name: str) -> Path:
     path = videos / name
     return path if path.exists() else encode(path, *VIDEOS[name])

@@ -20,26 +20,26 @@ from tests.media.coded import (
     HEIGHT,
     VIDEOS,
     WIDTH,
-    coded,
     encode,
-    made,
     number_of,
+    numbered_frame,
     numbers,
+    video_file,
 )
 
 TRUSTED = {"closed.mp4", "closed.mkv"}
-"""Those in which decord finds every frame."""
+"""The videos in which decord finds every frame."""
 
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user meets, who does not check shapes and types at run time."""
+    """Switch off the run-time checks of shapes and types, as for a user."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which each video is made when it is first asked for."""
+    """A folder in which each video is encoded on first use."""
     return tmp_path_factory.mktemp("videos")
 
 
@@ -57,14 +57,14 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_every_frame_is_found(videos: Path, name: str, backend: str) -> None:
-    with open_clip(made(videos, name)) as clip:
+    with open_clip(video_file(videos, name)) as clip:
         assert (clip.frames, clip.height, clip.width) == (FRAMES, HEIGHT, WIDTH)
         assert clip.fps == (25 if name == "raw.h264" else 30)
         order = random.Random(0).sample(range(FRAMES), FRAMES)
         for start in range(0, FRAMES, 5):
-            clip._reader._kept.clear()  # type: ignore[union-attr]
-            some = order[start : start + 5]
-            assert numbers(clip.read(some)) == some
+            clip._reader._cache.clear()  # type: ignore[union-attr]
+            indices = order[start : start + 5]
+            assert numbers(clip.read(indices)) == indices
         assert numbers(clip) == list(range(FRAMES))
 
 
@@ -75,28 +75,28 @@ def test_decord_reads_only_what_it_reads_right(
     pytest.importorskip("decord", reason="decord is not installed")
     opened = []
     monkeypatch.setattr(video, "_open_decord", lambda path, frames: opened.append(path))
-    with open_clip(made(videos, name)) as clip:
+    with open_clip(video_file(videos, name)) as clip:
         assert numbers(clip.read([FRAMES - 1])) == [FRAMES - 1]  # PyAV steps in
     assert bool(opened) == (name in TRUSTED)
 
 
 def test_both_backends_give_the_same_pixels(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("decord", reason="decord is not installed")
-    path = made(videos, "closed.mp4")
-    some = [0, 1, 13, 30, FRAMES - 2, FRAMES - 1]
+    path = video_file(videos, "closed.mp4")
+    indices = [0, 1, 13, 30, FRAMES - 2, FRAMES - 1]
     with open_clip(path) as clip:
-        by_decord = clip.read(some)
+        by_decord = clip.read(indices)
     monkeypatch.setitem(sys.modules, "decord", None)
     with open_clip(path) as clip:
-        np.testing.assert_allclose(clip.read(some).astype(int), by_decord, atol=2)
+        np.testing.assert_allclose(clip.read(indices).astype(int), by_decord, atol=2)
 
 
 def test_decord_in_another_bridge(videos: Path) -> None:
-    """pytorchvideo, for one, makes decord return torch tensors."""
+    """Other libraries, such as pytorchvideo, make decord return torch tensors."""
     decord = pytest.importorskip("decord", reason="decord is not installed")
     decord.bridge.set_bridge("torch")
     try:
-        with open_clip(made(videos, "closed.mp4")) as clip:
+        with open_clip(video_file(videos, "closed.mp4")) as clip:
             assert numbers(clip.read([20, 7])) == [20, 7]
             assert clip._reader._decord is not None  # type: ignore[union-attr]
     finally:
@@ -104,7 +104,7 @@ def test_decord_in_another_bridge(videos: Path) -> None:
 
 
 def test_any_order_repeats_and_none(videos: Path, backend: str) -> None:
-    with open_clip(made(videos, "closed.mp4")) as clip:
+    with open_clip(video_file(videos, "closed.mp4")) as clip:
         assert numbers(clip.read([5, 40, 5, 0])) == [5, 40, 5, 0]
         assert numbers(clip.read(np.arange(3))) == [0, 1, 2]
         assert clip.read([]).shape == (0, HEIGHT, WIDTH, 3)
@@ -112,7 +112,7 @@ def test_any_order_repeats_and_none(videos: Path, backend: str) -> None:
 
 
 def test_reading_and_iterating_do_not_disturb_each_other(videos: Path, backend: str) -> None:
-    with open_clip(made(videos, "open.mp4")) as clip:
+    with open_clip(video_file(videos, "open.mp4")) as clip:
         for number, frame in enumerate(clip):
             assert number_of(frame) == number
             assert numbers(clip.read([FRAMES - 1 - number])) == [FRAMES - 1 - number]
@@ -120,7 +120,7 @@ def test_reading_and_iterating_do_not_disturb_each_other(videos: Path, backend: 
 
 def test_onwards_is_not_reopened(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
-    with open_clip(made(videos, "old.avi")) as clip:
+    with open_clip(video_file(videos, "old.avi")) as clip:
         restarts = []
         monkeypatch.setattr(video.Decoder, "_restart", lambda self: restarts.append(1))
         for start in range(0, FRAMES - 8, 4):  # windows that overlap
@@ -145,7 +145,7 @@ SHOWN = {
     (-1, 0, 0, 1): np.fliplr,
     (1, 0, 0, -1): np.flipud,
     (0, 1, 1, 0): lambda stored: stored.swapaxes(0, 1),
-    (0, 0, 0, 0): lambda stored: stored,  # meaningless, yet found in files
+    (0, 0, 0, 0): lambda stored: stored,  # meaningless, but some files contain it
 }
 
 
@@ -153,8 +153,8 @@ SHOWN = {
 def test_a_turned_phone_clip_is_upright(
     videos: Path, tmp_path: Path, matrix: tuple[int, int, int, int], backend: str
 ) -> None:
-    """The track header of an MP4 says how its frames are shown: (x, y) at (ax + cy, bx + dy)."""
-    data = bytearray(made(videos, "closed.mp4").read_bytes())
+    """The track header of an MP4 holds the display matrix: (x, y) goes to (ax + cy, bx + dy)."""
+    data = bytearray(video_file(videos, "closed.mp4").read_bytes())
     a, b, c, d = (FIXED * value for value in matrix)
     upright = struct.pack(">9i", FIXED, 0, 0, 0, FIXED, 0, 0, 0, 1 << 30)
     at = data.index(upright, data.index(b"tkhd"))
@@ -162,10 +162,12 @@ def test_a_turned_phone_clip_is_upright(
     path = tmp_path / "turned.mp4"
     path.write_bytes(data)
     with open_clip(path) as clip:
-        expected = SHOWN[matrix](coded(37)).shape
+        expected = SHOWN[matrix](numbered_frame(37)).shape
         assert (clip.height, clip.width, 3) == expected
         for frame in (clip.read([37])[0], list(clip)[37]):
-            np.testing.assert_allclose(frame.astype(int), SHOWN[matrix](coded(37)), atol=40)
+            np.testing.assert_allclose(
+                frame.astype(int), SHOWN[matrix](numbered_frame(37)), atol=40
+            )
 
 
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv", "cut.ts"])
@@ -178,7 +180,7 @@ def test_a_file_cut_short_has_the_frames_that_are_left(
     with open_clip(path) as clip:
         assert 10 < clip.frames < FRAMES
         left = list(range(clip.frames))
-        assert numbers(clip)[:-1] == left[:-1]  # the last one may be half there
+        assert numbers(clip)[:-1] == left[:-1]  # the last frame may be incomplete
         assert numbers(clip.read(left))[:-1] == left[:-1]
         assert numbers(clip) == numbers(clip.read(left))
 
@@ -187,9 +189,9 @@ def test_a_file_cut_short_has_the_frames_that_are_left(
 def test_an_excerpt_starts_where_it_can_be_decoded(
     videos: Path, tmp_path: Path, name: str, backend: str
 ) -> None:
-    """Cut without encoding anew: what leads its first key frame needs frames that are gone."""
+    """Cut without re-encoding: frames shown before its first keyframe refer to missing frames."""
     path = tmp_path / name
-    with av.open(str(made(videos, "open.mkv"))) as source, av.open(str(path), "w") as target:
+    with av.open(str(video_file(videos, "open.mkv"))) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         packets = [packet for packet in source.demux(video=0) if packet.size]
         second_key = [at for at, packet in enumerate(packets) if packet.is_keyframe][1]
@@ -206,7 +208,7 @@ def test_an_excerpt_starts_where_it_can_be_decoded(
 def test_damage_in_the_middle_is_told_where_it_is(
     videos: Path, tmp_path: Path, backend: str
 ) -> None:
-    source = made(videos, "closed.mp4")
+    source = video_file(videos, "closed.mp4")
     with av.open(str(source)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     packets = sorted(packets, key=lambda packet: packet.pts)
@@ -225,7 +227,7 @@ def test_damage_in_the_middle_is_told_where_it_is(
 
 @pytest.fixture(scope="module")
 def fresh_process(videos: Path) -> dict[str, int]:
-    """What a process sees that does nothing but iterate a clip of 200 frames of 0.9 MB."""
+    """Imports and memory of a process that only iterates a clip of 200 frames of 0.9 MB."""
     path = videos / "long.mp4"
     still = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
@@ -259,7 +261,7 @@ def test_importing_imports_no_video_library(fresh_process: dict[str, int]) -> No
     assert fresh_process["imported"] == 0
 
 
-# Videos that are none.
+# Files without video.
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -299,8 +301,8 @@ def test_sound_alone(tmp_path: Path) -> None:
 
 
 def test_no_frames(videos: Path, tmp_path: Path) -> None:
-    """A header that is whole, with nothing behind it."""
-    data = made(videos, "closed.mkv").read_bytes()
+    """A complete header without any frame after it."""
+    data = video_file(videos, "closed.mkv").read_bytes()
     path = tmp_path / "a.mkv"
     path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # the first cluster of frames
     with pytest.raises(InputError):
@@ -310,14 +312,14 @@ def test_no_frames(videos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("index", [-1, FRAMES])
 def test_a_frame_that_is_not_there(videos: Path, index: int) -> None:
     with (
-        open_clip(made(videos, "closed.mp4")) as clip,
+        open_clip(video_file(videos, "closed.mp4")) as clip,
         pytest.raises(InputError, match=f"no frame {index}; its frames are 0 to {FRAMES - 1}"),
     ):
         clip.read([0, index])
 
 
 def test_a_closed_clip(videos: Path) -> None:
-    clip = open_clip(made(videos, "closed.mp4"))
+    clip = open_clip(video_file(videos, "closed.mp4"))
     clip.close()
     clip.close()
     with pytest.raises(InputError, match="closed"):
@@ -337,7 +339,7 @@ def test_a_rate_that_is_none(fps: float) -> None:
 
 def test_a_gif_that_is_a_video(videos: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.gif"
-    path.write_bytes(made(videos, "closed.mp4").read_bytes())
+    path.write_bytes(video_file(videos, "closed.mp4").read_bytes())
     with open_clip(path) as clip:
         assert numbers(clip.read([7])) == [7]
 

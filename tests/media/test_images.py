@@ -17,13 +17,13 @@ RED, WHITE = [255, 0, 0], [255, 255, 255]
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user meets, who does not check shapes and types at run time."""
+    """Switch off the run-time checks of shapes and types, as for a user."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
 def picture() -> np.ndarray:
-    """Noise, so that every pixel has to be in its place."""
+    """Noise, so that a misplaced pixel shows."""
     return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 
@@ -46,7 +46,7 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, picture: np.ndarray) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(tmp_path: Path, picture: np.ndarray, orientation: int) -> None:
-    """EXIF says where row 0 and column 0 of what is stored are shown; store it so."""
+    """EXIF orientation states where row 0 and column 0 of the stored pixels are shown."""
     stored = {
         1: picture,
         2: picture[:, ::-1],
@@ -269,7 +269,7 @@ def test_writing_to_no_folder(tmp_path: Path, picture: np.ndarray) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, picture: np.ndarray) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on the file size simulates a full disk."""
     path = tmp_path / "a.png"
     write_image(path, picture)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Clips that are no videos: animations, folders of frames, arrays."""
+"""Clips that are not videos: animations, folders of frames, arrays."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image
 
 from mmcam.errors import InputError
 from mmcam.media import open_clip
-from tests.media.coded import HEIGHT, WIDTH, coded, numbers
+from tests.media.coded import HEIGHT, WIDTH, numbered_frame, numbers
 
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user meets, who does not check shapes and types at run time."""
+    """Switch off the run-time checks of shapes and types, as for a user."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -25,7 +25,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def colours() -> list[np.ndarray]:
-    """Frames that survive a palette: one colour each, and a corner that tells what is up."""
+    """Frames that survive a palette: one colour each, and a corner that shows flips."""
     frames = [np.full((6, 8, 3), 20 * number, np.uint8) for number in range(12)]
     for frame in frames:
         frame[0, 0] = 255
@@ -62,10 +62,10 @@ def test_a_broken_gif(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
-    Image.fromarray(coded(9)).save(tmp_path / "a.png")
+    Image.fromarray(numbered_frame(9)).save(tmp_path / "a.png")
     with open_clip(tmp_path / "a.png", fps=10) as clip:
         assert (clip.frames, clip.fps) == (1, 10)
-        assert (clip.read([0])[0] == coded(9)).all()
+        assert (clip.read([0])[0] == numbered_frame(9)).all()
 
 
 # Folders.
@@ -73,13 +73,13 @@ def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
 
 def test_a_folder_in_natural_order(tmp_path: Path) -> None:
     for number in range(12):
-        Image.fromarray(coded(number)).save(tmp_path / f"Frame{number}.PNG")
+        Image.fromarray(numbered_frame(number)).save(tmp_path / f"Frame{number}.PNG")
     (tmp_path / "notes.txt").write_text("not a frame")
-    (tmp_path / "._Frame1.PNG").write_text("what some systems leave behind")
+    (tmp_path / "._Frame1.PNG").write_text("metadata of a file system")
     with open_clip(tmp_path) as clip:
         assert (clip.path, clip.frames, clip.fps) == (str(tmp_path), 12, 25)
-        assert (np.stack(list(clip)) == [coded(number) for number in range(12)]).all()
-        assert (clip.read([10, 2]) == [coded(10), coded(2)]).all()
+        assert (np.stack(list(clip)) == [numbered_frame(number) for number in range(12)]).all()
+        assert (clip.read([10, 2]) == [numbered_frame(10), numbered_frame(2)]).all()
     with open_clip(str(tmp_path), fps=12.5) as clip:
         assert clip.fps == 12.5
 
@@ -91,10 +91,10 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(64, 95), (96, 64)])
 def test_a_folder_of_several_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
-    Image.fromarray(coded(0)).save(tmp_path / "1.png")
+    Image.fromarray(numbered_frame(0)).save(tmp_path / "1.png")
     Image.new("RGB", size[::-1]).save(tmp_path / "2.png")
     message = rf"2\.png: {size[1]} x {size[0]} pixels, the first frame has 96 x 64"
-    if size == (96, 64):  # it might have been stored turned
+    if size == (96, 64):  # the frame may be stored rotated
         with open_clip(tmp_path) as clip, pytest.raises(InputError, match=message):
             list(clip)
     else:
@@ -103,7 +103,7 @@ def test_a_folder_of_several_sizes(tmp_path: Path, size: tuple[int, int]) -> Non
 
 
 def test_a_folder_with_a_broken_frame(tmp_path: Path) -> None:
-    Image.fromarray(coded(0)).save(tmp_path / "1.png")
+    Image.fromarray(numbered_frame(0)).save(tmp_path / "1.png")
     (tmp_path / "2.png").write_text("broken")
     with pytest.raises(InputError, match=r"2\.png"):
         open_clip(tmp_path)
@@ -113,7 +113,7 @@ def test_a_folder_with_a_broken_frame(tmp_path: Path) -> None:
 
 
 def test_an_array() -> None:
-    pixels = np.stack([coded(number) for number in range(5)])
+    pixels = np.stack([numbered_frame(number) for number in range(5)])
     with open_clip(pixels, fps=12) as clip:
         assert (clip.path, clip.frames, clip.fps) == ("array", 5, 12)
         assert clip.source is pixels
@@ -122,7 +122,7 @@ def test_an_array() -> None:
         assert numbers(clip) == [0, 1, 2, 3, 4]
         clip.read([0])[:] = 0
         next(iter(clip))[:] = 0
-        assert (pixels[0] == coded(0)).all()
+        assert (pixels[0] == numbered_frame(0)).all()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -16,12 +16,12 @@ from mmcam.media import ClipWriter, open_clip, writer
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user meets, who does not check shapes and types at run time."""
+    """Switch off the run-time checks of shapes and types, as for a user."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def ramp(number: int, height: int = 32, width: int = 48) -> np.ndarray:
-    """A frame whose brightness tells its number, with a gradient in it that tells its sides."""
+    """A frame whose brightness shows its number, with a horizontal gradient that shows flips."""
     frame = np.full((height, width, 3), 10 + 8 * number, np.uint8)
     return frame + np.linspace(0, 60, width).astype(np.uint8)[:, None]
 
@@ -48,11 +48,11 @@ def test_a_browser_plays_it(tmp_path: Path) -> None:
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
     data = path.read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")  # it starts before all of it has come
+    assert data.index(b"moov") < data.index(b"mdat")  # playback starts before the download ends
 
 
 def test_colours_survive(tmp_path: Path) -> None:
-    """Only if the file says which matrix they were coded with."""
+    """Colours are preserved only if the file states its colour matrix."""
     colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
     frame = colours.repeat(16, 0)[None].repeat(16, 0)
     with ClipWriter(tmp_path / "a.mp4", 25, 16, 48) as clip:
@@ -154,7 +154,7 @@ def test_writing_to_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("room", [10, 20_000])
 def test_a_full_disk_leaves_nothing(tmp_path: Path, room: int) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on the file size simulates a full disk."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 64, 96, 3), dtype=np.uint8)
 
     def write_noise() -> None:
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, room: int) -> None:
 
 
 def test_another_encoder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is not there, one that is but does not open, one that works."""
+    """The first encoder is missing, the second does not open, the third works."""
     broken = {"preset": "no such preset"}
     monkeypatch.setattr(writer, "ENCODERS", {"nowhere": {}, "libx264rgb": broken, "libx264": {}})
     with open_clip(write(tmp_path / "a.mp4")) as clip:

@@ -1,4 +1,4 @@
-"""Result folders that several tests look at, and a browser to look with."""
+"""Result folders shared by several tests, and a browser to open their pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of every task, made once and not to be changed."""
+    """A folder with a result of every task, written once; tests must not change it."""
     folder = tmp_path_factory.mktemp("results")
     for name, make in {"a": classes, "b": caption, "c": answers, "deep/d": clip}.items():
         make().save(folder / name)
@@ -44,8 +44,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any) -> Iterator[Callable[..., Any]]:
-    """`opened(file)`: a page that is watched; at the end it must have kept quiet and to itself."""
-    told: list[str] = []
+    """`opened(file)` opens a page; it must log no error and request nothing outside its folder."""
+    problems: list[str] = []
     with contextlib.ExitStack() as cleanup:
 
         def open_page(
@@ -62,20 +62,20 @@ def opened(browser: Any) -> Iterator[Callable[..., Any]]:
             page.set_default_timeout(10_000)
             folder = file.parent.as_uri()
 
-            def left(request: Any) -> None:
+            def on_request(request: Any) -> None:
                 inside = request.url.startswith((folder, "data:"))
                 if not inside:
-                    told.append(f"request: {request.url}")
+                    problems.append(f"request: {request.url}")
 
-            def said(message: Any) -> None:
+            def on_console(message: Any) -> None:
                 if message.type == "error" and not (missing and missing in str(message.location)):
-                    told.append(f"console: {message.text}")
+                    problems.append(f"console: {message.text}")
 
-            page.on("request", left)
-            page.on("console", said)
-            page.on("pageerror", lambda error: told.append(f"error: {error}"))
+            page.on("request", on_request)
+            page.on("console", on_console)
+            page.on("pageerror", lambda error: problems.append(f"error: {error}"))
             page.goto(file.as_uri())
             return page
 
         yield open_page
-    assert told == []
+    assert problems == []

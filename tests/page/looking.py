@@ -1,4 +1,4 @@
-"""What tests read off an open page."""
+"""Helpers that read the state of an open page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmcam.types import Placement
 
 
 def until(page: Any, condition: str) -> None:
-    """Wait for it; playwright's own way evaluates text in the page, which its policy forbids."""
+    """Wait for a condition. Playwright's own wait uses eval, which the page's policy forbids."""
     for _ in range(200):
         if page.evaluate(condition):
             return
@@ -26,19 +26,20 @@ def until(page: Any, condition: str) -> None:
 
 
 def alphas(page: Any, selector: str = ".stage.large canvas") -> np.ndarray:
-    """How much each pixel of a map covers, in 1/255."""
+    """The alpha of each pixel of a drawn map, in 0..255."""
     uri = page.eval_on_selector(selector, "canvas => canvas.toDataURL()")
-    drawn = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    return np.asarray(drawn.convert("RGBA"), np.float64)[..., 3]
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    return np.asarray(image.convert("RGBA"), np.float64)[..., 3]
 
 
 def expected(
     item: Explanation, size: tuple[int, ...], frame: int | None = None, opacity: float = 0.55
 ) -> np.ndarray:
-    """The same by mmcam's own interpolation: the map at this size, as much as it covers."""
+    """The alphas by mmcam's own interpolation, for a map of this size."""
     box = (0.0, 0.0, float(size[1]), float(size[0]))
-    place = Placement(size=(size[0], size[1]), box=box, spans=item.placement.spans)
+    placement = Placement(size=(size[0], size[1]), box=box, spans=item.placement.spans)
     frames = None if frame is None else [frame]
-    heat = onto_original(item.saliency.clamp(min=0) / (item.maximum or 1), place, frames).numpy()
-    cover = 255 * opacity * (1 - (1 - heat.reshape(size)) ** 2)
-    return np.asarray(cover, np.float64)
+    scaled = item.saliency.clamp(min=0) / (item.maximum or 1)
+    heatmap = onto_original(scaled, placement, frames).numpy()
+    alpha = 255 * opacity * (1 - (1 - heatmap.reshape(size)) ** 2)
+    return np.asarray(alpha, np.float64)

@@ -1,4 +1,4 @@
-"""Results to make pages of: each task once, by models that need no training."""
+"""Results of each task for the tests of pages, by models that need no training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOSTILE = [
 
 
 def classes(**options: Any) -> Explanations:
-    """Red, which is there, and green, which is not: a map with no positive evidence."""
+    """Three classes; green is not in the picture, so its map has no positive evidence."""
     pixels = colour_net.scene({"red": (0.3, 0.4), "blue": (0.7, 0.6)})
     options = {"method": ["gradcam", "gradcam++", "guided"], **options}
     return mmcam.explain(
@@ -56,11 +56,11 @@ def caption(text: str | None = "a dog runs", **options: Any) -> Explanations:
 
 
 def answers(**options: Any) -> Explanations:
-    asked = mmcam.Answers("What color is the dog?", ["red", "yellow", "yellow and red"])
-    return mmcam.explain(answerer(), pixels(), asked, **options)
+    task = mmcam.Answers("What color is the dog?", ["red", "yellow", "yellow and red"])
+    return mmcam.explain(answerer(), pixels(), task, **options)
 
 
-def by_hand(
+def make_explanations(
     labels: Sequence[str],
     photo: np.ndarray,
     *,
@@ -74,7 +74,7 @@ def by_hand(
     """Results with random maps, one for each label."""
     height, width = photo.shape[:2]
     random = torch.Generator().manual_seed(0)
-    made = [
+    explanations = [
         Explanation(
             target=Target(
                 label=label,
@@ -96,11 +96,11 @@ def by_hand(
     ]
     task = mmcam.Caption() if text and "caption" in text else mmcam.Classes()
     sample = Sample(pixels=photo, id=file)
-    return Explanations.of_picture(colour_net.model(clips=False), sample, task, made, text)
+    return Explanations.of_picture(colour_net.model(clips=False), sample, task, explanations, text)
 
 
-def said(words: Sequence[str]) -> dict[str, Any]:
-    """What `explanation.json` says of a caption of these words."""
+def caption_facts(words: Sequence[str]) -> dict[str, Any]:
+    """The entry of a generated caption of these words in `explanation.json`."""
     return {
         "caption": " ".join(words),
         "generated": True,
@@ -113,13 +113,15 @@ def said(words: Sequence[str]) -> dict[str, Any]:
 
 
 def twelve_words(photo: np.ndarray) -> Explanations:
-    """A caption of twelve words and all its maps."""
+    """A caption of twelve words with all its maps."""
     words = ["a", "brown", "dog", "and", "a", "grey", "cat", "sit", "on", "a", "red", "sofa"]
     kinds = ["sentence", *["word"] * len(words)]
-    return by_hand([" ".join(words), *words], photo, kinds=kinds, text=said(words))
+    return make_explanations(
+        [" ".join(words), *words], photo, kinds=kinds, text=caption_facts(words)
+    )
 
 
-def page_of(made: Explanations) -> str:
+def page_of(explanations: Explanations) -> str:
     """The page that a notebook shows, which needs no files to be written."""
-    _, _, after = made._repr_html_().partition('srcdoc="')
-    return html.unescape(after.removesuffix('"></iframe>'))
+    _, _, srcdoc = explanations._repr_html_().partition('srcdoc="')
+    return html.unescape(srcdoc.removesuffix('"></iframe>'))

@@ -1,4 +1,4 @@
-"""How pages look: no fault that axe knows, nothing cut off, light and dark."""
+"""The appearance of pages: no violation that axe finds, nothing cut off, light and dark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmcam.page import gallery, write_page
 from tests.page.looking import alphas, expected, until
-from tests.page.results import by_hand, clip, pixels
+from tests.page.results import clip, make_explanations, pixels
 
 pytestmark = pytest.mark.browser
 
@@ -72,8 +72,10 @@ def test_axe_finds_no_fault(results: Path, opened: Any, name: str, scheme: str) 
             page.get_by_role("button", name="Pin this map").click()
         elif state:
             page.get_by_text(state, exact=True).click()
-        found = Axe().run(page).response["violations"]
-        faults = [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+        violations = Axe().run(page).response["violations"]
+        faults = [
+            (rule["id"], [node["html"][:120] for node in rule["nodes"]]) for rule in violations
+        ]
         assert faults == [], json.dumps(faults, indent=1)
 
 
@@ -81,15 +83,15 @@ def test_axe_finds_no_fault(results: Path, opened: Any, name: str, scheme: str) 
 def test_nothing_is_cut_off_at_any_width(
     results: Path, opened: Any, size: tuple[int, int], tmp_path: Path
 ) -> None:
-    long = by_hand(["x" * 90, "dog"], pixels(300, 100), file=f"{'y' * 120}.jpg")
+    long = make_explanations(["x" * 90, "dog"], pixels(300, 100), file=f"{'y' * 120}.jpg")
     long.save(tmp_path)
     for file in [*every_page(results).values(), tmp_path / "index.html"]:
         page = opened(file, size=size)
         page.locator(".stage").first.wait_for()
-        wide, seen = page.evaluate(
+        full, visible = page.evaluate(
             "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
         )
-        assert wide <= seen, file
+        assert full <= visible, file
 
 
 @pytest.mark.parametrize("size", [PHONE, LAPTOP])

@@ -1,4 +1,4 @@
-"""The page as a person uses it, in a browser that is not allowed any network."""
+"""The page in a browser without network access."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from mmcam.page import gallery, gallery_page, write_page
 from mmcam.page.html import read_json
 from tests import colour_net
 from tests.page.looking import alphas, expected, until
-from tests.page.results import HOSTILE, by_hand, classes, clip, page_of, pixels, said
+from tests.page.results import (
+    HOSTILE,
+    caption_facts,
+    classes,
+    clip,
+    make_explanations,
+    page_of,
+    pixels,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -60,11 +68,11 @@ def test_pointing_at_a_word_shows_its_map_and_leaving_gives_the_chosen_one_back(
 
 def test_the_keyboard_alone_suffices_for_a_caption(results: Path, opened: Any) -> None:
     page = opened(results / "b" / "index.html")
-    seen = []
+    labels = []
     for _ in range(3):
         page.keyboard.press("Tab")
-        seen.append(page.locator(".facts strong").inner_text())
-    assert seen == ["a", "dog", "runs"]
+        labels.append(page.locator(".facts strong").inner_text())
+    assert labels == ["a", "dog", "runs"]
     page.keyboard.press("p")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("p")
@@ -159,7 +167,7 @@ def test_controls_change_the_drawing(results: Path, opened: Any) -> None:
     assert page.locator(".stage.large canvas").is_hidden()
 
 
-def test_no_evidence_and_counterfactuals_are_said_in_words(
+def test_no_evidence_and_counterfactuals_have_a_notice(
     results: Path, opened: Any, tmp_path: Path
 ) -> None:
     page = opened(results / "a" / "index.html")
@@ -167,22 +175,24 @@ def test_no_evidence_and_counterfactuals_are_said_in_words(
     page.get_by_role("tab", name="green").click()
     assert "No positive evidence" in page.locator(".notice").inner_text()
     assert "No positive evidence" in page.locator(".stage.large").get_attribute("aria-label")
-    made = by_hand(["dog", "cat"], pixels())
-    nothing = replace(made[1], cam=-torch.ones(3, 3))
-    items = tuple(replace(one, counterfactual=True) for one in (made[0], nothing))
-    replace(made, items=items).save(tmp_path)
+    explanations = make_explanations(["dog", "cat"], pixels())
+    empty = replace(explanations[1], cam=-torch.ones(3, 3))
+    items = tuple(replace(e, counterfactual=True) for e in (explanations[0], empty))
+    replace(explanations, items=items).save(tmp_path)
     page = opened(tmp_path / "index.html")
     assert page.get_by_role("tab").first.inner_text().startswith("against dog")
-    assert "shows what speaks against “dog”" in page.locator(".notice").inner_text()
+    assert "shows the evidence against “dog”" in page.locator(".notice").inner_text()
     page.get_by_text("Side by side").click()
     assert "no positive evidence" in page.locator(".sheet").inner_text()
 
 
-def test_what_was_not_seen_is_hatched(results: Path, opened: Any, tmp_path: Path) -> None:
+def test_the_margins_outside_the_model_input_are_hatched(
+    results: Path, opened: Any, tmp_path: Path
+) -> None:
     page = opened(results / "a" / "index.html")
     assert page.locator(".stage.large .unseen").is_hidden()
     white = np.full((100, 200, 3), 255, np.uint8)
-    by_hand(["dog"], white, box=(50.0, 0.0, 150.0, 100.0)).save(tmp_path)
+    make_explanations(["dog"], white, box=(50.0, 0.0, 150.0, 100.0)).save(tmp_path)
     page = opened(tmp_path / "index.html")
     page.get_by_label("Show the map").uncheck()
     shot = page.locator(".stage.large").screenshot()
@@ -193,7 +203,7 @@ def test_what_was_not_seen_is_hatched(results: Path, opened: Any, tmp_path: Path
     assert columns[-quarter + 8 : -8].max() < 0.75
     assert columns[quarter + 8 : -quarter - 8].min() > 0.99
     assert grey[10:-10, 8 : quarter - 8].std() > 5  # lines, not a plain grey
-    assert page.get_by_text("not seen by the model").is_visible()
+    assert page.get_by_text("outside the model input").is_visible()
 
 
 def frame_of(page: Any) -> int:
@@ -215,7 +225,7 @@ def test_a_clip_plays_under_its_map(results: Path, opened: Any) -> None:
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Jump to the peak").click()
     assert frame_of(page) == item.peak().frame
-    # The original pane alone is let through, and it is the frame of the clip.
+    # Only the original pane is visible, and it shows the frame of the clip.
     page.get_by_label("Show the map").uncheck()
     page.get_by_label("Frame", exact=True).fill("3")
     until(page, "!document.querySelector('video').seeking")
@@ -237,7 +247,7 @@ def test_a_clip_that_cannot_be_played_is_shown_by_its_frames(
     first = page.locator(".photo").get_attribute("src")
     page.get_by_label("Frame", exact=True).fill("0")
     assert page.locator(".photo").get_attribute("src") != first
-    assert frame_of(page) == 1  # the first of the frames that there are
+    assert frame_of(page) == 1  # the first embedded frame
 
 
 def test_the_strip_leads_to_its_time_and_the_curve_is_that_of_the_label(
@@ -261,11 +271,11 @@ def test_hostile_texts_are_shown_as_texts(opened: Any, tmp_path: Path) -> None:
     for i, text in enumerate(HOSTILE):
         folder = tmp_path / str(i)
         name = text.replace("/", "")
-        made = by_hand(
-            [text, text], pixels(), kinds=["sentence", "word"], text=said([text]),
+        explanations = make_explanations(
+            [text, text], pixels(), kinds=["sentence", "word"], text=caption_facts([text]),
             file=f"{name}.jpg", words=[(text, 1.0)],
         )  # fmt: skip
-        made.save(folder)
+        explanations.save(folder)
         page = opened(folder / "index.html")
         assert page.locator(".word .text").text_content() == text
         assert page.locator("h1").text_content() == text
@@ -288,8 +298,8 @@ def two_hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shown = np.random.default_rng(number).integers(0, 256, (15, 20, 3), dtype=np.uint8)
         shown = np.asarray(Image.fromarray(shown).resize((560, 420)))
         labels = ["dog", "cat"] if number % 4 else ["hen", "fox"]
-        made = by_hand(labels, shown, file=f"{number:03d}.jpg")
-        records.append(read_json(page_of(made), "record-0"))
+        explanations = make_explanations(labels, shown, file=f"{number:03d}.jpg")
+        records.append(read_json(page_of(explanations), "record-0"))
     write_page(folder / "gallery.html", gallery_page(records, "200 explanations"))
     return folder / "gallery.html"
 
@@ -297,9 +307,10 @@ def two_hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_gallery_of_200_is_there_at_once_and_scrolls(two_hundred: Path, opened: Any) -> None:
     page = opened(two_hundred)
     until(page, "document.querySelectorAll('.cards canvas').length >= 4")
-    assert page.evaluate("performance.now()") < 2000  # milliseconds since it was asked for
+    assert page.evaluate("performance.now()") < 2000  # milliseconds since the navigation started
     assert page.locator(".cards li").count() == 200
-    assert page.locator(".cards .stage").count() < 100  # the others wait until they are seen
+    # The other cards are drawn when they scroll into view.
+    assert page.locator(".cards .stage").count() < 100
     times = page.evaluate(
         """async () => {
           const times = [];
@@ -344,9 +355,10 @@ def test_a_gallery_is_searched_sorted_and_opened(two_hundred: Path, opened: Any)
 
 
 def test_a_notebooks_frame_works(opened: Any, tmp_path: Path) -> None:
-    made = classes(method="gradcam")
+    explanations = classes(method="gradcam")
     (tmp_path / "notebook.html").write_text(
-        f"<!doctype html><meta charset=utf-8>{made._repr_html_()}{made[0]._repr_html_()}",
+        "<!doctype html><meta charset=utf-8>"
+        f"{explanations._repr_html_()}{explanations[0]._repr_html_()}",
         encoding="utf-8",
     )
     page = opened(tmp_path / "notebook.html")

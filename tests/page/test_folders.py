@@ -1,4 +1,4 @@
-"""Galleries: made of result folders alone."""
+"""Galleries, which are made from result folders alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmcam.cli import app
 from mmcam.errors import InputError
 from mmcam.page import gallery, read_folder
 from mmcam.page.html import read_json
-from tests.page.results import HOSTILE, by_hand, pixels
+from tests.page.results import HOSTILE, make_explanations, pixels
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def copied(results: Path, tmp_path: Path) -> Path:
 def test_a_folder_gives_back_what_its_page_holds(results: Path, name: str) -> None:
     folder = results / name
     own = read_json((folder / "index.html").read_text(encoding="utf-8"), "record-0")
-    found = json.loads(json.dumps(read_folder(folder, folder / "other.html")))
-    assert found["targets"] == own["targets"]
-    assert {key: found[key] for key in found if key != "seen"} == {
+    record = json.loads(json.dumps(read_folder(folder, folder / "other.html")))
+    assert record["targets"] == own["targets"]
+    assert {key: record[key] for key in record if key != "seen"} == {
         key: own[key] for key in own if key != "seen"
     }
-    assert found["seen"].keys() == own["seen"].keys()
-    assert bool(found["seen"]["picture"]) == (name != "deep/d")
+    assert record["seen"].keys() == own["seen"].keys()
+    assert bool(record["seen"]["picture"]) == (name != "deep/d")
 
 
 def test_a_gallery_holds_all_results_under_its_folders_once(results: Path) -> None:
@@ -77,7 +77,7 @@ def spoil(folder: Path, **change: Any) -> None:
     path.write_text(json.dumps({**facts, **change}), encoding="utf-8")
 
 
-def test_a_result_that_cannot_be_read_is_told(copied: Path) -> None:
+def test_a_result_that_cannot_be_read_is_an_error(copied: Path) -> None:
     beside = copied / "gallery.html"
     spoil(copied / "a", schema_version=99)
     with pytest.raises(InputError, match=r"schema version is 99.*run the command"):
@@ -96,7 +96,7 @@ def test_a_result_that_cannot_be_read_is_told(copied: Path) -> None:
         read_folder(copied / "c", beside)
 
 
-def test_a_page_that_holds_something_else_is_told(copied: Path) -> None:
+def test_a_page_that_holds_something_else_is_an_error(copied: Path) -> None:
     page = copied / "a" / "index.html"
     own = page.read_text(encoding="utf-8")
     page.write_text("<p>mine</p>")
@@ -122,7 +122,7 @@ def test_a_changed_file_cannot_break_out_of_the_gallery(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["empty", "missing"])
-def test_a_folder_of_no_results_is_told(name: str, tmp_path: Path) -> None:
+def test_a_folder_of_no_results_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"'.*(empty|missing)' (holds no result|is no folder)"):
         gallery([tmp_path / name], tmp_path / "gallery.html")
@@ -133,29 +133,29 @@ def test_the_command_writes_the_gallery(
 ) -> None:
     monkeypatch.chdir(results)
     out = tmp_path / "new" / "all.html"
-    ended = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["page", "a", "b", "deep", "--colormap", "jet", "--out", str(out)]
     )
-    assert ended.exit_code == 0, ended.output
-    assert "all.html" in ended.output
+    assert result.exit_code == 0, result.output
+    assert "all.html" in result.output
     text = out.read_text(encoding="utf-8")
     assert read_json(text, "head")["colormap"] == "jet"
     assert read_json(text, "record-2")["targets"][0]["clip"].endswith("deep/d/clip-red-moves.mp4")
 
 
-def test_the_command_tells_a_wrong_folder(tmp_path: Path) -> None:
-    ended = CliRunner().invoke(app, ["page", str(tmp_path), "--out", str(tmp_path / "x.html")])
-    assert isinstance(ended.exception, InputError)
+def test_a_wrong_folder_is_an_error_of_the_command(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["page", str(tmp_path), "--out", str(tmp_path / "x.html")])
+    assert isinstance(result.exception, InputError)
     assert not (tmp_path / "x.html").exists()
 
 
-def test_an_out_that_cannot_be_written_is_told(results: Path, tmp_path: Path) -> None:
+def test_an_out_that_cannot_be_written_is_an_error(results: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     out = str(tmp_path / "file" / "gallery.html")
-    ended = CliRunner().invoke(app, ["page", str(results / "b"), "--out", out])
-    assert type(ended.exception).__name__ == "OutputError"
+    result = CliRunner().invoke(app, ["page", str(results / "b"), "--out", out])
+    assert type(result.exception).__name__ == "OutputError"
 
 
 def test_a_gallery_of_many_reads_no_picture_twice(tmp_path: Path) -> None:
-    by_hand(["dog", "cat", "hen"], pixels()).save(tmp_path / "one")
+    make_explanations(["dog", "cat", "hen"], pixels()).save(tmp_path / "one")
     assert gallery([tmp_path], tmp_path / "gallery.html").count("data:image/jpeg") == 1

@@ -1,4 +1,4 @@
-"""The page as a text: what is in it, how large it is, and that nothing in it can break out."""
+"""The page as a text: its content, its size, and the escaping of hostile texts."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from PIL import Image
 from mmcam.explanations import Explanations
 from mmcam.media import open_clip
 from mmcam.page import image_preview, notebook, page, record
-from mmcam.page.html import SCRIPTS, as_json, digest, read_json
-from mmcam.page.record import evidence, number, quantised
-from mmcam.page.seen import clip_preview, original_box, shrunk_uri
+from mmcam.page.html import SCRIPTS, csp_hash, read_json, to_json
+from mmcam.page.previews import clip_preview, original_box, shrink_uri
+from mmcam.page.record import evidence_curve, json_number, quantise
 from mmcam.render.inline import as_jpeg
 from mmcam.results import drawing as draw
 from mmcam.types import Placement
 from tests.page.results import (
     HOSTILE,
     answers,
-    by_hand,
     caption,
+    caption_facts,
     classes,
     clip,
+    make_explanations,
     page_of,
     pixels,
-    said,
     twelve_words,
 )
 
 
 class Elements(HTMLParser):
-    """What a browser would see: elements, and what the raw ones hold."""
+    """The elements of a page as a browser parses them, and the texts inside them."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.start_tags: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
         self.inside = False
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.start_tags.append((tag, dict(attrs)))
         self.texts.append("")
         self.inside = True
 
@@ -66,23 +66,23 @@ class Elements(HTMLParser):
             self.texts[-1] += data
 
     def tags(self) -> list[str]:
-        return [tag for tag, _ in self.found]
+        return [tag for tag, _ in self.start_tags]
 
     def text_of(self, tag: str, **wanted: str) -> str:
         return next(
             text
-            for (name, attributes), text in zip(self.found, self.texts, strict=True)
+            for (name, attributes), text in zip(self.start_tags, self.texts, strict=True)
             if name == tag and wanted.items() <= attributes.items()
         )
 
 
-def saved(made: Explanations, folder: Path, **options: Any) -> str:
-    made.save(folder, **options)
+def saved(explanations: Explanations, folder: Path, **options: Any) -> str:
+    explanations.save(folder, **options)
     return (folder / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_page_is_written_last(tmp_path: Path) -> None:
-    written = by_hand(["dog"], pixels()).save(tmp_path)
+    written = make_explanations(["dog"], pixels()).save(tmp_path)
     assert written[-1] == tmp_path / "index.html"
     assert all(path.is_file() for path in written)
 
@@ -104,15 +104,15 @@ def test_every_task_has_its_page(name: str, results: Path) -> None:
 def test_the_policy_names_the_style_and_the_script_by_their_hashes(
     make: Any,
 ) -> None:
-    seen = Elements(page_of(make()))
-    policy = next(a["content"] for t, a in seen.found if t == "meta" and "content" in a)
+    elements = Elements(page_of(make()))
+    policy = next(a["content"] for t, a in elements.start_tags if t == "meta" and "content" in a)
     rules = dict(rule.split(" ", 1) for rule in (policy or "").split("; "))
     assert rules == {
         "default-src": "'none'",
         "img-src": "data: 'self'",
         "media-src": "'self'",
-        "style-src": f"'{digest(seen.text_of('style'))}'",
-        "script-src": f"'{digest(seen.texts[seen.found.index(('script', {}))])}'",
+        "style-src": f"'{csp_hash(elements.text_of('style'))}'",
+        "script-src": f"'{csp_hash(elements.texts[elements.start_tags.index(('script', {}))])}'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
@@ -120,14 +120,14 @@ def test_the_policy_names_the_style_and_the_script_by_their_hashes(
 
 def test_nothing_in_the_page_comes_from_elsewhere(tmp_path: Path) -> None:
     text = saved(classes(), tmp_path)
-    seen = Elements(text)
-    assert seen.tags().count("style") == 1
-    assert [a for t, a in seen.found if t == "script"] == [
+    elements = Elements(text)
+    assert elements.tags().count("style") == 1
+    assert [a for t, a in elements.start_tags if t == "script"] == [
         {"type": "application/json", "id": "head"},
         {"type": "application/json", "id": "record-0"},
         {},
     ]
-    for _, attributes in seen.found:
+    for _, attributes in elements.start_tags:
         assert not {"src", "href", "style", "srcdoc"} & attributes.keys()
         assert not [key for key in attributes if key.startswith("on")]
     addresses = set(re.findall(r"https?://[^\s\"')]+", text))
@@ -140,15 +140,15 @@ def test_the_script_makes_elements_of_texts_only() -> None:
     assert names == set(SCRIPTS)
     for name in names:
         code = folder.joinpath(name).read_text(encoding="utf-8")
-        for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
-            assert way not in code, name
+        for call in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert call not in code, name
         assert "</script" not in code
         assert "<!--" not in code
 
 
 @given(st.recursive(st.text() | st.sampled_from(HOSTILE), lambda inner: st.lists(inner)))
 def test_json_cannot_end_its_element_and_comes_back_as_it_was(value: Any) -> None:
-    text = as_json(value)
+    text = to_json(value)
     assert not set(text) & set("<>&\u2028\u2029")
     assert text.isascii()
     assert json.loads(text) == value
@@ -156,30 +156,30 @@ def test_json_cannot_end_its_element_and_comes_back_as_it_was(value: Any) -> Non
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
-    plain = Elements(saved(by_hand(["dog"], pixels()), tmp_path / "plain")).tags()
-    named = by_hand(
+    plain = Elements(saved(make_explanations(["dog"], pixels()), tmp_path / "plain")).tags()
+    named = make_explanations(
         [text, text],
         pixels(),
         kinds=["sentence", "word"],
-        text=said([text]),
+        text=caption_facts([text]),
         file=f"{text.replace('/', '')}.jpg",
         words=[(text, 1.0)],
     )
-    seen = Elements(saved(named, tmp_path / "out", command=[text]))
-    assert seen.tags() == plain
-    content = json.loads(seen.text_of("script", id="record-0"))
+    elements = Elements(saved(named, tmp_path / "out", command=[text]))
+    assert elements.tags() == plain
+    content = json.loads(elements.text_of("script", id="record-0"))
     assert [target["label"] for target in content["targets"]] == [text, text]
     assert content["text"]["caption"] == content["text"]["words"][0]["text"] == text
     assert content["file"] == f"{text.replace('/', '')}.jpg"
     assert content["targets"][0]["words"] == [[text, 1.0]]
     assert ["command", text] in content["record"]
-    assert seen.text_of("title") == text
+    assert elements.text_of("title") == text
 
 
 def test_a_page_does_not_say_in_whose_folders_files_lay(tmp_path: Path) -> None:
     command = ["/opt/tools/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out", "runs/1"]
-    made = by_hand(["dog"], pixels(), file="/srv/photos/a dog.jpg")
-    page = Elements(saved(made, tmp_path, command=command))
+    explanations = make_explanations(["dog"], pixels(), file="/srv/photos/a dog.jpg")
+    page = Elements(saved(explanations, tmp_path, command=command))
     rows = dict(json.loads(page.text_of("script", id="record-0"))["record"])
     assert rows["command"] == "mmcam classify a dog.jpg --out runs/1"
     assert rows["file"] == "a dog.jpg"
@@ -188,23 +188,23 @@ def test_a_page_does_not_say_in_whose_folders_files_lay(tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_no_unicode_is_written(tmp_path: Path) -> None:
-    text = saved(by_hand(["\udce9 half a pair"], pixels(), file="\udce9.jpg"), tmp_path)
+    text = saved(make_explanations(["\udce9 half a pair"], pixels(), file="\udce9.jpg"), tmp_path)
     assert read_json(text, "record-0")["targets"][0]["label"] == "\udce9 half a pair"
 
 
 def photo(height: int, width: int) -> np.ndarray:
-    """Something like a photo: noise of all scales, weaker where it is finer."""
+    """An array with the statistics of a photo: noise of all scales, weaker at finer scales."""
     random = np.random.default_rng(0)
-    made = np.zeros((height, width, 3))
+    noise = np.zeros((height, width, 3))
     for step in (2, 4, 8, 16, 32, 64, 128, 256):
         small = random.normal(size=(height // step + 1, width // step + 1, 3))
         image = [
             np.asarray(Image.fromarray(small[..., c].astype(np.float32)).resize((width, height)))
             for c in range(3)
         ]
-        made += step**0.8 * np.stack(image, -1)
-    made = 128 + 45 * made / made.std()
-    return made.clip(0, 255).astype(np.uint8)
+        noise += step**0.8 * np.stack(image, -1)
+    noise = 128 + 45 * noise / noise.std()
+    return noise.clip(0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("noise", [False, True])
@@ -215,8 +215,8 @@ def test_twelve_words_of_a_megapixel_are_under_a_megabyte(noise: bool) -> None:
     assert text.count("data:image/jpeg") == 1
     content = read_json(text, "record-0")
     assert len(content["targets"]) == 13
-    _, found = content["seen"]["picture"].split(",")
-    assert Image.open(io.BytesIO(base64.b64decode(found))).size == (1250, 800)
+    _, encoded = content["seen"]["picture"].split(",")
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (1250, 800)
 
 
 def test_a_large_picture_is_scaled_down_and_a_small_one_is_not() -> None:
@@ -232,15 +232,15 @@ def test_a_large_picture_is_scaled_down_and_a_small_one_is_not() -> None:
 def test_a_quantised_map_comes_back_to_half_a_step(seed: int, scale: float) -> None:
     cam = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed)) * scale
     most = max(float(cam.max()), 0.0)
-    back = quantised(cam, most).astype(np.float64) / 255
+    back = quantise(cam, most).astype(np.float64) / 255
     shares = (cam.clamp(min=0) / (most or 1)).double().numpy()
     assert np.abs(back - shares).max() <= 0.5 / 255 + 1e-6
 
 
 def test_maps_in_the_page_are_the_maps() -> None:
-    made = classes(method="gradcam")
-    content = read_json(page_of(made), "record-0")
-    for target, item in zip(content["targets"], made, strict=True):
+    explanations = classes(method="gradcam")
+    content = read_json(page_of(explanations), "record-0")
+    for target, item in zip(content["targets"], explanations, strict=True):
         raw = np.frombuffer(base64.b64decode(target["map"]), np.uint8).reshape(target["grid"])
         shares = (item.cam.clamp(min=0) / (item.maximum or 1)).numpy()
         assert np.abs(raw / 255 - shares).max() <= 1 / 255
@@ -250,36 +250,36 @@ def test_maps_in_the_page_are_the_maps() -> None:
 
 
 def test_a_gradient_is_a_picture_of_its_own_size() -> None:
-    made = classes(method="guided")
-    content = read_json(page_of(made), "record-0")
-    for target, item in zip(content["targets"], made, strict=True):
-        kind, found = target["pixels"].split(",")
+    explanations = classes(method="guided")
+    content = read_json(page_of(explanations), "record-0")
+    for target, item in zip(content["targets"], explanations, strict=True):
+        kind, encoded = target["pixels"].split(",")
         assert kind == "data:image/png;base64"
-        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(found))))
+        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
         assert drawn.shape == (*item.cam.shape[1:], 3)
         np.testing.assert_array_equal(drawn, draw.gradient_picture(item.cam.numpy()))
         assert "map" not in target
 
 
 def test_a_clips_gradient_is_shown_in_cells() -> None:
-    made = clip(method="gradient")
-    content = read_json(page_of(made), "record-0")
-    for target, item in zip(content["targets"], made, strict=True):
+    explanations = clip(method="gradient")
+    content = read_json(page_of(explanations), "record-0")
+    for target, item in zip(content["targets"], explanations, strict=True):
         assert target["grid"] == [item.saliency.shape[0], 48, 64]
         raw = np.frombuffer(base64.b64decode(target["map"]), np.uint8)
         assert raw.max() == (0 if item.empty else 255)
 
 
 def test_evidence_over_time_follows_the_slices() -> None:
-    made = clip()
-    for item in made:
-        curve = evidence(item, item.frame_count)
+    explanations = clip()
+    for item in explanations:
+        curve = evidence_curve(item, item.frame_count)
         frames, values = zip(*curve, strict=True)
         assert list(frames) == list(range(item.frame_count))
         from_heat = item.heatmap().mean((1, 2)) * item.maximum
         np.testing.assert_allclose(values, from_heat, atol=1e-4 * (item.maximum or 1))
-    assert evidence(made[0], 40)[-1] == [39, None]  # no window reaches there
-    assert len(evidence(made[0], 5000)) == 240
+    assert evidence_curve(explanations[0], 40)[-1] == [39, None]  # no window reaches there
+    assert len(evidence_curve(explanations[0], 5000)) == 240
 
 
 @pytest.mark.parametrize(
@@ -298,11 +298,11 @@ def test_the_original_is_found_in_a_written_clip(panes: list[str], size: tuple[i
     item = clip()[0]
     box = (0.0, 0.0, float(size[1]), float(size[0]))
     item = replace(item, placement=Placement(size=size, box=box, spans=item.placement.spans))
-    found = original_box(panes, *size)
-    assert found is not None
-    left, top, width, height = found
+    pane = original_box(panes, *size)
+    assert pane is not None
+    left, top, width, height = pane
     with open_clip(frames) as opened:
-        drawn = list(draw.frames_of(item, opened, panes))
+        drawn = list(draw.draw_frames(item, opened, panes))
     for frame, picture in zip(frames, drawn, strict=True):
         np.testing.assert_array_equal(picture[top : top + height, left : left + width], frame)
 
@@ -314,7 +314,7 @@ def test_a_clip_without_its_original_has_no_such_place() -> None:
 
 def test_a_clip_is_stood_for_by_frames_spread_over_it(results: Path) -> None:
     content = read_json((results / "deep/d/index.html").read_text(encoding="utf-8"), "record-0")
-    numbers = [one["frame"] for one in content["seen"]["frames"]]
+    numbers = [frame["frame"] for frame in content["seen"]["frames"]]
     assert numbers == [(2 * i + 1) * 32 // 24 for i in range(12)]
     assert (content["frames"], content["fps"], content["size"]) == (32, 25.0, [240, 320])
     for target in content["targets"]:
@@ -322,31 +322,31 @@ def test_a_clip_is_stood_for_by_frames_spread_over_it(results: Path) -> None:
 
 
 def test_a_notebook_shows_the_same_page(tmp_path: Path) -> None:
-    made = answers()
-    (frame,) = Elements(made._repr_html_()).found
+    explanations = answers()
+    (frame,) = Elements(explanations._repr_html_()).start_tags
     assert frame[0] == "iframe"
     assert frame[1]["sandbox"] == "allow-scripts"
     inside = read_json(frame[1]["srcdoc"] or "", "record-0")
-    saved_one = read_json(saved(made, tmp_path), "record-0")
-    assert inside["targets"] == saved_one["targets"]
-    assert inside["seen"] == saved_one["seen"]
+    saved_record = read_json(saved(explanations, tmp_path), "record-0")
+    assert inside["targets"] == saved_record["targets"]
+    assert inside["seen"] == saved_record["seen"]
 
 
 def test_a_notebook_has_no_file_to_play() -> None:
-    (frame,) = Elements(clip()._repr_html_()).found
-    seen = read_json(frame[1]["srcdoc"] or "", "record-0")["seen"]
-    assert seen["player"] is None
-    assert len(seen["frames"]) == 12
+    (frame,) = Elements(clip()._repr_html_()).start_tags
+    preview = read_json(frame[1]["srcdoc"] or "", "record-0")["seen"]
+    assert preview["player"] is None
+    assert len(preview["frames"]) == 12
 
 
 def test_one_map_in_a_notebook_is_a_picture_and_its_facts() -> None:
     text = HOSTILE[0]
-    (item,) = by_hand([text], pixels(480, 600), box=(60.0, 0.0, 540.0, 480.0))
-    seen = Elements(item._repr_html_())
-    assert seen.tags() == ["figure", "img", "figcaption", "strong", "br"]
-    assert seen.text_of("strong") == text
-    assert "gradcam at trunk · score -1.5 · probability 0.5000" in seen.texts[-1]
-    source = seen.found[1][1]["src"] or ""
+    (item,) = make_explanations([text], pixels(480, 600), box=(60.0, 0.0, 540.0, 480.0))
+    elements = Elements(item._repr_html_())
+    assert elements.tags() == ["figure", "img", "figcaption", "strong", "br"]
+    assert elements.text_of("strong") == text
+    assert "gradcam at trunk · score -1.5 · probability 0.5000" in elements.texts[-1]
+    source = elements.start_tags[1][1]["src"] or ""
     drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
     assert drawn.shape == (256, 320, 3)
     heat = item.heatmap()
@@ -360,19 +360,19 @@ def test_one_map_in_a_notebook_is_a_picture_and_its_facts() -> None:
 @pytest.mark.parametrize("make", [classes, clip, caption])
 def test_every_kind_of_map_has_its_card(make: Any) -> None:
     for item in make():
-        seen = Elements(item._repr_html_())
-        assert ("no positive evidence" in seen.texts[-1]) == item.empty
+        elements = Elements(item._repr_html_())
+        assert ("no positive evidence" in elements.texts[-1]) == item.empty
 
 
 def test_numbers_that_json_lacks_are_left_out(tmp_path: Path) -> None:
-    assert [number(value) for value in (None, float("nan"), float("inf"), 1 / 3)] == [
+    assert [json_number(value) for value in (None, float("nan"), float("inf"), 1 / 3)] == [
         None, None, None, 0.333333,
     ]  # fmt: skip
     with pytest.raises(ValueError, match="JSON"):
-        as_json(float("nan"))
+        to_json(float("nan"))
 
 
-def test_the_colours_asked_for_can_be_chosen(tmp_path: Path) -> None:
+def test_the_colour_map_of_the_page_can_be_selected(tmp_path: Path) -> None:
     head = read_json(saved(classes(), tmp_path, colormap="turbo"), "head")
     assert head["colormap"] == "turbo"
     assert head["colormaps"] == ["inferno", "viridis", "jet", "turbo"]
@@ -380,31 +380,31 @@ def test_the_colours_asked_for_can_be_chosen(tmp_path: Path) -> None:
         assert len(base64.b64decode(table)) == 3 * 257
 
 
-def test_a_broken_picture_is_told() -> None:
-    assert shrunk_uri(as_jpeg(pixels(), 1600, 10**6), 30, 10**6).startswith("data:image/jpeg")
+def test_a_broken_picture_is_an_error() -> None:
+    assert shrink_uri(as_jpeg(pixels(), 1600, 10**6), 30, 10**6).startswith("data:image/jpeg")
     for uri in ("data:image/jpeg;base64,AAAA", "javascript:alert(1)", "data:image/svg+xml,<svg/>"):
         with pytest.raises(ValueError):  # noqa: PT011 - decoders say it each in their own words
-            shrunk_uri(uri, 30, 1000)
+            shrink_uri(uri, 30, 1000)
 
 
-def test_the_title_is_what_was_said_or_asked_or_the_file() -> None:
+def test_the_title_is_the_caption_or_the_question_or_the_file() -> None:
     titles = {
         "a dog runs": caption(),
         "What color is the dog?": answers(),
-        "photo.jpg": by_hand(["dog"], pixels()),
+        "photo.jpg": make_explanations(["dog"], pixels()),
     }
-    for title, made in titles.items():
-        assert Elements(page_of(made)).text_of("title") == title
+    for title, explanations in titles.items():
+        assert Elements(page_of(explanations)).text_of("title") == title
 
 
 def test_a_page_is_escaped_where_it_is_a_value(tmp_path: Path) -> None:
-    facts = record(_facts(tmp_path), by_hand(["dog"], pixels()), image_preview(pixels()))
+    facts = record(_facts(tmp_path), make_explanations(["dog"], pixels()), image_preview(pixels()))
     facts["title"] = '"><script>alert(1)</script>'
-    assert [tag for tag, _ in Elements(notebook(facts)).found] == ["iframe"]
+    assert [tag for tag, _ in Elements(notebook(facts)).start_tags] == ["iframe"]
     assert Elements(page(facts)).text_of("title") == facts["title"]
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    by_hand(["dog"], pixels()).save(folder)
-    found: dict[str, Any] = json.loads((folder / "explanation.json").read_text())
-    return found
+    make_explanations(["dog"], pixels()).save(folder)
+    facts: dict[str, Any] = json.loads((folder / "explanation.json").read_text())
+    return facts

@@ -26,8 +26,8 @@ def test_a_photos_caption(assets: Path, opened: Any, tmp_path: Path) -> None:
 
 def test_a_question(assets: Path, opened: Any, tmp_path: Path) -> None:
     model = mmcam.load(str(assets / "image" / "vqa_flickr8k"))
-    asked = mmcam.Answers("What color is the dog?", ["brown", "white"])
-    mmcam.explain(model, assets / "image/photos/cat_dog.jpg", asked).save(tmp_path)
+    task = mmcam.Answers("What color is the dog?", ["brown", "white"])
+    mmcam.explain(model, assets / "image/photos/cat_dog.jpg", task).save(tmp_path)
     page = opened(tmp_path / "index.html")
     brown = alphas(page)
     page.get_by_role("tab", name="white").click()

@@ -21,7 +21,7 @@ ENDS = {
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the user meets: the types of arguments are not checked before the function runs."""
+    """Switch off the run-time checks of shapes and types, as for a user."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

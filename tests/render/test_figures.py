@@ -6,7 +6,7 @@ import pytest
 
 from mmcam.errors import InputError
 from mmcam.render.figures import caption_bar, panes, sheet
-from mmcam.render.text import PAPER, fitted, one_line
+from mmcam.render.text import BACKGROUND, fit_text, one_line
 
 TEXTS = [
     "",
@@ -25,7 +25,7 @@ TEXTS = [
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the user meets: the types of arguments are not checked before the function runs."""
+    """Switch off the run-time checks of shapes and types, as for a user."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
@@ -34,7 +34,7 @@ def plain(height: int, width: int, shade: int = 60) -> np.ndarray:
 
 
 def has_ink(picture: np.ndarray) -> bool:
-    return bool((picture != PAPER).any())
+    return bool((picture != BACKGROUND).any())
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -73,21 +73,21 @@ def test_long_text_leaves_room_for_the_detail() -> None:
 
 def test_bar_can_be_written_to_without_harm() -> None:
     caption_bar(100, "dog")[:] = 0
-    assert (caption_bar(100, "dog") == PAPER).any()
+    assert (caption_bar(100, "dog") == BACKGROUND).any()
 
 
 def test_text_is_shrunk_before_it_is_cut() -> None:
-    assert fitted("a dog", 20, 400)[0] == "a dog"
-    full = fitted("a dog on the floor", 20, 1000)[1].getlength("a dog on the floor")
-    text, font = fitted("a dog on the floor", 20, int(0.9 * full))
+    assert fit_text("a dog", 20, 400)[0] == "a dog"
+    full = fit_text("a dog on the floor", 20, 1000)[1].getlength("a dog on the floor")
+    text, font = fit_text("a dog on the floor", 20, int(0.9 * full))
     assert text == "a dog on the floor"
     assert font.getlength(text) <= 0.9 * full
-    text, font = fitted("a dog on the floor", 20, int(0.5 * full))
+    text, font = fit_text("a dog on the floor", 20, int(0.5 * full))
     assert text.endswith("…")
     assert text.startswith("a dog")
     assert font.getlength(text) <= 0.5 * full
-    assert fitted("a dog", 20, 1)[0] == ""
-    assert fitted("a dog", 20, -5)[0] == ""
+    assert fit_text("a dog", 20, 1)[0] == ""
+    assert fit_text("a dog", 20, -5)[0] == ""
 
 
 def test_one_line_drops_breaks_and_keeps_spaces() -> None:
@@ -116,7 +116,8 @@ def test_every_frame_of_a_clip_has_one_size() -> None:
 def test_panes_without_text_golden() -> None:
     frames = [plain(3, 5, 10), plain(3, 5, 200)]
     frames[1][0, 0] = (1, 2, 3)
-    expected = np.full((8, 16, 3), PAPER, dtype=np.uint8)  # gaps of 2; one row more, to be even
+    shape = (8, 16, 3)  # gaps of 2, and one more row for an even height
+    expected = np.full(shape, BACKGROUND, dtype=np.uint8)
     expected[2:5, 2:7], expected[2:5, 9:14] = frames
     assert np.array_equal(panes(frames, ["", ""]), expected)
 
@@ -149,7 +150,7 @@ def test_sheet_golden() -> None:
     tiles = [(plain(10, 20, shade), "", "") for shade in (10, 90, 170)]
     picture = sheet(tiles, columns=2, tile_width=40)
     assert picture.shape == (4 + 2 * (20 + 4), 2 * 44 + 4, 3)
-    expected = np.full(picture.shape, PAPER, dtype=np.uint8)
+    expected = np.full(picture.shape, BACKGROUND, dtype=np.uint8)
     expected[4:24, 4:44], expected[4:24, 48:88], expected[28:48, 4:44] = 10, 90, 170
     assert np.array_equal(picture, expected)
 

@@ -14,7 +14,7 @@ SIZES = [(1, 1), (1, 9), (2, 3), (37, 53)]
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the user meets: the types of arguments are not checked before the function runs."""
+    """Switch off the run-time checks of shapes and types, as for a user."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

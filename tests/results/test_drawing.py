@@ -18,7 +18,7 @@ from mmcam.types import Placement, Target
 HEIGHT, WIDTH = 24, 36
 
 
-def made(cam: Tensor, frames: int = 0, label: str = "dog") -> Explanation:
+def make_explanation(cam: Tensor, frames: int = 0, label: str = "dog") -> Explanation:
     return Explanation(
         target=Target.logit(0, label),
         cam=cam,
@@ -43,30 +43,30 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def test_a_heading_says_what_is_shown() -> None:
-    explanation = made(ramp(2, 3))
+    explanation = make_explanation(ramp(2, 3))
     assert draw.heading(explanation) == "dog"
     assert draw.heading(replace(explanation, counterfactual=True)) == "against dog"
-    assert draw.heading(made(torch.zeros(2, 3))) == "dog (no positive evidence)"
+    assert draw.heading(make_explanation(torch.zeros(2, 3))) == "dog (no positive evidence)"
 
 
 def test_a_detail_has_the_score_and_the_probability_where_there_is_one() -> None:
-    explanation = made(ramp(2, 3))
+    explanation = make_explanation(ramp(2, 3))
     assert draw.detail(explanation) == "score 2.35  p 0.250"
     assert draw.detail(replace(explanation, probability=None)) == "score 2.35"
 
 
 def test_a_picture_is_its_overlay_in_the_chosen_colours() -> None:
-    explanation, pixels = made(ramp(2, 3)), noise()
+    explanation, pixels = make_explanation(ramp(2, 3)), noise()
     drawn = draw.picture(explanation, pixels, "viridis")
     expected = overlay(pixels, explanation.heatmap(), colormap="viridis")
     np.testing.assert_array_equal(drawn, expected)
     assert (drawn != draw.picture(explanation, pixels)).any()
 
 
-def test_a_pixel_map_is_drawn_as_a_gradient_grey_where_nothing_was_seen() -> None:
+def test_a_pixel_map_is_drawn_as_a_gradient_grey_outside_the_model_input() -> None:
     cam = torch.zeros(3, HEIGHT, WIDTH // 2)
     cam[0, 3, 4], cam[2, 5, 6] = 1, -1
-    explanation = made(cam)
+    explanation = make_explanation(cam)
     half = replace(explanation.placement, box=(0, 0, WIDTH // 2, HEIGHT))
     drawn = draw.picture(replace(explanation, placement=half), noise())
     assert drawn.shape == (HEIGHT, WIDTH, 3)
@@ -76,7 +76,7 @@ def test_a_pixel_map_is_drawn_as_a_gradient_grey_where_nothing_was_seen() -> Non
 
 
 def test_sheets_are_in_the_chosen_colours() -> None:
-    pictures, clips = made(ramp(2, 3)), made(ramp(2, 2, 3), frames=4)
+    pictures, clips = make_explanation(ramp(2, 3)), make_explanation(ramp(2, 2, 3), frames=4)
     pixels = noise()
     sheets = [draw.picture_sheet([pictures], pixels, "t", name) for name in ("jet", "inferno")]
     assert (sheets[0] != sheets[1]).any()
@@ -88,16 +88,16 @@ def test_sheets_are_in_the_chosen_colours() -> None:
 @pytest.mark.parametrize("frames", [1, 3, 20])
 def test_a_clips_sheet_never_has_more_tiles_than_frames(frames: int) -> None:
     with open_clip(noise(frames)) as clip:
-        sheet = draw.clip_sheet(made(ramp(2, 2, 3), frames=frames), clip)
+        sheet = draw.clip_sheet(make_explanation(ramp(2, 2, 3), frames=frames), clip)
     columns = round((sheet.shape[1] - 4) / 324)
     assert columns == min(frames, 4)
 
 
 def test_frames_are_drawn_side_by_side_each_with_its_own_heat() -> None:
     pixels = noise(draw.CHUNK + 3)
-    explanation = made(ramp(3, 2, 3), frames=len(pixels))
+    explanation = make_explanation(ramp(3, 2, 3), frames=len(pixels))
     with open_clip(pixels) as clip:
-        drawn = list(draw.frames_of(explanation, clip))
+        drawn = list(draw.draw_frames(explanation, clip))
     assert len(drawn) == len(pixels)
     gap = (drawn[0].shape[1] - 3 * WIDTH) // 4
     heat = explanation.heatmap()
@@ -118,7 +118,9 @@ def test_frames_are_drawn_side_by_side_each_with_its_own_heat() -> None:
 def test_a_single_pane_keeps_the_clips_size_below_its_label() -> None:
     pixels = noise(2)
     with open_clip(pixels) as clip:
-        drawn = list(draw.frames_of(made(ramp(2, 2, 3), frames=2), clip, ["original"]))
+        drawn = list(
+            draw.draw_frames(make_explanation(ramp(2, 2, 3), frames=2), clip, ["original"])
+        )
     for number, frame in enumerate(drawn):
         assert frame.shape[1] == WIDTH
         assert frame.shape[0] > HEIGHT
@@ -131,19 +133,19 @@ def test_a_written_clip_has_all_frames_and_the_sources_rate(
 ) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     with open_clip(noise(9), fps=12.5) as clip:
-        explanation = made(ramp(2, 2, 3), frames=9)
-        drawn = list(draw.frames_of(explanation, clip, panes))
+        explanation = make_explanation(ramp(2, 2, 3), frames=9)
+        drawn = list(draw.draw_frames(explanation, clip, panes))
         draw.write_clip(
             tmp_path / "clip.mp4",
             explanation,
             clip,
             panes,
             frames_to=frames,
-            progress=lambda done, total: seen.append((done, total)),
+            progress=lambda done, total: calls.append((done, total)),
         )
-    assert seen == [(number + 1, 9) for number in range(9)]
+    assert calls == [(number + 1, 9) for number in range(9)]
     with open_clip(tmp_path / "clip.mp4") as written:
         assert (written.frames, written.fps) == (9, 12.5)
         assert (written.height, written.width) == drawn[0].shape[:2]
@@ -160,7 +162,7 @@ def test_a_written_clip_has_all_frames_and_the_sources_rate(
 def test_frames_of_a_longer_clip_drawn_before_are_gone(tmp_path: Path) -> None:
     for frames in (5, 2):
         with open_clip(noise(frames)) as clip:
-            explanation = made(ramp(2, 2, 3), frames=frames)
+            explanation = make_explanation(ramp(2, 2, 3), frames=frames)
             draw.write_clip(tmp_path / "clip.mp4", explanation, clip, frames_to=tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "clip.mp4",
@@ -171,7 +173,9 @@ def test_frames_of_a_longer_clip_drawn_before_are_gone(tmp_path: Path) -> None:
 
 def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with open_clip(noise(2)) as clip, pytest.raises(OutputError):
-        draw.write_clip(tmp_path / "none" / "clip.mp4", made(ramp(2, 2, 3), frames=2), clip)
+        draw.write_clip(
+            tmp_path / "none" / "clip.mp4", make_explanation(ramp(2, 2, 3), frames=2), clip
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -17,7 +17,7 @@ SIZE = (30, 40)
 WHOLE = (0.0, 0.0, 40.0, 30.0)
 
 
-def made(
+def make_explanation(
     cam: Tensor,
     size: tuple[int, int] = SIZE,
     box: tuple[float, float, float, float] = WHOLE,
@@ -42,7 +42,7 @@ def planted(grid: tuple[int, ...], cell: tuple[int, ...]) -> Tensor:
 
 def test_heatmap_is_the_positive_part_upsampled_and_scaled_by_the_maximum() -> None:
     cam = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    heatmap = made(cam).heatmap()
+    heatmap = make_explanation(cam).heatmap()
     positive = (cam.clamp(min=0) / cam.max())[None, None]
     expected = F.interpolate(positive, SIZE, mode="bilinear", align_corners=False)[0, 0]
     assert heatmap.dtype == np.float32
@@ -51,24 +51,24 @@ def test_heatmap_is_the_positive_part_upsampled_and_scaled_by_the_maximum() -> N
 
 def test_outside_the_crop_is_nan_and_inside_it_is_the_map() -> None:
     cam = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
-    heatmap = made(cam, box=(5, 10, 35, 28)).heatmap()
+    heatmap = make_explanation(cam, box=(5, 10, 35, 28)).heatmap()
     inside = np.zeros(SIZE, bool)
     inside[10:28, 5:35] = True
     assert (np.isnan(heatmap) == ~inside).all()
-    alone = made(cam, size=(18, 30), box=(0, 0, 30, 18)).heatmap()
+    alone = make_explanation(cam, size=(18, 30), box=(0, 0, 30, 18)).heatmap()
     np.testing.assert_allclose(heatmap[10:28, 5:35], alone, atol=1e-6)
 
 
 def test_padding_around_the_picture_is_cut_off() -> None:
     cam = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
-    padded = made(cam, size=(40, 40), box=(0, 0, 40, 40)).heatmap()
-    heatmap = made(cam, box=(0, -5, 40, 35)).heatmap()
+    padded = make_explanation(cam, size=(40, 40), box=(0, 0, 40, 40)).heatmap()
+    heatmap = make_explanation(cam, box=(0, -5, 40, 35)).heatmap()
     np.testing.assert_allclose(heatmap, padded[5:35], atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, -3.0, -1e-40])
-def test_a_map_without_positive_values_is_empty_and_zero_where_it_was_seen(value: float) -> None:
-    explanation = made(torch.full((2, 2), value), box=(5, 0, 35, 30))
+def test_a_map_without_positive_values_is_empty_and_zero_inside_the_box(value: float) -> None:
+    explanation = make_explanation(torch.full((2, 2), value), box=(5, 0, 35, 30))
     heatmap = explanation.heatmap()
     assert explanation.empty
     assert explanation.maximum == 0
@@ -86,19 +86,19 @@ def test_heatmaps_are_in_range_and_blind_to_the_maps_scale(
     values: list[float], scale: float
 ) -> None:
     cam = torch.tensor(values).reshape(2, 3)
-    heatmap = made(cam).heatmap()
+    heatmap = make_explanation(cam).heatmap()
     assert heatmap.shape == SIZE
     assert ((heatmap >= 0) & (heatmap <= 1)).all()
-    assert made(cam).empty == (max(values) <= 0)
+    assert make_explanation(cam).empty == (max(values) <= 0)
     tiny = 0 < max(values) < 1e-30  # scaled down, these would lose digits
     if not tiny:
-        np.testing.assert_allclose(made(cam * scale).heatmap(), heatmap, atol=1e-5)
+        np.testing.assert_allclose(make_explanation(cam * scale).heatmap(), heatmap, atol=1e-5)
 
 
 def test_the_smallest_positive_value_is_evidence() -> None:
     cam = torch.zeros(3, 4)
     cam[1, 2] = 1e-45
-    explanation = made(cam)
+    explanation = make_explanation(cam)
     assert not explanation.empty
     assert np.nanmax(explanation.heatmap()) == pytest.approx(1, abs=0.1)
 
@@ -106,20 +106,20 @@ def test_the_smallest_positive_value_is_evidence() -> None:
 @pytest.mark.parametrize("row", range(3))
 @pytest.mark.parametrize("column", range(4))
 def test_the_peak_lies_in_the_planted_cell(row: int, column: int) -> None:
-    peak = made(planted((3, 4), (row, column))).peak()
+    peak = make_explanation(planted((3, 4), (row, column))).peak()
     assert 10 * column <= peak.x <= 10 * (column + 1)
     assert 10 * row <= peak.y <= 10 * (row + 1)
     assert peak.frame is None
 
 
 def test_the_peak_of_a_crop_is_on_the_original() -> None:
-    peak = made(planted((3, 3), (2, 0)), box=(20, 3, 38, 21)).peak()
+    peak = make_explanation(planted((3, 3), (2, 0)), box=(20, 3, 38, 21)).peak()
     assert 20 <= peak.x <= 26
     assert 15 <= peak.y <= 21
 
 
 def test_a_peak_in_the_padding_is_moved_onto_the_picture() -> None:
-    peak = made(planted((3, 3), (0, 1)), box=(0, -30, 40, 60)).peak()
+    peak = make_explanation(planted((3, 3), (0, 1)), box=(0, -30, 40, 60)).peak()
     assert 13 <= peak.x <= 27
     assert peak.y == 0.5
 
@@ -127,20 +127,20 @@ def test_a_peak_in_the_padding_is_moved_onto_the_picture() -> None:
 @pytest.mark.parametrize("slice_", range(4))
 def test_the_peak_of_a_clip_is_in_the_middle_of_its_time_slice(slice_: int) -> None:
     cam = planted((4, 3, 4), (slice_, 2, 1))
-    peak = made(cam, spans=((0, 8), (8, 16))).peak()
+    peak = make_explanation(cam, spans=((0, 8), (8, 16))).peak()
     assert peak.frame == 4 * slice_ + 2
     assert 10 <= peak.x <= 20
     assert 20 <= peak.y <= 30
 
 
 def test_the_peak_of_an_empty_clip_is_a_frame_of_it() -> None:
-    peak = made(torch.zeros(2, 2, 2), spans=((0, 1.0),)).peak()
+    peak = make_explanation(torch.zeros(2, 2, 2), spans=((0, 1.0),)).peak()
     assert peak == (20, 15, 0)
 
 
 def test_chosen_frames_are_slices_of_the_whole_heatmap() -> None:
     cam = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
-    explanation = made(cam, spans=((0, 7.5), (4.5, 12)))
+    explanation = make_explanation(cam, spans=((0, 7.5), (4.5, 12)))
     whole = explanation.heatmap()
     assert whole.shape == (12, *SIZE)
     for frames in ([0], [11, 3, 3], range(5, 9)):
@@ -149,31 +149,34 @@ def test_chosen_frames_are_slices_of_the_whole_heatmap() -> None:
 
 def test_a_clips_heatmaps_have_one_scale() -> None:
     cam = torch.stack([torch.full((2, 2), 1.0), torch.full((2, 2), 4.0)])
-    first, last = made(cam, spans=((0, 2),)).heatmap()
+    first, last = make_explanation(cam, spans=((0, 2),)).heatmap()
     np.testing.assert_allclose(first, 0.25)
     np.testing.assert_allclose(last, 1.0)
 
 
 def test_frames_that_no_window_covers_are_nan() -> None:
-    heatmap = made(torch.ones(2, 2, 2), spans=((4, 8),)).heatmap([0, 3, 4, 7, 8])
+    heatmap = make_explanation(torch.ones(2, 2, 2), spans=((4, 8),)).heatmap([0, 3, 4, 7, 8])
     assert [bool(np.isnan(frame).all()) for frame in heatmap] == [True, True, False, False, True]
 
 
 @pytest.mark.parametrize("end", [40.0, 39.99999999, 39.2])
 def test_frames_are_counted_to_the_end_of_the_last_window(end: float) -> None:
-    assert made(torch.ones(4, 2, 2), spans=((0, 26.67), (end - 26.67, end))).frame_count == 40
+    assert (
+        make_explanation(torch.ones(4, 2, 2), spans=((0, 26.67), (end - 26.67, end))).frame_count
+        == 40
+    )
 
 
 def test_slices_know_their_time_and_their_evidence() -> None:
     cam = torch.tensor([[[1.0, -1]], [[3, 1]], [[-1, -2]], [[0, 5]]])
-    explanation = made(cam, spans=((0, 10), (6, 16)))
+    explanation = make_explanation(cam, spans=((0, 10), (6, 16)))
     np.testing.assert_allclose(explanation.slice_times(), [2.5, 7.5, 8.5, 13.5])
     np.testing.assert_allclose(explanation.evidence(), [0.5, 2, 0, 2.5])
 
 
 def test_a_pixel_map_is_given_back_with_colours_and_signs() -> None:
     cam = torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0))
-    explanation = made(cam, size=(10, 12), box=(2, 1, 10, 7))
+    explanation = make_explanation(cam, size=(10, 12), box=(2, 1, 10, 7))
     gradient = explanation.gradient()
     assert gradient.shape == (3, 10, 12)
     np.testing.assert_allclose(gradient[:, 1:7, 2:10], cam.numpy(), rtol=1e-6)
@@ -183,7 +186,7 @@ def test_a_pixel_map_is_given_back_with_colours_and_signs() -> None:
 
 def test_a_pixel_map_of_a_clip_keeps_its_time() -> None:
     cam = torch.randn(3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
-    explanation = made(cam, size=(6, 8), box=(0, 0, 8, 6), spans=((0, 4),))
+    explanation = make_explanation(cam, size=(6, 8), box=(0, 0, 8, 6), spans=((0, 4),))
     np.testing.assert_allclose(explanation.gradient(), cam.numpy(), rtol=1e-6)
     np.testing.assert_allclose(explanation.gradient([2]), cam[:, 2:3].numpy(), rtol=1e-6)
     assert explanation.heatmap().shape == (4, 6, 8)
@@ -193,7 +196,7 @@ def test_a_pixel_map_of_a_clip_keeps_its_time() -> None:
 def test_a_negative_gradient_is_no_empty_map() -> None:
     cam = torch.zeros(3, 6, 8)
     cam[1, 2, 3] = -1
-    explanation = made(cam, size=(6, 8), box=(0, 0, 8, 6))
+    explanation = make_explanation(cam, size=(6, 8), box=(0, 0, 8, 6))
     assert not explanation.empty
     assert explanation.peak() == (3.5, 2.5, None)
 
@@ -201,13 +204,13 @@ def test_a_negative_gradient_is_no_empty_map() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_maps_of_any_number_type_are_drawn_in_single_precision(dtype: torch.dtype) -> None:
     cam = planted((3, 4), (1, 1))
-    heatmap = made(cam.to(dtype).requires_grad_()).heatmap()
+    heatmap = make_explanation(cam.to(dtype).requires_grad_()).heatmap()
     assert heatmap.dtype == np.float32
-    np.testing.assert_allclose(heatmap, made(cam).heatmap(), atol=1e-2)
+    np.testing.assert_allclose(heatmap, make_explanation(cam).heatmap(), atol=1e-2)
 
 
 def test_explanations_are_compared_by_identity() -> None:
-    first = made(torch.ones(2, 2))
+    first = make_explanation(torch.ones(2, 2))
     second = replace(first, cam=torch.ones(2, 2))
     assert [first, second].index(second) == 1
     assert len({first, second}) == 2

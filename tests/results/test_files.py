@@ -74,8 +74,8 @@ def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
-def film(path: Path, frames: int = 20, fps: float = 12.5) -> Path:
-    """A clip whose red part comes and goes."""
+def write_clip(path: Path, frames: int = 20, fps: float = 12.5) -> Path:
+    """A clip in which a red rectangle moves."""
     with ClipWriter(path, fps, 48, 64) as writer:
         for number in range(frames):
             pixels = np.full((48, 64, 3), 230, np.uint8)
@@ -84,13 +84,13 @@ def film(path: Path, frames: int = 20, fps: float = 12.5) -> Path:
     return path
 
 
-def explained(path: str | Path, **options: Any) -> Explanations:
+def explain_picture(path: str | Path, **options: Any) -> Explanations:
     return mmcam.explain(
         colour_net.model(clips=False), path, mmcam.Classes(["red", "blue"]), **options
     )
 
 
-def explained_clip(path: str | Path) -> Explanations:
+def explain_clip(path: str | Path) -> Explanations:
     return mmcam.explain(colour_net.model(clips=True), path, mmcam.Actions(["red moves"]))
 
 
@@ -98,11 +98,11 @@ CAM = torch.eye(2)
 PLACEMENT = Placement(size=(15, 20), box=(5.0, 0.0, 15.0, 10.0))
 
 
-def labelled(
+def make_explanations(
     labels: list[str], cam: torch.Tensor = CAM, placement: Placement = PLACEMENT
 ) -> Explanations:
-    """Explanations made by hand, one for each label."""
-    found = [
+    """Explanations built by hand, one for each label."""
+    explanations = [
         Explanation(
             target=Target.logit(0, label),
             cam=cam,
@@ -115,13 +115,15 @@ def labelled(
         for label in labels
     ]
     sample = Sample(pixels=np.zeros((*placement.size, 3), np.uint8), id="made/by hand")
-    return Explanations.of_picture(colour_net.model(clips=False), sample, mmcam.Classes(), found)
+    return Explanations.of_picture(
+        colour_net.model(clips=False), sample, mmcam.Classes(), explanations
+    )
 
 
 def facts_in(folder: Path) -> dict[str, Any]:
     text = (folder / "explanation.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(name))
-    return found
+    facts: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    return facts
 
 
 def check_schema(facts: dict[str, Any], clip: bool) -> None:
@@ -143,19 +145,19 @@ def check_schema(facts: dict[str, Any], clip: bool) -> None:
 
 def test_a_pictures_facts_follow_the_schema(tmp_path: Path) -> None:
     write_image(tmp_path / "photo.png", picture())
-    found = explained(tmp_path / "photo.png", method=["gradcam", "gradient"])
+    explanations = explain_picture(tmp_path / "photo.png", method=["gradcam", "gradient"])
     out = tmp_path / "new" / "out"
-    written = found.save(out, command=["mmcam", "classify"])
+    written = explanations.save(out, command=["mmcam", "classify"])
     assert sorted(written) == sorted(out.iterdir())
     facts = facts_in(out)
     check_schema(facts, clip=False)
     assert facts["task"] == "classes"
     assert facts["command"] == ["mmcam", "classify"]
-    assert facts["model"]["name"] == found.model["name"]
+    assert facts["model"]["name"] == explanations.model["name"]
     assert torch.__version__.startswith(facts["versions"]["torch"])
     assert (facts["input"]["width"], facts["input"]["height"]) == (64, 48)
     assert len(facts["input"]["sha256"]) == 64
-    for target, explanation in zip(facts["targets"], found, strict=True):
+    for target, explanation in zip(facts["targets"], explanations, strict=True):
         assert (target["label"], target["method"]) == (explanation.label, explanation.method)
         assert target["score"] == explanation.score
         assert target["peak"] == explanation.peak()._asdict()
@@ -163,9 +165,9 @@ def test_a_pictures_facts_follow_the_schema(tmp_path: Path) -> None:
 
 
 def test_a_clips_facts_follow_the_schema_and_its_files_are_there(tmp_path: Path) -> None:
-    path = film(tmp_path / "clip.mp4")
+    path = write_clip(tmp_path / "clip.mp4")
     out = tmp_path / "out"
-    written = explained_clip(path).save(out)
+    written = explain_clip(path).save(out)
     assert sorted(written) == sorted(out.iterdir())
     facts = facts_in(out)
     check_schema(facts, clip=True)
@@ -182,7 +184,7 @@ def test_a_clips_facts_follow_the_schema_and_its_files_are_there(tmp_path: Path)
 
 def test_frames_and_panes_are_as_asked(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
-    explained_clip(pixels).save(tmp_path, panes=["overlay"], frames=True, colormap="viridis")
+    explain_clip(pixels).save(tmp_path, panes=["overlay"], frames=True, colormap="viridis")
     frames = sorted((tmp_path / "frames-red-moves").iterdir())
     assert [file.name for file in frames] == [f"frame-{number:06d}.png" for number in range(3)]
     assert read_image(frames[0]).pixels.shape[1] == 64
@@ -192,8 +194,8 @@ def test_frames_and_panes_are_as_asked(tmp_path: Path) -> None:
 def test_raw_maps_and_their_metadata_give_back_every_pixel(tmp_path: Path) -> None:
     cam = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()
     placement = Placement(size=(25, 40), box=(5.0, 5.0, 25.0, 20.0))  # cells of 5 x 5 pixels
-    found = labelled(["dog"], cam, placement)
-    found.save(tmp_path)
+    explanations = make_explanations(["dog"], cam, placement)
+    explanations.save(tmp_path)
     (target,) = facts_in(tmp_path)["targets"]
     with safe_open(tmp_path / "maps.safetensors", "pt") as file:
         raw, metadata = file.get_tensor(target["map"]), json.loads(file.metadata()[target["map"]])
@@ -201,7 +203,7 @@ def test_raw_maps_and_their_metadata_give_back_every_pixel(tmp_path: Path) -> No
     torch.testing.assert_close(raw, cam.float())
     assert metadata["size"] == [25, 40]
     a, b, c, d, e, f = metadata["affine"]
-    heatmap = found[0].heatmap()
+    heatmap = explanations[0].heatmap()
     for row in range(3):
         for column in range(4):
             x, y = a * column + b * row + c, d * column + e * row + f
@@ -212,7 +214,7 @@ def test_raw_maps_and_their_metadata_give_back_every_pixel(tmp_path: Path) -> No
 
 def test_metadata_of_a_clip_holds_its_windows(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
-    explained_clip(pixels).save(tmp_path, panes=["original"])
+    explain_clip(pixels).save(tmp_path, panes=["original"])
     with safe_open(tmp_path / "maps.safetensors", "pt") as file:
         shape = file.get_tensor("red-moves").shape
         metadata = json.loads(file.metadata()["red-moves"])
@@ -225,7 +227,7 @@ def test_hostile_labels_become_safe_and_different_names_and_are_kept_as_they_are
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "deep" / "out"
-    labelled(HOSTILE).save(out)
+    make_explanations(HOSTILE).save(out)
     targets = facts_in(out)["targets"]
     assert [target["label"] for target in targets] == HOSTILE
     overlays = {target["overlay"].casefold() for target in targets}
@@ -241,7 +243,7 @@ def test_hostile_labels_become_safe_and_different_names_and_are_kept_as_they_are
 
 
 def test_text_is_written_as_it_is(tmp_path: Path) -> None:
-    labelled(["naïve 犬 🐶"]).save(tmp_path)
+    make_explanations(["naïve 犬 🐶"]).save(tmp_path)
     assert '"naïve 犬 🐶"' in (tmp_path / "explanation.json").read_text(encoding="utf-8")
 
 
@@ -254,12 +256,12 @@ def test_text_is_written_as_it_is(tmp_path: Path) -> None:
         (["a", "a-2", "A"], ["a", "a-2", "A-3"]),
     ],
 )
-def test_names_are_told_apart(names: list[str], expected: list[str]) -> None:
+def test_names_are_made_unique(names: list[str], expected: list[str]) -> None:
     assert distinct(names) == expected
 
 
 def test_methods_and_layers_are_in_the_names_where_there_are_several(tmp_path: Path) -> None:
-    explained(picture(), method=["gradcam", "gradcam++"], layers=["trunk.0", "trunk"]).save(
+    explain_picture(picture(), method=["gradcam", "gradcam++"], layers=["trunk.0", "trunk"]).save(
         tmp_path
     )
     assert {target["id"] for target in facts_in(tmp_path)["targets"]} == {
@@ -273,7 +275,7 @@ def test_methods_and_layers_are_in_the_names_where_there_are_several(tmp_path: P
 def test_files_have_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        explained(picture()).save(tmp_path / "out")
+        explain_picture(picture()).save(tmp_path / "out")
     finally:
         os.umask(before)
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "out").iterdir()}
@@ -281,26 +283,26 @@ def test_files_have_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
 
 
 def test_saving_twice_replaces_the_first_results(tmp_path: Path) -> None:
-    labelled(["dog"], torch.ones(2, 2)).save(tmp_path)
+    make_explanations(["dog"], torch.ones(2, 2)).save(tmp_path)
     files = sorted(tmp_path.iterdir())
-    labelled(["dog"], torch.full((2, 2), 7.0)).save(tmp_path)
+    make_explanations(["dog"], torch.full((2, 2), 7.0)).save(tmp_path)
     assert sorted(tmp_path.iterdir()) == files
     with safe_open(tmp_path / "maps.safetensors", "pt") as file:
         assert file.get_tensor("dog").tolist() == [[7, 7], [7, 7]]
 
 
 @pytest.mark.parametrize("inside", ["", "out"])
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, inside: str) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, inside: str) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match=r"file.*cannot be made .*choose another --out"):
-        explained(picture()).save(tmp_path / "file" / inside)
+        explain_picture(picture()).save(tmp_path / "file" / inside)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_folder_of_frames_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_of_frames_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "frames-red-moves").write_text("mine")
     with pytest.raises(OutputError, match=r"frames-red-moves.*cannot be made"):
-        explained_clip(np.zeros((2, 48, 64, 3), np.uint8)).save(tmp_path, frames=True)
+        explain_clip(np.zeros((2, 48, 64, 3), np.uint8)).save(tmp_path, frames=True)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,7 @@ def test_a_full_disk_leaves_no_half_file(
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutputError, match=rf"{name}.*No space left on device"):
-        labelled(["dog"]).save(tmp_path)
+        make_explanations(["dog"]).save(tmp_path)
     assert not list(tmp_path.rglob("*.part"))
     assert (tmp_path / name).exists() == older
     assert not older or (tmp_path / name).read_text() == "older"
@@ -337,7 +339,7 @@ def test_a_disk_that_fills_while_writing_leaves_no_half_file(
 
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OutputError, match=r"maps.safetensors.*No space left.*free some space"):
-        labelled(["dog"]).save(tmp_path)
+        make_explanations(["dog"]).save(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["overlay-dog.png"]
 
 
@@ -347,41 +349,41 @@ def test_a_clip_on_a_full_disk_leaves_no_half_file(
     def full(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    found = explained_clip(np.zeros((2, 48, 64, 3), np.uint8))
+    explanations = explain_clip(np.zeros((2, 48, 64, 3), np.uint8))
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        found.save(tmp_path)
+        explanations.save(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_clip_that_is_gone_when_it_is_drawn_is_told(tmp_path: Path) -> None:
-    path = film(tmp_path / "clip.mp4", frames=2)
-    found = explained_clip(path)
+def test_a_clip_that_is_gone_when_it_is_drawn_is_an_error(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", frames=2)
+    explanations = explain_clip(path)
     path.unlink()
     with pytest.raises(MmcamError, match="no such file"):
-        found.save(tmp_path / "out")
+        explanations.save(tmp_path / "out")
 
 
 @pytest.mark.parametrize("look", [{"colormap": "infernal"}, {"panes": ["pain"]}, {"panes": []}])
-def test_a_wrong_look_is_told_before_anything_is_written(
+def test_wrong_drawing_options_are_an_error_before_anything_is_written(
     tmp_path: Path, look: dict[str, Any]
 ) -> None:
     with pytest.raises(MmcamError):
-        labelled(["dog"]).save(tmp_path / "out", **look)
+        make_explanations(["dog"]).save(tmp_path / "out", **look)
     assert not list(tmp_path.iterdir())
 
 
 def test_explanations_are_found_by_label_and_by_place() -> None:
-    found = explained(picture(), method=["gradcam", "gradient"])
-    assert len(found) == 4
-    assert found[-1] is list(found)[3]
-    assert found.index(found[2]) == 2
-    assert [e.method for e in found[:2]] == ["gradcam", "gradient"]
-    assert found.select(label="blue", method="gradient") == [found[3]]
-    assert len(found.select(layer="trunk")) == 2
+    explanations = explain_picture(picture(), method=["gradcam", "gradient"])
+    assert len(explanations) == 4
+    assert explanations[-1] is list(explanations)[3]
+    assert explanations.index(explanations[2]) == 2
+    assert [e.method for e in explanations[:2]] == ["gradcam", "gradient"]
+    assert explanations.select(label="blue", method="gradient") == [explanations[3]]
+    assert len(explanations.select(layer="trunk")) == 2
     with pytest.raises(LabelError, match=r"'red' has 2 maps \(gradcam at trunk, gradient at"):
-        found["red"]
+        explanations["red"]
     with pytest.raises(LabelError, match=r"label='bleu'.*labels here: blue"):
-        found["bleu"]
+        explanations["bleu"]
     with pytest.raises(LabelError, match=r"method='rise'.*labels here: blue, red"):
-        found.select(method="rise")
+        explanations.select(method="rise")

@@ -1,91 +1,92 @@
-// Many results: a card for each map, drawn when it comes into sight, and opened as a page of its own.
+// A gallery of many results: a card for each map, drawn when it scrolls into view and opened in a dialog.
 
 const ORDERS = {
   given: ["as given", () => 0],
-  high: ["score, highest first", (one, other) => above(other.score, one.score)],
-  low: ["score, lowest first", (one, other) => above(one.score, other.score)],
-  likely: ["probability, highest first", (one, other) => above(other.probability, one.probability)],
-  unlikely: ["probability, lowest first", (one, other) => above(one.probability, other.probability)],
-  label: ["label", (one, other) => one.label.localeCompare(other.label)],
-  file: ["file", (one, other) => one.file.localeCompare(other.file)],
+  high: ["score, highest first", (a, b) => compareNumbers(b.score, a.score)],
+  low: ["score, lowest first", (a, b) => compareNumbers(a.score, b.score)],
+  likely: ["probability, highest first", (a, b) => compareNumbers(b.probability, a.probability)],
+  unlikely: ["probability, lowest first", (a, b) => compareNumbers(a.probability, b.probability)],
+  label: ["label", (a, b) => a.label.localeCompare(b.label)],
+  file: ["file", (a, b) => a.file.localeCompare(b.file)],
 };
 
-// What has no number comes last, in either order.
-function above(one, other) {
-  if (one === null || other === null) return (one === null) - (other === null);
-  return one - other;
+// Compare two numbers for sorting; null is greater than any number.
+function compareNumbers(a, b) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  return a - b;
 }
 
 class Gallery {
-  constructor(head, read) {
-    Object.assign(this, { head, read, records: new Map(), query: "", label: "", order: "given" });
-    this.several = new Set(head.cards.map((card) => `${card.method} at ${card.layer}`)).size > 1;
-    const tables = Object.fromEntries(Object.entries(head.tables).map(([key, text]) => [key, bytes(text)]));
-    this.look = { tables, colormap: head.colormap, opacity: 0.55, smooth: true, shown: true };
-    this.watcher = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && this.fill(entry.target)),
+  constructor(head, readJson) {
+    Object.assign(this, { head, readJson, records: new Map(), query: "", label: "", order: "given" });
+    this.hasVariants = new Set(head.cards.map((card) => `${card.method} at ${card.layer}`)).size > 1;
+    const tables = Object.fromEntries(Object.entries(head.tables).map(([key, text]) => [key, decodeBase64(text)]));
+    this.options = { tables, colormap: head.colormap, opacity: 0.55, smooth: true, shown: true };
+    this.observer = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && this.drawCard(entry.target)),
       { rootMargin: "400px" });
-    this.cards = new Map(head.cards.map((card) => [this.card(card), card]));
-    this.byElement = [...this.cards.keys()];
+    this.cards = new Map(head.cards.map((card) => [this.makeCard(card), card]));
+    this.elements = [...this.cards.keys()];
     this.grid = make("ul", { class: "cards" });
     this.count = make("p", { class: "quiet", role: "status" });
-    this.close = make("button", { type: "button", class: "close", click: () => this.dialog.close() }, "Close");
-    this.dialog = make("dialog", { "aria-label": "One result", close: () => this.closed() });
+    this.closeButton = make("button", { type: "button", class: "close", click: () => this.dialog.close() }, "Close");
+    this.dialog = make("dialog", { "aria-label": "One result", close: () => this.onClose() });
     this.element = make("div", { class: "gallery" }, this.heading(), this.grid, this.dialog);
     this.arrange();
   }
 
   heading() {
-    const labels = [...new Set(this.head.cards.map((card) => card.label))].sort((one, other) => one.localeCompare(other));
+    const labels = [...new Set(this.head.cards.map((card) => card.label))].sort((a, b) => a.localeCompare(b));
     const search = make("input", { type: "search", placeholder: "label, text, file, method", autocomplete: "off", spellcheck: "false",
       input: () => this.change({ query: search.value.trim().toLocaleLowerCase() }) });
+    // The "=" keeps a label that is empty apart from the value "" for all labels.
     const names = Object.fromEntries(labels.map((label) => [`=${label}`, label]));
-    const only = choice(["", ...Object.keys(names)], "", (value) => this.change({ label: value }), { "": "all labels", ...names });
-    const order = choice(Object.keys(ORDERS), "given", (value) => this.change({ order: value }),
-      Object.fromEntries(Object.entries(ORDERS).map(([key, [words]]) => [key, words])));
-    const shown = tick("Show the maps", true, (value) => this.grid.classList.toggle("bare", !value));
+    const label = selectBox(["", ...Object.keys(names)], "", (value) => this.change({ label: value }), { "": "all labels", ...names });
+    const order = selectBox(Object.keys(ORDERS), "given", (value) => this.change({ order: value }),
+      Object.fromEntries(Object.entries(ORDERS).map(([key, [text]]) => [key, text])));
+    const shown = checkbox("Show the maps", true, (value) => this.grid.classList.toggle("bare", !value));
     return make("header", {}, make("h1", {}, "Gallery"),
-      make("div", { class: "finder", role: "search" }, row("Find", search), row("Label", only), row("Order", order), shown), this.count);
+      make("div", { class: "finder", role: "search" }, labelledRow("Find", search), labelledRow("Label", label), labelledRow("Order", order), shown), this.count);
   }
 
-  change(what) {
-    Object.assign(this, what);
+  change(state) {
+    Object.assign(this, state);
     this.arrange();
   }
 
   arrange() {
-    const fits = (card) => (!this.label || card.label === this.label.slice(1)) &&
+    const matches = (card) => (!this.label || card.label === this.label.slice(1)) &&
       [card.label, card.title, card.file, card.model, card.method, card.layer].join("\n").toLocaleLowerCase().includes(this.query);
-    const order = ORDERS[this.order][1];
-    const found = this.byElement.filter((element) => fits(this.cards.get(element)))
-      .sort((one, other) => order(this.cards.get(one), this.cards.get(other)));
-    this.grid.replaceChildren(...found);
-    this.count.textContent = `${found.length} of ${this.byElement.length} maps`;
+    const compare = ORDERS[this.order][1];
+    const visible = this.elements.filter((element) => matches(this.cards.get(element)))
+      .sort((a, b) => compare(this.cards.get(a), this.cards.get(b)));
+    this.grid.replaceChildren(...visible);
+    this.count.textContent = `${visible.length} of ${this.elements.length} maps`;
   }
 
-  card(card) {
-    const label = name(card);
-    const share = card.kind === "sentence" || card.probability === null ? digits(card.score) : percent(card.probability);
-    const frame = make("span", { class: "thumb" });
-    const button = make("button", { type: "button", click: () => this.open(card, button) }, frame,
-      make("span", { class: "line" }, make("strong", { dir: "auto" }, label), make("span", { class: "quiet" }, share)),
+  makeCard(card) {
+    const label = displayName(card);
+    const value = card.kind === "sentence" || card.probability === null ? formatNumber(card.score) : formatPercent(card.probability);
+    const thumbnail = make("span", { class: "thumb" });
+    const button = make("button", { type: "button", click: () => this.open(card, button) }, thumbnail,
+      make("span", { class: "line" }, make("strong", { dir: "auto" }, label), make("span", { class: "quiet" }, value)),
       make("span", { class: "quiet clip", dir: "auto" }, card.empty ? "no positive evidence" : card.title),
-      this.several ? make("span", { class: "quiet" }, `${card.method} at ${card.layer}`) : null);
+      this.hasVariants ? make("span", { class: "quiet" }, `${card.method} at ${card.layer}`) : null);
     const element = make("li", {}, button);
-    this.watcher.observe(element);
+    this.observer.observe(element);
     return element;
   }
 
-  record(number) {
-    if (!this.records.has(number)) this.records.set(number, this.read(`record-${number}`));
-    return this.records.get(number);
+  record(index) {
+    if (!this.records.has(index)) this.records.set(index, this.readJson(`record-${index}`));
+    return this.records.get(index);
   }
 
-  fill(element) {
-    this.watcher.unobserve(element);
+  drawCard(element) {
+    this.observer.unobserve(element);
     const card = this.cards.get(element);
     const record = this.record(card.record);
     const target = record.targets[card.target];
-    const stage = new Stage(record, this.look, "small");
+    const stage = new Stage(record, this.options, "small");
     stage.show(target, target.peak[2] || 0);
     element.querySelector(".thumb").replaceChildren(stage.element);
   }
@@ -93,12 +94,12 @@ class Gallery {
   open(card, button) {
     this.opener = button;
     const viewer = new Viewer(this.record(card.record), this.head, card.target);
-    this.dialog.replaceChildren(this.close, viewer.element);
+    this.dialog.replaceChildren(this.closeButton, viewer.element);
     this.dialog.showModal();
     this.dialog.scrollTop = 0;
   }
 
-  closed() {
+  onClose() {
     this.dialog.replaceChildren();
     this.opener.focus();
   }

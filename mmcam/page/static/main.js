@@ -1,11 +1,11 @@
-// From the data in the page to what is seen of it.
+// Build the page from its JSON blocks.
 
-function read(id) {
+function readJson(id) {
   return JSON.parse(document.getElementById(id).textContent);
 }
 
-const head = read("head");
-const start = document.getElementById("main");
-if (head.kind === "gallery") start.append(new Gallery(head, read).element);
-else if (read("record-0").targets.length === 0) start.append(make("p", { class: "notice" }, "There is no map to show."));
-else start.append(new Viewer(read("record-0"), head).element);
+const head = readJson("head");
+const main = document.getElementById("main");
+if (head.kind === "gallery") main.append(new Gallery(head, readJson).element);
+else if (readJson("record-0").targets.length === 0) main.append(make("p", { class: "notice" }, "There is no map to show."));
+else main.append(new Viewer(readJson("record-0"), head).element);

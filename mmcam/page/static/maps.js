@@ -1,125 +1,126 @@
-// Maps: from quantised cells to colours over a picture, as mmcam/grids.py and render/overlay.py do.
+// Maps: from quantised cells to colours over a picture, as in mmcam/grids.py and render/overlay.py.
 
 const STEPS = 256;
 
-function bytes(text) {
-  const raw = atob(text);
-  const found = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) found[i] = raw.charCodeAt(i);
-  return found;
+function decodeBase64(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
 }
 
-const decoded = new WeakMap();
+const mapCache = new WeakMap();
 
-function quantised(target) {
-  if (!decoded.has(target)) decoded.set(target, bytes(target.map));
-  return decoded.get(target);
+// The quantised map of a target, decoded on first use.
+function quantisedMap(target) {
+  if (!mapCache.has(target)) mapCache.set(target, decodeBase64(target.map));
+  return mapCache.get(target);
 }
 
-// Which time slices a frame of a clip is mixed from: pairs of a slice and its share.
-// A frame that several windows cover is their mean; one that none covers has no slices.
-function slicesAt(target, frame) {
-  const each = target.grid[0] / target.spans.length;
-  const at = frame + 0.5;
-  const found = [];
+// The time slices from which a frame of a clip is interpolated: pairs of a slice and its weight.
+// A frame covered by several windows is their mean; a frame outside all windows has no slices.
+function sliceWeights(target, frame) {
+  const count = target.grid[0] / target.spans.length;
+  const time = frame + 0.5;
+  const weights = [];
   let covered = 0;
   target.spans.forEach(([first, last], window) => {
-    if (at < first || at > last) return;
+    if (time < first || time > last) return;
     covered += 1;
-    const place = clamp(((at - first) / (last - first)) * each - 0.5, 0, each - 1);
-    const low = Math.min(Math.floor(place), Math.max(each - 2, 0));
-    const share = place - low;
-    found.push([window * each + low, 1 - share]);
-    if (share > 0) found.push([window * each + low + 1, share]);
+    const position = clamp(((time - first) / (last - first)) * count - 0.5, 0, count - 1);
+    const low = Math.min(Math.floor(position), Math.max(count - 2, 0));
+    const weight = position - low;
+    weights.push([window * count + low, 1 - weight]);
+    if (weight > 0) weights.push([window * count + low + 1, weight]);
   });
-  return found.map(([slice, share]) => [slice, share / covered]);
+  return weights.map(([slice, weight]) => [slice, weight / covered]);
 }
 
-// The map in [0, 1], row by row; for a clip at one of its frames. Null where nothing was seen.
-function cells(target, frame) {
+// The values of a map in [0, 1], row by row; of a clip, at one frame. Null for a frame outside all windows.
+function mapValues(target, frame) {
   const [height, width] = target.grid.slice(-2);
-  const found = new Float32Array(height * width);
-  const raw = quantised(target);
-  const slices = target.spans ? slicesAt(target, frame) : [[0, 1]];
+  const values = new Float32Array(height * width);
+  const quantised = quantisedMap(target);
+  const slices = target.spans ? sliceWeights(target, frame) : [[0, 1]];
   if (!slices.length) return null;
-  for (const [slice, share] of slices) {
+  for (const [slice, weight] of slices) {
     const start = slice * height * width;
-    for (let i = 0; i < found.length; i++) found[i] += (share * raw[start + i]) / 255;
+    for (let i = 0; i < values.length; i++) values[i] += (weight * quantised[start + i]) / 255;
   }
-  return found;
+  return values;
 }
 
-// Whether two maps lie on the same cells, so that one can be taken from the other.
-function comparable(one, other) {
-  const place = (target) => JSON.stringify([target.grid, target.box, target.spans, target.layer, target.method]);
-  return Boolean(one.map && other.map) && place(one) === place(other);
+// Whether two maps have the same cells, layer and method, so that one can be subtracted from the other.
+function comparable(first, second) {
+  const geometry = (target) => JSON.stringify([target.grid, target.box, target.spans, target.layer, target.method]);
+  return Boolean(first.map && second.map) && geometry(first) === geometry(second);
 }
 
-// How much two maps differ at most, over all their cells: they share one scale.
-function mostBetween(one, other) {
-  const [a, b] = [quantised(one), quantised(other)];
-  let most = 0;
-  for (let i = 0; i < a.length; i++) most = Math.max(most, Math.abs(a[i] * one.maximum - b[i] * other.maximum) / 255);
-  return most;
+// The largest absolute difference of two maps over all cells, by which their difference is scaled.
+function maxDifference(first, second) {
+  const [a, b] = [quantisedMap(first), quantisedMap(second)];
+  let maximum = 0;
+  for (let i = 0; i < a.length; i++) maximum = Math.max(maximum, Math.abs(a[i] * first.maximum - b[i] * second.maximum) / 255);
+  return maximum;
 }
 
-// The difference of two maps as shares of the largest one, in [-1, 1].
-function difference(one, other, frame) {
-  const [a, b] = [cells(one, frame), cells(other, frame)];
+// The difference of two maps divided by the largest absolute difference, in [-1, 1].
+function difference(first, second, frame) {
+  const [a, b] = [mapValues(first, frame), mapValues(second, frame)];
   if (!a || !b) return null;
-  const most = mostBetween(one, other) || 1;
-  return a.map((value, i) => (value * one.maximum - b[i] * other.maximum) / most);
+  const maximum = maxDifference(first, second) || 1;
+  return a.map((value, i) => (value * first.maximum - b[i] * second.maximum) / maximum);
 }
 
-// Where the middles of `count` pixels fall between `size` cells: the lower cell and the share of the next.
-function between(count, size) {
+// Linear interpolation of `count` pixels from `size` cells: for each pixel, the lower cell and the weight of the next.
+function linearWeights(count, size) {
   const low = new Int32Array(count);
-  const share = new Float32Array(count);
+  const weight = new Float32Array(count);
   for (let i = 0; i < count; i++) {
-    const place = clamp(((i + 0.5) / count) * size - 0.5, 0, size - 1);
-    low[i] = Math.min(Math.floor(place), Math.max(size - 2, 0));
-    share[i] = size > 1 ? place - low[i] : 0;
+    const position = clamp(((i + 0.5) / count) * size - 0.5, 0, size - 1);
+    low[i] = Math.min(Math.floor(position), Math.max(size - 2, 0));
+    weight[i] = size > 1 ? position - low[i] : 0;
   }
-  return [low, share];
+  return [low, weight];
 }
 
-// Bilinear interpolation with half-pixel centres: first along the rows of cells, then down.
-function smoothed(values, [height, width], [rows, columns]) {
-  const [left, right] = between(columns, width);
-  const [up, down] = between(rows, height);
+// Bilinear interpolation with half-pixel centres: first along the rows of cells, then along the columns.
+function interpolate(values, [height, width], [rows, columns]) {
+  const [left, right] = linearWeights(columns, width);
+  const [up, down] = linearWeights(rows, height);
   const wide = new Float32Array(height * columns);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < columns; x++) {
-      const at = y * width + left[x];
-      wide[y * columns + x] = right[x] ? values[at] * (1 - right[x]) + values[at + 1] * right[x] : values[at];
+      const index = y * width + left[x];
+      wide[y * columns + x] = right[x] ? values[index] * (1 - right[x]) + values[index + 1] * right[x] : values[index];
     }
   }
-  const found = new Float32Array(rows * columns);
+  const pixels = new Float32Array(rows * columns);
   for (let y = 0; y < rows; y++) {
-    const [start, share] = [up[y] * columns, down[y]];
+    const [start, weight] = [up[y] * columns, down[y]];
     for (let x = 0; x < columns; x++) {
-      const at = start + x;
-      found[y * columns + x] = share ? wide[at] * (1 - share) + wide[at + columns] * share : wide[at];
+      const index = start + x;
+      pixels[y * columns + x] = weight ? wide[index] * (1 - weight) + wide[index + columns] * weight : wide[index];
     }
   }
-  return found;
+  return pixels;
 }
 
-// For each of 257 steps its colour and cover, which is opacity * (1 - (1 - heat)^2).
+// The colour and alpha of each of 257 steps; alpha is opacity * (1 - (1 - value)^2), as in overlay().
 function palette(table, opacity, signed) {
-  const found = new Uint8ClampedArray(4 * (STEPS + 1));
+  const rgba = new Uint8ClampedArray(4 * (STEPS + 1));
   for (let i = 0; i <= STEPS; i++) {
-    const heat = signed ? Math.abs((2 * i) / STEPS - 1) : i / STEPS;
-    found.set(table.subarray(3 * i, 3 * i + 3), 4 * i);
-    found[4 * i + 3] = Math.round(255 * opacity * (1 - (1 - heat) ** 2));
+    const value = signed ? Math.abs((2 * i) / STEPS - 1) : i / STEPS;
+    rgba.set(table.subarray(3 * i, 3 * i + 3), 4 * i);
+    rgba[4 * i + 3] = Math.round(255 * opacity * (1 - (1 - value) ** 2));
   }
-  return new Uint32Array(found.buffer);
+  return new Uint32Array(rgba.buffer);
 }
 
-// Draw values over a canvas of [rows, columns] cells, or over `size` smooth pixels.
+// Draw the values on a canvas of [rows, columns] cells or, if `size` is given, interpolated to `size` pixels.
 function paint(canvas, values, grid, size, colours, signed) {
   const [height, width] = size || grid;
-  const shown = size ? smoothed(values, grid, size) : values;
+  const shown = size ? interpolate(values, grid, size) : values;
   canvas.width = width;
   canvas.height = height;
   canvas.classList.toggle("raw", !size);

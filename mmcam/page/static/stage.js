@@ -1,25 +1,26 @@
-// The picture, or a frame of the clip, with a map over it and what was not seen hatched.
+// A stage: the picture or a frame of the clip under a map, hatched outside the model input.
 
-// Elements from texts: whatever a text holds, it becomes text.
+// Create an element. Texts are appended as text nodes, never parsed as HTML.
 function make(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") made.addEventListener(name, value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+  const element = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(key, value);
+    else if (value === true) element.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(key, value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
-const SMOOTH = { large: 512, small: 256 };
+// The longer side of an interpolated map in pixels, by the size of the stage.
+const CANVAS_SIDE = { large: 512, small: 256 };
 
 class Stage {
-  // `look` is shared: colormap, opacity, smooth, shown; `tables` its colours.
-  constructor(record, look, size = "large") {
+  // `options` is shared by all stages: colormap, opacity, smooth, shown, and the colour `tables`.
+  constructor(record, options, size = "large") {
     this.record = record;
-    this.look = look;
-    this.side = SMOOTH[size];
+    this.options = options;
+    this.side = CANVAS_SIDE[size];
     this.photo = make("img", { alt: "", class: "photo", draggable: "false" });
     this.gradient = make("img", { alt: "", class: "gradient", hidden: true });
     this.unseen = [make("div", { class: "grey" }), make("div", { class: "unseen" })];
@@ -30,40 +31,40 @@ class Stage {
     this.element.style.setProperty("--proportion", width / height);
     this.photo.width = width;
     this.photo.height = height;
-    this.image(this.photo, record.seen.picture || (record.seen.frames[0] || {}).picture);
+    this.setSource(this.photo, record.seen.picture || (record.seen.frames[0] || {}).picture);
   }
 
-  image(element, source) {
+  setSource(element, source) {
     if (source && element.getAttribute("src") !== source) element.src = source;
   }
 
   show(target, frame = 0) {
-    this.still(target, frame);
-    this.element.setAttribute("aria-label", describe(target, this.record));
+    this.showPhoto(target, frame);
+    this.element.setAttribute("aria-label", describeMap(target, this.record));
     this.element.classList.toggle("is-gradient", Boolean(target.pixels));
-    this.gradient.hidden = !target.pixels || !this.look.shown;
-    this.canvas.hidden = !target.map || !this.look.shown || Boolean(target.drawn);
-    if (target.pixels) this.image(this.gradient, target.pixels);
-    const values = target.map ? cells(target, frame) : null;
-    this.place(target, values === null && Boolean(target.map));
-    if (!this.canvas.hidden) this.draw(target, values, this.look.colormap);
+    this.gradient.hidden = !target.pixels || !this.options.shown;
+    this.canvas.hidden = !target.map || !this.options.shown || Boolean(target.drawn);
+    if (target.pixels) this.setSource(this.gradient, target.pixels);
+    const values = target.map ? mapValues(target, frame) : null;
+    this.position(target, values === null && Boolean(target.map));
+    if (!this.canvas.hidden) this.draw(target, values, this.options.colormap);
   }
 
-  showDifference(one, other, frame = 0) {
-    this.still(one, frame);
-    this.element.setAttribute("aria-label", `Difference of the maps of “${name(one)}” and “${name(other)}”`);
+  showDifference(first, second, frame = 0) {
+    this.showPhoto(first, frame);
+    this.element.setAttribute("aria-label", `Difference of the maps of “${displayName(first)}” and “${displayName(second)}”`);
     this.gradient.hidden = true;
-    this.canvas.hidden = !this.look.shown;
-    const values = difference(one, other, frame);
-    this.place(one, values === null);
-    this.draw(one, values, "difference");
+    this.canvas.hidden = !this.options.shown;
+    const values = difference(first, second, frame);
+    this.position(first, values === null);
+    this.draw(first, values, "difference");
   }
 
-  // Of a clip the frame that is nearest; the player covers it where there is one.
-  still(target, frame) {
-    if (target.drawn) this.image(this.photo, target.drawn);
+  // Show the picture, or the embedded frame nearest to `frame`; the player, if any, covers it.
+  showPhoto(target, frame) {
+    if (target.drawn) this.setSource(this.photo, target.drawn);
     const frames = this.record.seen.frames;
-    if (frames.length) this.image(this.photo, frames[nearestStill(frames, frame)].picture);
+    if (frames.length) this.setSource(this.photo, frames[nearestFrame(frames, frame)].picture);
   }
 
   draw(target, values, colormap) {
@@ -72,16 +73,17 @@ class Stage {
       return;
     }
     const signed = colormap === "difference";
-    const colours = palette(this.look.tables[colormap], this.look.opacity, signed);
+    const colours = palette(this.options.tables[colormap], this.options.opacity, signed);
     const [left, top, right, bottom] = target.box;
     const scale = this.side / Math.max(right - left, bottom - top);
-    const size = this.look.smooth
+    const size = this.options.smooth
       ? [bottom - top, right - left].map((length) => Math.max(1, Math.round(length * scale)))
       : null;
     paint(this.canvas, values, target.grid.slice(-2), size, colours, signed);
   }
 
-  place(target, nothing) {
+  // Position the map over the model input and hatch the rest, or everything if `outside` is true.
+  position(target, outside) {
     const [height, width] = this.record.size;
     const [left, top, right, bottom] = target.box;
     for (const element of [this.canvas, this.gradient]) {
@@ -93,52 +95,53 @@ class Stage {
     const [x0, x1] = [left, right].map((x) => `${clamp((100 * x) / width, 0, 100)}%`);
     const [y0, y1] = [top, bottom].map((y) => `${clamp((100 * y) / height, 0, 100)}%`);
     const hole = `, ${x0} ${y0}, ${x1} ${y0}, ${x1} ${y1}, ${x0} ${y1}, ${x0} ${y0}`;
-    const outside = "0 0, 100% 0, 100% 100%, 0 100%, 0 0";
+    const border = "0 0, 100% 0, 100% 100%, 0 100%, 0 0";
     for (const element of this.unseen) {
-      element.style.clipPath = `polygon(evenodd, ${outside}${nothing ? "" : hole})`;
-      element.hidden = !nothing && !hasMargins(target, this.record);
+      element.style.clipPath = `polygon(evenodd, ${border}${outside ? "" : hole})`;
+      element.hidden = !outside && !hasMargins(target, this.record);
     }
   }
 }
 
-function nearestStill(frames, frame) {
+// The index of the embedded frame that is nearest to `frame`.
+function nearestFrame(frames, frame) {
   let best = 0;
-  frames.forEach((one, i) => {
-    if (Math.abs(one.frame - frame) < Math.abs(frames[best].frame - frame)) best = i;
+  frames.forEach((still, i) => {
+    if (Math.abs(still.frame - frame) < Math.abs(frames[best].frame - frame)) best = i;
   });
   return best;
 }
 
-// Whether the model did not see all of the picture.
+// Whether a part of the picture lies outside the model input.
 function hasMargins(target, record) {
   const [height, width] = record.size;
   const [left, top, right, bottom] = target.box;
   return left > 0.5 || top > 0.5 || right < width - 0.5 || bottom < height - 0.5;
 }
 
-// What a target is called, where the sentence itself is in sight already.
-function name(target) {
+// The label of a target as shown beside the maps; the sentence itself is in the heading.
+function displayName(target) {
   const label = target.kind === "sentence" ? "whole sentence" : target.label;
   return target.against ? `against ${label}` : label;
 }
 
-function describe(target, record) {
-  if (target.empty) return `No positive evidence for “${name(target)}” in ${record.file}`;
+function describeMap(target, record) {
+  if (target.empty) return `No positive evidence for “${displayName(target)}” in ${record.file}`;
   const [x, y] = target.peak;
-  const at = x === null ? "" : `, strongest at x ${Math.round(x)}, y ${Math.round(y)}`;
-  return `Heat map for “${name(target)}” on ${record.file}${at}`;
+  const peak = x === null ? "" : `, strongest at x ${Math.round(x)}, y ${Math.round(y)}`;
+  return `Heatmap of “${displayName(target)}” on ${record.file}${peak}`;
 }
 
-function percent(share) {
-  if (share === null) return "";
-  if (share > 0 && share < 0.001) return "<0.1%";
-  return `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
+function formatPercent(fraction) {
+  if (fraction === null) return "";
+  if (fraction > 0 && fraction < 0.001) return "<0.1%";
+  return `${(100 * fraction).toFixed(fraction < 0.0995 ? 1 : 0)}%`;
 }
 
-// Three digits that matter, without an exponent where it can be helped.
-function digits(value) {
+// A number with about three significant digits, and with an exponent only if it is tiny.
+function formatNumber(value) {
   if (value === null) return "–";
-  const size = Math.abs(value);
-  if (size !== 0 && size < 0.0001) return value.toExponential(2).replace("-", "−");
-  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 4).replace("-", "−");
+  const magnitude = Math.abs(value);
+  if (magnitude !== 0 && magnitude < 0.0001) return value.toExponential(2).replace("-", "−");
+  return value.toFixed(magnitude >= 100 ? 0 : magnitude >= 10 ? 1 : magnitude >= 1 ? 2 : 4).replace("-", "−");
 }

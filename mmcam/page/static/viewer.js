@@ -1,269 +1,264 @@
-// One result: what was said, the map of what is chosen, and what there is to know of it.
-
+// The viewer of one result: the heading, the map of the selected target, the controls and the numbers.
 const TASKS = { caption: "Caption", answers: "Question", actions: "Clip", classes: "Classes", targets: "Scores" };
 
 class Viewer {
   constructor(record, head, start = 0) {
-    const tables = Object.fromEntries(Object.entries(head.tables).map(([key, text]) => [key, bytes(text)]));
+    const tables = Object.fromEntries(Object.entries(head.tables).map(([key, text]) => [key, decodeBase64(text)]));
     this.record = record;
-    this.look = { tables, colormap: head.colormap, opacity: 0.55, smooth: true, shown: true };
+    this.options = { tables, colormap: head.colormap, opacity: 0.55, smooth: true, shown: true };
     this.colormaps = head.colormaps;
-    this.groups = grouped(record.targets);
+    this.groups = groupTargets(record.targets);
     const first = record.targets[start] || record.targets[0];
-    Object.assign(this, { hovered: null, pins: [], small: [], view: "one", frame: 0, method: first.method, layer: first.layer });
-    this.chosen = this.groups.findIndex((group) => group.includes(first));
-    this.other = this.groups.length > 1 ? (this.chosen + 1) % this.groups.length : 0;
-    this.stage = new Stage(record, this.look);
-    this.panel = unique("panel");
+    Object.assign(this, { hovered: null, pins: [], smallStages: [], view: "one", frame: 0, method: first.method, layer: first.layer });
+    this.selected = this.groups.findIndex((group) => group.includes(first));
+    this.subtracted = this.groups.length > 1 ? (this.selected + 1) % this.groups.length : 0;
+    this.stage = new Stage(record, this.options);
+    this.panelId = uniqueId("panel");
     this.build();
-    this.choose(this.chosen);
+    this.select(this.selected);
     if (this.player && !first.empty) this.player.seek(first.peak[2] || 0);
   }
 
   build() {
     const { record } = this;
-    this.clip = record.frames !== null;
+    this.isClip = record.frames !== null;
     this.facts = make("p", { class: "facts", role: "status" });
     this.notice = make("p", { class: "notice", role: "status", hidden: true });
     this.pair = make("div", { class: "pair", hidden: true });
-    this.pin = make("button", { type: "button", click: () => this.togglePin() });
+    this.pinButton = make("button", { type: "button", click: () => this.togglePin() });
     this.single = make("div", { class: "single" }, this.stage.element);
     this.sheet = make("div", { class: "sheet", hidden: true });
     this.pinned = make("section", { class: "pinned", "aria-label": "Pinned maps", hidden: true });
-    if (this.clip) this.player = new Player(record, this.stage, (frame) => this.moved(frame));
-    this.show = make("div", { class: "show", id: this.panel }, this.bar(), this.pair, this.single, this.sheet, this.facts,
+    if (this.isClip) this.player = new Player(record, this.stage, (frame) => this.onFrame(frame));
+    this.panel = make("div", { class: "show", id: this.panelId }, this.viewBar(), this.pair, this.single, this.sheet, this.facts,
       this.notice, this.player ? this.player.element : null, this.pinned);
-    this.element = make("article", { class: "viewer", keydown: (event) => this.key(event) }, this.heading(),
-      make("div", { class: "body" }, this.show, this.aside()), this.details());
+    this.element = make("article", { class: "viewer", keydown: (event) => this.onKey(event) }, this.heading(),
+      make("div", { class: "body" }, this.panel, this.aside()), this.details());
   }
 
   heading() {
     const { record } = this;
     const kind = record.text.caption === undefined ? TASKS[record.task] || record.task
-      : record.text.generated ? "The model says" : "A given caption";
-    const over = make("p", { class: "eyebrow" }, kind, record.title === record.file ? null : make("bdi", {}, record.file));
-    const head = make("header", {}, over);
+      : record.text.generated ? "Generated caption" : "Given caption";
+    const eyebrow = make("p", { class: "eyebrow" }, kind, record.title === record.file ? null : make("bdi", {}, record.file));
+    const header = make("header", {}, eyebrow);
     if (record.text.caption !== undefined && record.text.words.length) {
-      this.words = new Words(record, this.groups, (i) => this.hover(i), (i) => this.choose(i));
-      head.append(make("h1", { class: "hidden", dir: "auto" }, record.text.caption), this.words.element);
-      return head;
+      this.words = new CaptionWords(record, this.groups, (i) => this.hover(i), (i) => this.select(i));
+      header.append(make("h1", { class: "hidden", dir: "auto" }, record.text.caption), this.words.element);
+      return header;
     }
     if (record.text.question !== undefined) {
-      this.question = new Question(record);
-      head.append(this.question.element);
-    } else head.append(make("h1", { dir: "auto" }, record.title));
-    const items = this.groups.map(([target]) => ({ label: name(target), note: percent(target.probability), share: target.probability }));
-    this.tabs = new Tabs("What is explained", items, this.panel, (i) => this.choose(i));
-    this.show.setAttribute("role", "tabpanel");
-    head.append(this.tabs.element);
-    return head;
+      this.question = new QuestionWords(record);
+      header.append(this.question.element);
+    } else header.append(make("h1", { dir: "auto" }, record.title));
+    const items = this.groups.map(([target]) => ({ label: displayName(target), note: formatPercent(target.probability), probability: target.probability }));
+    this.tabs = new Tabs("Targets", items, this.panelId, (i) => this.select(i));
+    this.panel.setAttribute("role", "tabpanel");
+    header.append(this.tabs.element);
+    return header;
   }
 
-  bar() {
+  viewBar() {
     const views = [["one", "One map"]];
     if (this.groups.length > 1) views.push(["side", "Side by side"]);
     if (this.groups.some((group) => group.length > 1)) views.push(["methods", "All methods"]);
-    if (this.pairs().length) views.push(["difference", "Difference"]);
+    if (this.comparableGroups().length) views.push(["difference", "Difference"]);
     if (views.length === 1) return null;
-    return make("div", { class: "viewbar" }, segments("View", views, this.view, (view) => this.look_at(view)), this.pin);
+    return make("div", { class: "viewbar" }, radioGroup("View", views, this.view, (view) => this.change({ view })), this.pinButton);
   }
 
-  pairs() {
-    return this.groups.flatMap((one, i) => this.groups.slice(i + 1).filter((other) => comparable(one[0], other[0])));
+  // The groups whose map can be subtracted from that of an earlier group.
+  comparableGroups() {
+    return this.groups.flatMap((first, i) => this.groups.slice(i + 1).filter((second) => comparable(first[0], second[0])));
   }
 
   aside() {
-    const { look } = this;
+    const { options } = this;
     const redraw = (change) => (value) => { change(value); this.draw(); };
-    const opacity = make("input", { type: "range", min: 0, max: 1, step: 0.05, value: look.opacity,
-      input: redraw(() => { look.opacity = Number(opacity.value); }) });
+    const opacity = make("input", { type: "range", min: 0, max: 1, step: 0.05, value: options.opacity,
+      input: redraw(() => { options.opacity = Number(opacity.value); }) });
     this.scale = make("canvas", { class: "scale", width: 257, height: 1, "aria-hidden": "true" });
-    this.colours = row("Colours", choice(this.colormaps, look.colormap, redraw((value) => { look.colormap = value; }),
+    this.colours = labelledRow("Colours", selectBox(this.colormaps, options.colormap, redraw((value) => { options.colormap = value; }),
       { jet: "jet, as in the papers" }));
     this.ends = make("p", { class: "ends quiet" }, make("span", {}), make("span", {}));
-    this.smooth = tick("Smooth between the cells", look.smooth, redraw((value) => { look.smooth = value; }));
-    this.unseen = make("p", { class: "quiet" }, make("span", { class: "swatch hatch" }), " not seen by the model");
-    this.drawing = make("div", { class: "drawing" }, row("Opacity", opacity), this.colours, this.scale, this.ends, this.smooth);
+    this.smooth = checkbox("Smooth between the cells", options.smooth, redraw((value) => { options.smooth = value; }));
+    this.unseen = make("p", { class: "quiet" }, make("span", { class: "swatch hatch" }), " outside the model input");
+    this.drawing = make("div", { class: "drawing" }, labelledRow("Opacity", opacity), this.colours, this.scale, this.ends, this.smooth);
     return make("aside", { "aria-label": "Controls" }, this.switches(),
-      tick("Show the map", look.shown, redraw((value) => { look.shown = value; })), this.drawing, this.unseen);
+      checkbox("Show the map", options.shown, redraw((value) => { options.shown = value; })), this.drawing, this.unseen);
   }
 
   switches() {
     const methods = [...new Set(this.record.targets.map((target) => target.method))];
     const layers = [...new Set(this.record.targets.map((target) => target.layer))];
-    const made = make("div", { class: "switches" });
+    const element = make("div", { class: "switches" });
     if (methods.length > 1) {
-      made.append(row("Method", choice(methods, this.method, (value) => this.change({ method: value }))));
+      element.append(labelledRow("Method", selectBox(methods, this.method, (value) => this.change({ method: value }))));
     }
     if (layers.length > 1) {
-      this.layers = choice(layers, this.layer, (value) => this.change({ layer: value }));
-      made.append(row("Layer", this.layers));
+      this.layers = selectBox(layers, this.layer, (value) => this.change({ layer: value }));
+      element.append(labelledRow("Layer", this.layers));
     }
-    return made.children.length ? made : null;
+    return element.children.length ? element : null;
   }
 
   details() {
-    const head = ["", "score", "probability", "method", "layer", this.clip ? "peak (x, y, frame)" : "peak (x, y)"];
-    const lines = this.record.targets.map((target) => make("tr", {},
-      make("th", { scope: "row", dir: "auto" }, name(target)),
-      ...[digits(target.score), target.probability === null ? "–" : digits(target.probability), target.method, target.layer,
+    const columns = ["", "score", "probability", "method", "layer", this.isClip ? "peak (x, y, frame)" : "peak (x, y)"];
+    const rows = this.record.targets.map((target) => make("tr", {},
+      make("th", { scope: "row", dir: "auto" }, displayName(target)),
+      ...[formatNumber(target.score), target.probability === null ? "–" : formatNumber(target.probability), target.method, target.layer,
         target.empty ? "no positive evidence" : target.peak.filter((value) => value !== null).map(Math.round).join(", ")]
         .map((text) => make("td", {}, text))));
     const table = make("table", {}, make("caption", { class: "hidden" }, "All maps"),
-      make("thead", {}, make("tr", {}, ...head.map((text) => make(text ? "th" : "td", text ? { scope: "col" } : {}, text)))),
-      make("tbody", {}, ...lines));
-    const origin = make("dl", {}, ...this.record.record.flatMap(([key, text]) =>
+      make("thead", {}, make("tr", {}, ...columns.map((text) => make(text ? "th" : "td", text ? { scope: "col" } : {}, text)))),
+      make("tbody", {}, ...rows));
+    const provenance = make("dl", {}, ...this.record.record.flatMap(([key, text]) =>
       [make("dt", {}, key), make("dd", { dir: "auto" }, text)]));
     const notes = this.record.text.notes.map((note) => make("p", { dir: "auto" }, note));
-    return make("footer", {}, make("details", {}, make("summary", {}, "All numbers, and where they come from"), ...notes,
-      make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All maps" }, table), origin));
+    return make("footer", {}, make("details", {}, make("summary", {}, "All numbers and their provenance"), ...notes,
+      make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All maps" }, table), provenance));
   }
 
-  // The map of a group by the method and layer that are chosen, or the nearest to them.
+  // The map of a group by the selected method and layer; else by the method alone; else the first.
   variant(group) {
-    const same = group.filter((target) => target.method === this.method);
-    return same.find((target) => target.layer === this.layer) || same[0] || group[0];
+    const sameMethod = group.filter((target) => target.method === this.method);
+    return sameMethod.find((target) => target.layer === this.layer) || sameMethod[0] || group[0];
   }
 
   get target() {
-    return this.variant(this.groups[this.hovered === null ? this.chosen : this.hovered]);
+    return this.variant(this.groups[this.hovered === null ? this.selected : this.hovered]);
   }
 
-  change(what) {
-    Object.assign(this, what);
+  change(state) {
+    Object.assign(this, state);
     this.draw();
   }
 
   hover(i) {
     if (this.hovered === i) return;
     this.hovered = i;
-    this.drawChosen();
+    this.drawTarget();
   }
 
-  choose(i) {
-    this.chosen = i;
+  select(i) {
+    this.selected = i;
     this.hovered = null;
     this.draw();
   }
 
-  look_at(view) {
-    this.view = view;
-    this.draw();
-  }
-
-  key(event) {
+  onKey(event) {
     if (event.key.toLowerCase() !== "p" || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!event.target.matches("select, input:not([type=checkbox]):not([type=radio]):not([type=range])")) this.togglePin();
   }
 
   togglePin(target = this.target) {
-    this.pins = this.pins.includes(target) ? this.pins.filter((one) => one !== target) : [...this.pins, target];
+    this.pins = this.pins.includes(target) ? this.pins.filter((pin) => pin !== target) : [...this.pins, target];
     this.draw();
   }
 
-  moved(frame) {
+  onFrame(frame) {
     if (this.frame === frame) return;
     this.frame = frame;
     this.drawStage();
-    for (const [stage, target] of this.small) this.follow(stage, target);
+    for (const [stage, target] of this.smallStages) this.drawSmall(stage, target);
   }
 
-  // A small stage of a clip shows the nearest frame that there is, and the map of that frame.
-  follow(stage, target) {
+  // A small stage of a clip shows the nearest embedded frame, and the map of that frame.
+  drawSmall(stage, target) {
     const { frames } = this.record.seen;
-    stage.show(target, frames.length ? frames[nearestStill(frames, this.frame)].frame : this.frame);
+    stage.show(target, frames.length ? frames[nearestFrame(frames, this.frame)].frame : this.frame);
   }
 
   drawStage() {
     const { target } = this;
-    const other = this.variant(this.groups[this.other]);
-    if (this.view === "difference" && comparable(target, other)) this.stage.showDifference(target, other, this.frame);
+    const subtracted = this.variant(this.groups[this.subtracted]);
+    if (this.view === "difference" && comparable(target, subtracted)) this.stage.showDifference(target, subtracted, this.frame);
     else this.stage.show(target, this.frame);
   }
 
   draw() {
     const { target } = this;
-    const sheet = this.view === "side" || this.view === "methods";
-    this.drawChosen();
-    this.single.hidden = sheet;
-    this.sheet.hidden = !sheet;
-    this.pinned.hidden = sheet || !this.pins.length;
-    if (sheet) this.fill(this.sheet, this.sheetOf());
+    const showsSheet = this.view === "side" || this.view === "methods";
+    this.drawTarget();
+    this.single.hidden = showsSheet;
+    this.sheet.hidden = !showsSheet;
+    this.pinned.hidden = showsSheet || !this.pins.length;
+    if (showsSheet) this.fill(this.sheet, this.sheetTargets());
     else this.fill(this.pinned, this.pins);
-    this.pin.textContent = this.pins.includes(target) ? "Unpin" : "Pin this map";
-    this.pin.hidden = this.view !== "one";
+    this.pinButton.textContent = this.pins.includes(target) ? "Unpin" : "Pin this map";
+    this.pinButton.hidden = this.view !== "one";
     this.drawPair();
   }
 
-  // What follows the pointer too.
-  drawChosen() {
+  // Draw the selected or hovered target, without the small stages.
+  drawTarget() {
     const { target } = this;
     this.drawStage();
-    if (this.words) this.words.mark(this.chosen, this.groups.findIndex((group) => group.includes(target)));
-    if (this.tabs) this.tabs.mark(this.chosen);
+    if (this.words) this.words.mark(this.selected, this.groups.findIndex((group) => group.includes(target)));
+    if (this.tabs) this.tabs.mark(this.selected);
     if (this.question) this.question.show(target);
     if (this.player) this.player.show(target);
     this.drawFacts(target);
   }
 
-  // Small stages for these targets; those that are there already are drawn again.
-  fill(place, targets) {
-    const same = this.small.length === targets.length && this.small.every(([, target], i) => target === targets[i]);
-    if (same && this.filled === place) {
-      for (const [stage, target] of this.small) this.follow(stage, target);
+  // Fill a container with small stages of these targets; existing stages of the same targets are redrawn.
+  fill(container, targets) {
+    const same = this.smallStages.length === targets.length && this.smallStages.every(([, target], i) => target === targets[i]);
+    if (same && this.filled === container) {
+      for (const [stage, target] of this.smallStages) this.drawSmall(stage, target);
       return;
     }
-    Object.assign(this, { small: [], filled: place });
-    place.replaceChildren(...targets.map((target) => this.figure(target, place === this.pinned)));
+    Object.assign(this, { smallStages: [], filled: container });
+    container.replaceChildren(...targets.map((target) => this.figure(target, container === this.pinned)));
   }
 
-  sheetOf() {
-    if (this.view === "methods") return this.groups[this.chosen];
+  sheetTargets() {
+    if (this.view === "methods") return this.groups[this.selected];
     return this.groups.map((group) => this.variant(group));
   }
 
   drawFacts(target) {
     const { record } = this;
-    const made = `${target.method} at ${target.layer}`;
-    const score = target.kind === "sentence" ? `log p ${digits(target.score)}` : `score ${digits(target.score)}`;
-    const share = target.probability === null || target.kind === "sentence" ? [] : [`probability ${digits(target.probability)}`];
-    const other = this.variant(this.groups[this.other]);
-    const [what, ...parts] = {
-      one: () => [name(target), record.model, made, score, ...share],
-      side: () => ["", record.model, made],
-      methods: () => [name(target), record.model, score, ...share],
-      difference: () => [`${name(target)} minus ${name(other)}`, record.model, made, ...this.extent(target, other)],
+    const origin = `${target.method} at ${target.layer}`;
+    const score = target.kind === "sentence" ? `log p ${formatNumber(target.score)}` : `score ${formatNumber(target.score)}`;
+    const probability = target.probability === null || target.kind === "sentence" ? [] : [`probability ${formatNumber(target.probability)}`];
+    const subtracted = this.variant(this.groups[this.subtracted]);
+    const [title, ...facts] = {
+      one: () => [displayName(target), record.model, origin, score, ...probability],
+      side: () => ["", record.model, origin],
+      methods: () => [displayName(target), record.model, score, ...probability],
+      difference: () => [`${displayName(target)} minus ${displayName(subtracted)}`, record.model, origin, ...this.differenceFacts(target, subtracted)],
     }[this.view]();
-    this.facts.replaceChildren(...(what ? [make("strong", { dir: "auto" }, what)] : []), ...parts.map((text) => make("span", {}, text)));
-    const plain = name({ ...target, against: false });
-    const speaks = target.against ? "speaks against" : "speaks for";
-    if (target.empty) this.notice.textContent = `No positive evidence: nothing that the model saw ${speaks} “${plain}”.`;
-    else this.notice.textContent = target.against ? `Counterfactual: this map shows what speaks against “${plain}”.` : "";
+    this.facts.replaceChildren(...(title ? [make("strong", { dir: "auto" }, title)] : []), ...facts.map((text) => make("span", {}, text)));
+    const label = displayName({ ...target, against: false });
+    const preposition = target.against ? "against" : "for";
+    if (target.empty) this.notice.textContent = `No positive evidence ${preposition} “${label}”: the map is nowhere positive.`;
+    else this.notice.textContent = target.against ? `Counterfactual: this map shows the evidence against “${label}”.` : "";
     this.notice.hidden = !this.notice.textContent;
     this.unseen.hidden = !hasMargins(target, record);
     this.drawing.hidden = !target.map || Boolean(target.drawn);
     if (this.layers) {
-      const layers = this.groups.flat().filter((one) => one.method === target.method).map((one) => one.layer);
+      const layers = this.groups.flat().filter((variant) => variant.method === target.method).map((variant) => variant.layer);
       setOptions(this.layers, [...new Set(layers)], target.layer);
     }
-    this.drawScale(this.view === "difference" ? "difference" : this.look.colormap, target);
+    this.drawScale(this.view === "difference" ? "difference" : this.options.colormap, target);
   }
 
-  // How large the largest difference is, since the colours always reach it.
-  extent(one, other) {
-    if (!comparable(one, other)) return [];
-    const most = Math.max(one.maximum, other.maximum);
-    return [`largest difference ${percent(most && mostBetween(one, other) / most)} of the higher map's maximum`];
+  // The size of the largest difference, which the colours do not show because they are scaled by it.
+  differenceFacts(first, second) {
+    if (!comparable(first, second)) return [];
+    const maximum = Math.max(first.maximum, second.maximum);
+    return [`largest difference ${formatPercent(maximum && maxDifference(first, second) / maximum)} of the higher map's maximum`];
   }
 
   drawScale(colormap, target) {
     const context = this.scale.getContext("2d");
     const image = context.createImageData(STEPS + 1, 1);
-    const table = this.look.tables[colormap];
+    const table = this.options.tables[colormap];
     for (let i = 0; i <= STEPS; i++) image.data.set([...table.subarray(3 * i, 3 * i + 3), 255], 4 * i);
     context.putImageData(image, 0, 0);
-    const other = this.variant(this.groups[this.other]);
-    const [low, high] = colormap === "difference" ? [`more for ${name(other)}`, `more for ${name(target)}`] : ["none", "most evidence"];
+    const subtracted = this.variant(this.groups[this.subtracted]);
+    const [low, high] = colormap === "difference" ? [`more for ${displayName(subtracted)}`, `more for ${displayName(target)}`] : ["none", "most evidence"];
     this.ends.firstChild.textContent = low;
     this.ends.lastChild.textContent = high;
     this.colours.hidden = colormap === "difference";
@@ -272,38 +267,38 @@ class Viewer {
   drawPair() {
     this.pair.hidden = this.view !== "difference";
     if (this.pair.hidden) return;
-    const labels = Object.fromEntries(this.groups.map((group, i) => [String(i), name(group[0])]));
+    const labels = Object.fromEntries(this.groups.map((group, i) => [String(i), displayName(group[0])]));
     const keys = Object.keys(labels);
-    const one = choice(keys, String(this.chosen), (value) => this.choose(Number(value)), labels);
-    const other = choice(keys, String(this.other), (value) => this.change({ other: Number(value) }), labels);
-    const fits = comparable(this.target, this.variant(this.groups[this.other]));
+    const selected = selectBox(keys, String(this.selected), (value) => this.select(Number(value)), labels);
+    const subtracted = selectBox(keys, String(this.subtracted), (value) => this.change({ subtracted: Number(value) }), labels);
+    const matches = comparable(this.target, this.variant(this.groups[this.subtracted]));
     const focused = [...this.pair.querySelectorAll("select")].indexOf(document.activeElement);
-    this.pair.replaceChildren(row("Map of", one), row("minus", other),
-      fits ? "" : make("p", { class: "quiet" }, "These two maps do not lie on the same grid; the first is shown."));
-    if (focused >= 0) [one, other][focused].focus();
+    this.pair.replaceChildren(labelledRow("Map of", selected), labelledRow("minus", subtracted),
+      matches ? "" : make("p", { class: "quiet" }, "These two maps do not lie on the same grid; the first is shown."));
+    if (focused >= 0) [selected, subtracted][focused].focus();
   }
 
   figure(target, pinned) {
-    const stage = new Stage(this.record, this.look, "small");
-    this.small.push([stage, target]);
-    this.follow(stage, target);
-    const variants = this.view === "methods" || this.groups.some((group) => group.length > 1);
-    const facts = [target.probability !== null && target.kind !== "sentence" ? percent(target.probability) : digits(target.score)];
-    if (variants) facts.push(`${target.method} at ${target.layer}`);
+    const stage = new Stage(this.record, this.options, "small");
+    this.smallStages.push([stage, target]);
+    this.drawSmall(stage, target);
+    const hasVariants = this.view === "methods" || this.groups.some((group) => group.length > 1);
+    const facts = [target.probability !== null && target.kind !== "sentence" ? formatPercent(target.probability) : formatNumber(target.score)];
+    if (hasVariants) facts.push(`${target.method} at ${target.layer}`);
     if (target.empty) facts.push("no positive evidence");
-    const unpin = make("button", { type: "button", "aria-label": `Unpin ${name(target)}`, click: () => this.togglePin(target) }, "Unpin");
-    return make("figure", {}, stage.element, make("figcaption", {}, make("strong", { dir: "auto" }, name(target)),
+    const unpin = make("button", { type: "button", "aria-label": `Unpin ${displayName(target)}`, click: () => this.togglePin(target) }, "Unpin");
+    return make("figure", {}, stage.element, make("figcaption", {}, make("strong", { dir: "auto" }, displayName(target)),
       make("span", { class: "quiet" }, facts.join(" · ")), pinned ? unpin : null));
   }
 }
 
-// The maps of one label belong together: its methods and layers.
-function grouped(targets) {
-  const found = new Map();
+// Group the maps of one label, which differ in method and layer.
+function groupTargets(targets) {
+  const groups = new Map();
   for (const target of targets) {
     const key = JSON.stringify([target.kind, target.position, target.label, target.against]);
-    if (!found.has(key)) found.set(key, []);
-    found.get(key).push(target);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(target);
   }
-  return [...found.values()];
+  return [...groups.values()];
 }
