@@ -2,18 +2,20 @@
 
 const ORDERS = {
   given: ["as given", () => 0],
-  high: ["score, highest first", (a, b) => compareNumbers(b.score, a.score)],
-  low: ["score, lowest first", (a, b) => compareNumbers(a.score, b.score)],
-  likely: ["probability, highest first", (a, b) => compareNumbers(b.probability, a.probability)],
-  unlikely: ["probability, lowest first", (a, b) => compareNumbers(a.probability, b.probability)],
+  high: ["score, highest first", byNumber("score", -1)],
+  low: ["score, lowest first", byNumber("score", 1)],
+  likely: ["probability, highest first", byNumber("probability", -1)],
+  unlikely: ["probability, lowest first", byNumber("probability", 1)],
   label: ["label", (a, b) => a.label.localeCompare(b.label)],
   file: ["file", (a, b) => a.file.localeCompare(b.file)],
 };
 
-// Compare two numbers for sorting; null is greater than any number.
-function compareNumbers(a, b) {
-  if (a === null || b === null) return (a === null) - (b === null);
-  return a - b;
+// Compare two cards by a number, upwards (1) or downwards (-1); cards without the number come last.
+function byNumber(key, direction) {
+  return (a, b) => {
+    if (a[key] === null || b[key] === null) return (a[key] === null) - (b[key] === null);
+    return direction * (a[key] - b[key]);
+  };
 }
 
 class Gallery {
