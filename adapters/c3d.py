@@ -44,6 +44,6 @@ def load(recipe: Recipe) -> Classifier:
         preprocess=recipe.preprocessing(default),
         labels=recipe.labels,
         layers=recipe.layers or (c3d.LAYER,),
-        weights=recipe.fill(model, c3d.rename) if recipe.weights else None,
+        weights=recipe.load_weights(model, c3d.rename) if recipe.weights else None,
         to_grid=lambda layer, tensor, space: to_grid(tensor, space, channels_last=False),
     )

@@ -89,7 +89,7 @@ def load(recipe: Recipe) -> Classifier:
         preprocess=recipe.preprocessing(default),
         labels=recipe.labels,
         layers=recipe.layers or published.layers,
-        weights=recipe.fill(model),
+        weights=recipe.load_weights(model),
         pack=split_pathways if recipe.name.startswith("slowfast") else single_pathway,
         to_grid=_to_grid,
     )

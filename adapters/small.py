@@ -31,5 +31,5 @@ def load(recipe: Recipe) -> Classifier:
         preprocess=recipe.preprocessing(PREPROCESS),
         labels=recipe.labels,
         layers=recipe.layers or ("trunk",),
-        weights=recipe.fill(model),
+        weights=recipe.load_weights(model),
     )

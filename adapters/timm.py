@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.classifier import Classifier, ToGrid
 from mmcam.adapters.base.preprocess import Preprocess
-from mmcam.adapters.base.recipe import Recipe, counted
+from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.errors import ModelError, nearest
 from mmcam.grids import to_grid
 
@@ -51,7 +51,7 @@ def load(recipe: Recipe) -> Classifier:
             f"timm:{recipe.name} has no classifier; choose a model with one, or add one with the "
             'argument {"num_classes": ...}'
         )
-    weights = recipe.fill(model)
+    weights = recipe.load_weights(model)
     return Classifier(
         name=recipe.title,
         model=model,
@@ -106,7 +106,7 @@ def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
     """
     exceptions = [prefix for prefix in LAYERS if name.startswith(prefix)]
     if exceptions:
-        return (counted(model, LAYERS[exceptions[0]]),)
+        return (layer_from_path(model, LAYERS[exceptions[0]]),)
     features = getattr(model, "feature_info", None)
     layer = features[-1]["module"] if features else ""
     if layer not in dict(model.named_modules()) or not layer:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import Preprocess
-from mmcam.adapters.base.recipe import Recipe, counted
+from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.errors import ModelError, nearest
 from mmcam.grids import to_grid
 
@@ -79,7 +79,7 @@ def load(recipe: Recipe) -> Classifier:
     published = models.get_model_weights(recipe.name).DEFAULT
     model = models.get_model(recipe.name, weights=published if recipe.downloads else None, **args)
     labels = recipe.labels or (published.meta["categories"] if recipe.pretrained else ())
-    weights = recipe.fill(model)
+    weights = recipe.load_weights(model)
     return Classifier(
         name=recipe.title,
         model=model,
@@ -99,7 +99,7 @@ def _by_prefix(name: str, table: dict[str, Any]) -> Any:
 
 def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
     path = _by_prefix(name, LAYERS)
-    return () if path is None else (counted(model, path),)
+    return () if path is None else (layer_from_path(model, path),)
 
 
 def _preprocess(name: str, preset: Any) -> Preprocess:

@@ -41,7 +41,7 @@ def load(recipe: Recipe) -> AnswerClassifier:
         )
     words = read_words(recipe.vocabulary)
     special = {**SPECIAL, **recipe.special}
-    limit = {} if recipe.question_limit is None else {"max_tokens": recipe.question_limit}
+    limit = {} if recipe.max_question_tokens is None else {"max_tokens": recipe.max_question_tokens}
     sizes: dict[str, Any] = {"vocabulary": len(words), "answers": len(recipe.labels)}
     has_attention = recipe.family == "co_attention"
     model: nn.Module = (
@@ -58,8 +58,8 @@ def load(recipe: Recipe) -> AnswerClassifier:
         weights=recipe.load_decoder_weights(model),
         unpack=logits_of,
         to_grid=cnn.to_grid,
-        read=QuestionTokenizer(words, special["unknown"], **limit),
-        words="embed",
+        encode_question=QuestionTokenizer(words, special["unknown"], **limit),
+        word_embedding="embed",
         has_attention=has_attention,
         encoder="cnn",
         gradient_strategy="batched",

@@ -173,8 +173,8 @@ def build(subject: str) -> Case:
     adapter = AnswerClassifier(
         model=LstmVqa(trunk, head, features, VOCABULARY, 1000).eval(),
         labels=WORDS[:1000],
-        read=QuestionTokenizer(WORDS),
-        words="embed",
+        encode_question=QuestionTokenizer(WORDS),
+        word_embedding="embed",
         encoder="cnn",
         gradient_strategy="batched",
         **common,

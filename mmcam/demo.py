@@ -89,7 +89,7 @@ def _caption(folder: Path) -> _Part:
     tiles = [(scene.pixels, "the picture", "")]
     for at, name in ((0, "the whole caption"), (kinds.index("shape"), ""), (last, "")):
         named = name or f'"{found[at].label}"'
-        tiles.append((draw.picture(found[at], scene.pixels), named, shares[at]))
+        tiles.append((draw.draw_explanation(found[at], scene.pixels), named, shares[at]))
     lines = [*map(_line, found, shares), _save(found, folder / "caption")]
     return f'A captioner says "{found.text["caption"]}"', lines, tiles
 
@@ -97,7 +97,7 @@ def _caption(folder: Path) -> _Part:
 def _question(folder: Path) -> _Part:
     """Where a model sees each of two right answers."""
     scene = shapes.scene(TWO_TONE, SIDE)
-    ask = two_tone(scene)
+    ask = two_tone_question(scene)
     assert ask is not None
     assert ask.about is not None
     picture = folder / "two-tone.png"
@@ -107,7 +107,7 @@ def _question(folder: Path) -> _Part:
     shares = [_on(one, ask.answers[one.label]) for one in found]
     tiles = [(scene.pixels, "the picture", "")]
     tiles += [
-        (draw.picture(one, scene.pixels), f'"{one.label}"', share)
+        (draw.draw_explanation(one, scene.pixels), f'"{one.label}"', share)
         for one, share in zip(found, shares, strict=True)
     ]
     lit = explanation_map(scene.pixels, np.where(ask.about, 1.0, 0.2))
@@ -130,7 +130,7 @@ def _clip(folder: Path) -> _Part:
     return title, lines, _frames(one, clip)
 
 
-def two_tone(scene: Scene) -> Question | None:
+def two_tone_question(scene: Scene) -> Question | None:
     """The scene's question with two right answers, the colours of a two-tone thing."""
     return next((ask for ask in shapes.questions(scene) if len(ask.answers) == 2), None)
 

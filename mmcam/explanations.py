@@ -19,11 +19,11 @@ from mmcam.results.files import (
     FACTS,
     MAPS,
     SCHEMA_VERSION,
-    facts_of,
     file_names,
+    library_versions,
     model_facts,
     read_result,
-    versions,
+    target_facts,
     write_facts,
     write_maps,
 )
@@ -268,7 +268,7 @@ class Explanations(Sequence[Explanation]):
         Raises:
             OutputError: a file cannot be written; no partial file stays behind.
         """
-        drawing.check_look(colormap, panes)
+        drawing.check_drawing_options(colormap, panes)
         folder = Path(folder)
         make_folder(folder)
         names = file_names(self.items)
@@ -303,7 +303,7 @@ class Explanations(Sequence[Explanation]):
         paths = []
         for name, explanation in zip(names, self.items, strict=True):
             paths.append(folder / f"overlay-{name}.png")
-            write_image(paths[-1], drawing.picture(explanation, pixels, colormap))
+            write_image(paths[-1], drawing.draw_explanation(explanation, pixels, colormap))
         if len(self.items) > 1:
             paths.append(folder / "sheet.png")
             text = self.text and (self.text.get("caption") or self.text.get("question"))
@@ -341,8 +341,8 @@ class Explanations(Sequence[Explanation]):
             "model": self.model,
             "input": self.source.facts(),
             **({"text": dict(self.text)} if self.text else {}),
-            "targets": [facts_of(n, e) for n, e in zip(names, self.items, strict=True)],
-            "versions": versions(),
+            "targets": [target_facts(n, e) for n, e in zip(names, self.items, strict=True)],
+            "versions": library_versions(),
             "command": list(command),
         }
 

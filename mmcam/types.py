@@ -179,7 +179,7 @@ class Adapter(Protocol):
         ...
 
     @property
-    def words(self) -> str | None:
+    def word_embedding(self) -> str | None:
         """The layer that embeds the words of a question, `[row, word, width]`, if any.
 
         `Inputs.rest["words"]` then holds each sample's words with their positions in the embedding

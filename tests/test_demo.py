@@ -63,7 +63,7 @@ def test_the_caption_and_every_visual_word_is_explained(shown: tuple[Path, list[
 
 def test_both_colours_are_forced_and_each_lies_on_its_half(shown: tuple[Path, list[str]]) -> None:
     folder, _ = shown
-    ask = demo.two_tone(shapes.scene(demo.TWO_TONE, demo.SIDE))
+    ask = demo.two_tone_question(shapes.scene(demo.TWO_TONE, demo.SIDE))
     assert ask is not None
     targets = facts(folder, "question")["targets"]
     assert [target["label"] for target in targets] == [*ask.answers]

@@ -34,7 +34,7 @@ ANSWERS = {
     "where is explanation.json written": (r"def write_facts\(", "mmcam/results/files.py"),
     "where is a result read back": (r"^def read\(folder", "mmcam/explanations.py"),
     "where is an overlay drawn": (r"^def overlay\(", "mmcam/render/overlay.py"),
-    "where is a clip cut into windows": (r"^def spans\(", "mmcam/media/windows.py"),
+    "where is a clip cut into windows": (r"^def window_spans\(", "mmcam/media/windows.py"),
     "where are ReLUs guided": (r"^class ReluRule\b", "mmcam/capture/relu_rules.py"),
     "where is the model left as found": (r"^def untouched\(", "mmcam/capture/model_state.py"),
     "where is a module wrapped": (r"^def wrap\(", "mmcam/models/wrap.py"),

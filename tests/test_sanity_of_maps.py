@@ -15,7 +15,7 @@ from torch import nn
 
 import mmcam
 from mmcam import shapes
-from mmcam.demo import packaged, two_tone
+from mmcam.demo import packaged, two_tone_question
 from mmcam.evaluators.pointing import energy_inside
 from mmcam.evaluators.sanity import (
     cascading_randomization,
@@ -115,7 +115,7 @@ def test_maps_of_the_wrong_answer_are_other_maps() -> None:
     model, likenesses = mmcam.load(packaged("vqa")), []
     for seed in SEEDS:
         scene = shapes.scene(seed)
-        ask = two_tone(scene) or shapes.questions(scene)[0]
+        ask = two_tone_question(scene) or shapes.questions(scene)[0]
 
         def explain(label: int, scene: shapes.Scene = scene, text: str = ask.text) -> np.ndarray:
             asked = mmcam.Answers(text, [shapes.ANSWERS[label]])

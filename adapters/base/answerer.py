@@ -21,7 +21,7 @@ TOP = 5
 """How many of the model's top answers `text` reports."""
 
 
-class Question(NamedTuple):
+class EncodedQuestion(NamedTuple):
     """A question, encoded as a model's input.
 
     `arguments` are the model's inputs beside the pixels, without a batch axis. `words` are the
@@ -46,13 +46,14 @@ class AnswerOutput(NamedTuple):
 class AnswerClassifier(Classifier):
     """A model of `(pixels, *question)` that returns the logits of its answers (`labels`).
 
-    `read` encodes a question as the model's arguments. `words` names the layer that embeds the
-    words of the question; their share in an answer is measured there. With `has_attention` the
-    model returns `(logits, attention)`, the attention as `[row, level, height, width]`.
+    `encode_question` encodes a question as the model's arguments. `word_embedding` names the layer
+    that embeds the words of the question; their share in an answer is measured there. With
+    `has_attention` the model returns `(logits, attention)`, the attention as `[row, level, height,
+    width]`.
     """
 
-    read: Callable[[str], Question] = field(kw_only=True)
-    words: str | None = field(default=None, kw_only=True)
+    encode_question: Callable[[str], EncodedQuestion] = field(kw_only=True)
+    word_embedding: str | None = field(default=None, kw_only=True)
     has_attention: bool = field(default=False, kw_only=True)
     encoder: str | None = field(default=None, kw_only=True)
     gradient_strategy: str = field(default="loop", kw_only=True)
@@ -69,7 +70,7 @@ class AnswerClassifier(Classifier):
                 f"{self.name} answers questions and does not take {task!r}; give Answers(...)"
             )
         texts = [task.question_for(sample.text, sample.id) for sample in samples]
-        questions = [self.read(text) for text in texts]
+        questions = [self.encode_question(text) for text in texts]
         for text, question in zip(texts, questions, strict=True):
             if question.words and len(question.unknown) == sum(
                 not word.is_mark for word in question.words
@@ -78,7 +79,7 @@ class AnswerClassifier(Classifier):
                     f"{self.name} knows no word of the question '{text}'; ask in the words and "
                     "the language of its training data"
                 )
-        inputs = self.pictures(samples)
+        inputs = self.prepare_pixels(samples)
         arguments = [
             _pad_batch(column).to(inputs.pixels.device)
             for column in zip(*(question.arguments for question in questions), strict=True)
@@ -86,11 +87,11 @@ class AnswerClassifier(Classifier):
         rest = dict(inputs.rest)
         rest |= {f"question_{i}": tensor for i, tensor in enumerate(arguments)}
         rest |= {"questions": texts, "encoded": questions}
-        if self.words is not None:
+        if self.word_embedding is not None:
             rest["words"] = [question.words for question in questions]
         return replace(inputs, rest=rest)
 
-    def pictures(self, samples: Sequence[Sample]) -> Inputs:
+    def prepare_pixels(self, samples: Sequence[Sample]) -> Inputs:
         """The pictures, preprocessed and stacked.
 
         Raises:

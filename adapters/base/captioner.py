@@ -38,8 +38,8 @@ def replace_output(module: nn.Module, output: Any) -> Iterator[None]:
 class CaptionAdapter(ABC):
     """The base class of all adapters for captioning models.
 
-    A family implements `pixels` (preprocessing), `generate` (generated captions and the encoder's
-    output), `teacher_force` (the logits of given captions) and `grid`.
+    A family implements `prepare_pixels` (preprocessing), `generate` (generated captions and the
+    encoder's output), `teacher_force` (the logits of given captions) and `grid`.
     """
 
     name: str
@@ -51,12 +51,12 @@ class CaptionAdapter(ABC):
     batch: int = 8
     weights: Weights | None = None
     has_attention: bool = False
-    words: str | None = None
+    word_embedding: str | None = None
 
     window: Window | None = None
 
     @abstractmethod
-    def pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
+    def prepare_pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
         """The pictures, preprocessed."""
 
     @abstractmethod
@@ -86,7 +86,7 @@ class CaptionAdapter(ABC):
             raise LabelError(
                 f"{self.name} generates captions and does not take {task!r}; give Caption(...)"
             )
-        inputs = self.pixels(samples, task)
+        inputs = self.prepare_pixels(samples, task)
         texts = [sample.text or None if task.text is None else task.text for sample in samples]
         given = [None if text is None else self.tokenizer.encode(text) for text in texts]
         encoder_output = None

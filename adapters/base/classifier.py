@@ -57,7 +57,7 @@ class Classifier:
     to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
 
     encoder: str | None = field(default=None, init=False)
-    words: str | None = field(default=None, init=False)
+    word_embedding: str | None = field(default=None, init=False)
     gradient_strategy: str = field(default="loop", init=False)
 
     @property

@@ -42,7 +42,7 @@ class Preprocess:
     fps: float | None = None
 
     @staticmethod
-    def of(values: Mapping[str, Any]) -> Preprocess:
+    def from_dict(values: Mapping[str, Any]) -> Preprocess:
         """The preprocessing in a model folder's `mmcam.json`.
 
         Raises:
@@ -181,7 +181,7 @@ class Transform:
         """
         height, width = sample.pixels.shape[-3:-1]
         placement = Placement(
-            size=(height, width), box=self._box(height, width), spans=clip_spans(sample)
+            size=(height, width), box=self._find_box(height, width), spans=clip_spans(sample)
         )
         if sample.pixels.ndim == 3:
             return self._apply(sample.pixels), placement
@@ -199,7 +199,7 @@ class Transform:
             )
         return value.float()
 
-    def _box(self, height: int, width: int) -> Box:
+    def _find_box(self, height: int, width: int) -> Box:
         """The edges of the output, in pixels of a picture of this size."""
         size = (height, width)
         states = _random_states()

@@ -20,9 +20,9 @@ class Recipe:
     """A model of a family: its name there, arguments, weights, and the user's overrides.
 
     `parts` are models that this one contains, such as the CNN of a captioner. `vocabulary` is a
-    file of words, `special` maps the roles of special tokens to words, and `question_limit` is the
-    maximum number of words of a question. `weights` is a file. Without a file, `pretrained` means
-    the library's own weights, which it may download; False leaves the model untrained.
+    file of words, `special` maps the roles of special tokens to words, and `max_question_tokens`
+    is the maximum number of words of a question. `weights` is a file. Without a file, `pretrained`
+    means the library's own weights, which it may download; False leaves the model untrained.
     """
 
     family: str
@@ -35,7 +35,7 @@ class Recipe:
     layers: Sequence[str] = ()
     vocabulary: Path | None = None
     special: Mapping[str, str] = field(default_factory=dict)
-    question_limit: int | None = None
+    max_question_tokens: int | None = None
     parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -48,7 +48,7 @@ class Recipe:
         """Whether the library's own weights are used."""
         return self.pretrained and self.weights is None
 
-    def fill(
+    def load_weights(
         self, model: nn.Module, rename: Callable[[State], State] | None = None
     ) -> Weights | None:
         """Load the weights file, if any, and return the source of the weights.
@@ -80,10 +80,10 @@ class Recipe:
 
     def preprocessing(self, default: Preprocess) -> Preprocess:
         """The user's preprocessing, or the family's default."""
-        return default if self.preprocess is None else Preprocess.of(self.preprocess)
+        return default if self.preprocess is None else Preprocess.from_dict(self.preprocess)
 
 
-def counted(model: nn.Module, path: str) -> str:
+def layer_from_path(model: nn.Module, path: str) -> str:
     """A layer's name from a path with negative indices, such as "layers.-1.norm1".
 
     Raises:

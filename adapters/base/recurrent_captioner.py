@@ -35,7 +35,7 @@ class RecurrentCaptioner(CaptionAdapter):
     gradient_strategy: str = "batched"
     to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
 
-    def pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
+    def prepare_pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
         """The pictures, preprocessed.
 
         Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from mmcam.adapters.base.answerer import Question
+from mmcam.adapters.base.answerer import EncodedQuestion
 from mmcam.adapters.base.captions import Sentence
 from mmcam.errors import LabelError, ModelError, nearest
 from mmcam.tasks.words import Word
@@ -133,13 +133,13 @@ class QuestionTokenizer:
                 'own as "special": {"unknown": ...} in mmcam.json'
             )
 
-    def __call__(self, text: str) -> Question:
+    def __call__(self, text: str) -> EncodedQuestion:
         """A question as tokens `[word]` and their number."""
         index: dict[str, int] = self._tokens  # type: ignore[attr-defined]
         all_words = re.sub(r"\s*([?!.,;:]+)(?=\s|$)", r" \1", text.lower()).split()
         words = all_words[: self.max_tokens]
         tokens = [index.get(word, index[self.unknown]) for word in words]
-        return Question(
+        return EncodedQuestion(
             arguments=(torch.tensor(tokens), torch.tensor(len(tokens))),
             words=tuple(Word(word, i, i + 1) for i, word in enumerate(words)),
             unknown=tuple(

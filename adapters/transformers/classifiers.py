@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.classifier import Classifier, ToGrid
 from mmcam.adapters.base.preprocess import Preprocess
-from mmcam.adapters.base.recipe import Recipe, counted
+from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.adapters.transformers.loading import convert_state_dict
 from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import to_grid
@@ -81,8 +81,8 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
         preprocess=recipe.preprocessing(_preprocess(recipe, config, video)),
         labels=recipe.labels or (labels if has_names else ()),
         layers=recipe.layers
-        or ((counted(model, classifier_type.layer),) if classifier_type else ()),
-        weights=recipe.fill(model, partial(convert_state_dict, type(model), config)),
+        or ((layer_from_path(model, classifier_type.layer),) if classifier_type else ()),
+        weights=recipe.load_weights(model, partial(convert_state_dict, type(model), config)),
         pack=_frames_first if video else _identity,
         to_grid=_to_grid_of(config, classifier_type),
     )

@@ -117,7 +117,7 @@ class GenerativeAdapter(TeacherForcing):
         encoder_output = every_nth_row(repeats, outputs[0], repeats)
         return answer_set(generated, encoder_output, task, adapter.tokenizer)
 
-    def pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
+    def prepare_pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
         """The pictures, preprocessed, with the prompt for each.
 
         Raises:

@@ -34,7 +34,7 @@ def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
     model_type = BLIP_VQA if answers else MODEL_TYPES[config.model_type]
     processor = load_processor(recipe, config)
     model = _model(recipe, config)
-    weights = recipe.fill(model, partial(convert_state_dict, type(model), config))
+    weights = recipe.load_weights(model, partial(convert_state_dict, type(model), config))
     text_module: Any = model.get_submodule(model_type.text_module)
     if hasattr(text_module, "set_attn_implementation"):
         text_module.set_attn_implementation("eager")  # the others return no attention weights
@@ -62,7 +62,7 @@ def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
         batch=8 if model_type.image_layout == "plain" else 1,
         weights=weights,
         has_attention=model_type.has_attention,
-        words=_word_embedding(model, model_type),
+        word_embedding=_word_embedding(model, model_type),
         model_type=model_type,
         images=IMAGE_LAYOUTS[model_type.image_layout](
             processor=processor.image_processor, config=config

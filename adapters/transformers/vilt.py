@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmcam.adapters.base.answerer import AnswerClassifier, AnswerOutput, Question
+from mmcam.adapters.base.answerer import AnswerClassifier, AnswerOutput, EncodedQuestion
 from mmcam.adapters.base.preprocess import Preprocess, Transform
-from mmcam.adapters.base.recipe import Recipe, counted
+from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.adapters.transformers.loading import build_model, convert_state_dict, load_processor
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import LayerError, ModelError
@@ -54,12 +54,12 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
         model=model,
         preprocess=FullImage(partial(_pixels, processor.image_processor))
         if recipe.preprocess is None
-        else Preprocess.of(recipe.preprocess),
+        else Preprocess.from_dict(recipe.preprocess),
         labels=recipe.labels or (labels if has_names else ()),
-        layers=recipe.layers or (counted(model, DEFAULT_LAYER),),
-        weights=recipe.fill(model, partial(convert_state_dict, type(model), config)),
-        read=partial(_tokenize_question, tokenizer, config.max_position_embeddings),
-        words=WORD_EMBEDDINGS,
+        layers=recipe.layers or (layer_from_path(model, DEFAULT_LAYER),),
+        weights=recipe.load_weights(model, partial(convert_state_dict, type(model), config)),
+        encode_question=partial(_tokenize_question, tokenizer, config.max_position_embeddings),
+        word_embedding=WORD_EMBEDDINGS,
         gradient_strategy="batched",
     )
 
@@ -67,7 +67,7 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
 class FullImage(Transform):
     """An image processor that resizes the whole picture, without a crop or padding."""
 
-    def _box(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def _find_box(self, height: int, width: int) -> tuple[float, float, float, float]:
         return 0.0, 0.0, float(width), float(height)
 
 
@@ -78,7 +78,7 @@ def _pixels(processor: Any, image: Any) -> Tensor:
 
 def _tokenize_question(
     question_tokenizer: TransformersTokenizer, max_positions: int, text: str
-) -> Question:
+) -> EncodedQuestion:
     """A question between its two special tokens, cut off where the model's positions end."""
     tokens, offsets = question_tokenizer.tokenize(text)
     kept = tokens[: max_positions - 2]
@@ -86,7 +86,7 @@ def _tokenize_question(
     ids = torch.tensor([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id])
     words = align(text, offsets[: len(kept)])
     unknown = [w for w in words if tokenizer.unk_token_id in kept[w.start : w.stop]]
-    return Question(
+    return EncodedQuestion(
         arguments=(ids, torch.ones_like(ids)),
         words=tuple(Word(word.text, word.start + 1, word.stop + 1) for word in words),
         unknown=tuple(word.text for word in unknown if not word.is_mark),
@@ -124,13 +124,13 @@ class ViltAdapter(AnswerClassifier):
         """One: pictures keep their proportions, so that their inputs differ in size."""
         return 1
 
-    def pictures(self, samples: Sequence[Sample]) -> Inputs:
+    def prepare_pixels(self, samples: Sequence[Sample]) -> Inputs:
         """The pictures preprocessed and stacked, with a mask of ones.
 
         Raises:
             InputError: a clip, or pictures of different proportions.
         """
-        inputs = super().pictures(samples)
+        inputs = super().prepare_pixels(samples)
         mask = inputs.pixels.new_ones(inputs.pixels[:, 0].shape, dtype=torch.long)
         return replace(inputs, rest={"pixel_mask": mask})
 

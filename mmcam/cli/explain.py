@@ -44,9 +44,9 @@ def classify(
 ) -> None:
     """Explain what an image classifier sees in each picture."""
     from mmcam import Classes, load
-    from mmcam.results.drawing import check_look
+    from mmcam.results.drawing import check_drawing_options
 
-    check_look(colormap)
+    check_drawing_options(colormap)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
     task = Classes(labels=label or None, top=top)
     options = Options(method, layer or None, guided, counterfactual)
@@ -81,9 +81,9 @@ def action(
     The clip may be of any length.
     """
     from mmcam import Actions, explain, load
-    from mmcam.results.drawing import check_look
+    from mmcam.results.drawing import check_drawing_options
 
-    check_look(colormap, pane)
+    check_drawing_options(colormap, pane)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
     with progress_bars() as bars:
         explaining = bars.add_task("explaining windows", total=None)
@@ -151,9 +151,9 @@ def caption(
     The caption is the model's own, or one that is put into its mouth.
     """
     from mmcam import Caption, load
-    from mmcam.results.drawing import check_look
+    from mmcam.results.drawing import check_drawing_options
 
-    check_look(colormap)
+    check_drawing_options(colormap)
     asked = word or ([] if words == "none" else words)
     task = Caption(
         text,
@@ -195,9 +195,9 @@ def vqa(
     The answers are the model's own, or those that are forced on it.
     """
     from mmcam import Answers, load
-    from mmcam.results.drawing import check_look
+    from mmcam.results.drawing import check_drawing_options
 
-    check_look(colormap)
+    check_drawing_options(colormap)
     task = Answers(question, answer or None, top=top, contrast=contrast)
     adapter = load(model, weights=weights, device=device)
     options = Options(method, layer or None, guided, counterfactual)
@@ -233,7 +233,7 @@ def explain_pictures(
 
 def report(found: Any, source: str, folder: Path) -> None:
     """What was found, a line for each map, and where the files are."""
-    from mmcam.page.record import notes
+    from mmcam.page.record import answer_notes
 
     table = Table("label", "score", "probability", "method", "layer", "peak", title=source)
     for explanation in found:
@@ -255,18 +255,18 @@ def report(found: Any, source: str, folder: Path) -> None:
         by = "the model says" if text["generated"] else "explained"
         caption = f"{by}: {text['caption']} (log-probability {text['log_prob']:.3f})"
         console.print(caption, soft_wrap=True)
-    for note in notes(text):
+    for note in answer_notes(text):
         console.print(note, soft_wrap=True)
     console.print(f"written to {folder}", soft_wrap=True)
 
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:
     """The folder of each picture's results: `out`, or one in it by the picture's name."""
-    from mmcam.results.files import distinct
+    from mmcam.results.files import unique_names
 
     if len(images) == 1:
         return [out]
     return [
         out / name
-        for name in distinct([Path(image).stem.strip(".") or "picture" for image in images])
+        for name in unique_names([Path(image).stem.strip(".") or "picture" for image in images])
     ]

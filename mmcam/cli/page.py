@@ -20,8 +20,8 @@ def page(
     Takes the folders that other commands wrote, and all results in the folders under them.
     """
     from mmcam.page import gallery, write_page
-    from mmcam.results.drawing import check_look
+    from mmcam.results.drawing import check_drawing_options
 
-    check_look(colormap)
+    check_drawing_options(colormap)
     write_page(out, gallery(folders, out, colormap))
     typer.echo(f"written to {out}")

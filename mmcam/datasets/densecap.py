@@ -12,7 +12,7 @@ from typing import Any
 from mmcam.datasets.items import WHOLE, Item, Region, Rows
 from mmcam.errors import InputError
 from mmcam.evaluators.maps import Box
-from mmcam.media.images import opened
+from mmcam.media.images import open_image
 
 IMAGE_SIZE = 720
 """The default longer side of the pictures that DenseCap resizes."""
@@ -111,7 +111,7 @@ def read_densecap_results(
 def _region_item(image_folder: Path, row: tuple[int, Description]) -> Item:
     number, description = row
     source = image_folder / description.picture
-    with opened(source) as image:
+    with open_image(source) as image:
         size = image.size[1], image.size[0]
     return Item(
         id=f"{description.picture}#{number}",

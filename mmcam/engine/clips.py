@@ -12,7 +12,7 @@ from mmcam.capture.model_state import untouched
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import InputError
 from mmcam.media import Clip
-from mmcam.media.windows import sample_window, spans
+from mmcam.media.windows import sample_window, window_spans
 from mmcam.methods.plan import Plan
 from mmcam.results.explanation import Explanation
 from mmcam.tasks import Classes
@@ -49,7 +49,7 @@ def explain_clip(
             f"'{clip.path}' is a clip and {adapter.name} is a model of pictures; choose a video "
             "model (mmcam list models)"
         )
-    windows = spans(clip.frames, adapter.window.length(clip.fps))
+    windows = window_spans(clip.frames, adapter.window.length(clip.fps))
     if isinstance(task, Classes) and task.labels is None:
         task = replace(task, labels=_top_labels(adapter, clip, windows, task))
     accumulators: list[_ClipAccumulator] = []
@@ -102,7 +102,7 @@ class _ClipAccumulator:
 
     def __init__(self, first: Explanation, windows: int) -> None:
         self.first = first
-        self.axis = 1 if first.has_colours else 0
+        self.axis = 1 if first.is_pixel_space else 0
         self.slices = first.cam.shape[self.axis]
         shape = list(first.cam.shape)
         shape[self.axis] *= windows

@@ -31,14 +31,14 @@ from mmcam.types import Adapter, Inputs, Sample, Target
 class SampleResult(NamedTuple):
     """The maps of one sample, and its text (caption, or question and answers), if any.
 
-    `inputs` is the sample's row of the model's input, `classes` the number of classes in the
+    `inputs` is the sample's row of the model's input, `class_count` the number of classes in the
     output, or None if the model has no classes.
     """
 
     explanations: list[Explanation]
     text: Mapping[str, Any] | None
     inputs: Inputs
-    classes: int | None
+    class_count: int | None
 
 
 def explain_samples(
@@ -148,7 +148,7 @@ def _explain_batch(
         inputs = replace(inputs, encoder_output=None)  # the graph starts below the encoder's output
     inputs = replace(inputs, output_attentions=plan.needs("attention"))
     strategy = "loop" if at_pixels else adapter.gradient_strategy
-    word_embedding = adapter.words if "words" in inputs.rest else None
+    word_embedding = adapter.word_embedding if "words" in inputs.rest else None
     with capture(
         adapter.model,
         [*layer_names, word_embedding] if word_embedding else layer_names,
@@ -207,13 +207,13 @@ def _explain_batch(
             for slot, target in enumerate(row_targets)
             for method, layer, cams in slots[slot]
         ]
-    classes = _class_count(adapter, output)
+    class_count = _class_count(adapter, output)
     return [
         SampleResult(
             sample_explanations,
             text,
             inputs.row(inputs.sample_index.index(i) if inputs.sample_index else i),
-            classes,
+            class_count,
         )
         for i, (sample_explanations, text) in enumerate(zip(explanations, texts, strict=True))
     ]

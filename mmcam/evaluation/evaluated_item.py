@@ -92,7 +92,7 @@ class EvaluatedItem:
     rescorer: Rescorer
     task: Any
     text: str
-    classes: int | None
+    class_count: int | None
     explanations: tuple[Explanation, ...]
     maps: tuple[Explanation, ...]
     words: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class EvaluatedItem:
         """The model's name of a dataset label."""
         if label == WHOLE:
             return WHOLE
-        return model_label(self.adapter, label, self.classes)
+        return model_label(self.adapter, label, self.class_count)
 
     def mask(self, key: str) -> Bool[np.ndarray, "height width"]:
         """The mask of a region."""
@@ -243,14 +243,14 @@ class EvaluatedItem:
         """
         adapter: Any = self.adapter
         if (
-            self.classes is None
+            self.class_count is None
             or not hasattr(adapter, "index")
             or not isinstance(self.study.task, Classes)
         ):
             raise EvaluationError(
                 f"{adapter.name} has no numbered classes to draw another label from"
             )
-        return int(adapter.index(target.label, self.classes))
+        return int(adapter.index(target.label, self.class_count))
 
     @cached_property
     def randomized_similarities(self) -> list[np.ndarray]:
@@ -269,12 +269,12 @@ class EvaluatedItem:
         return list(table.T)
 
 
-def model_label(adapter: Adapter, label: str | int, classes: int | None) -> str:
+def model_label(adapter: Adapter, label: str | int, class_count: int | None) -> str:
     """The model's name of a dataset label; the label itself if the model does not know it."""
     named: Any = adapter
-    if classes is not None and hasattr(adapter, "index") and hasattr(adapter, "label"):
+    if class_count is not None and hasattr(adapter, "index") and hasattr(adapter, "label"):
         with suppress(LabelError):
-            return str(named.label(named.index(label, classes)))
+            return str(named.label(named.index(label, class_count)))
     return str(label)
 
 

@@ -135,7 +135,7 @@ def _evaluate_item(
         ),
         task=study.task_of(loaded.item),
         text=text,
-        classes=result.classes,
+        class_count=result.class_count,
         explanations=tuple(result.explanations),
         maps=with_baselines(result.explanations, study, loaded.item.id),
         words=tuple(_caption_words(generated)),

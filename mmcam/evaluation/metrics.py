@@ -161,14 +161,14 @@ def _model_randomization(evaluated: EvaluatedItem, explanation: Explanation) -> 
 
 def _label_randomization(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
     label = evaluated.class_index(explanation.target)
-    assert evaluated.classes is not None
+    assert evaluated.class_count is not None
 
     def explain(index: int) -> Map:
         same = index == label
         return signed_map(explanation) if same else evaluated.map_of_label(explanation, index)
 
     value = sanity.random_label_similarity(
-        explain, label, evaluated.classes, seed=seed_of(evaluated.item.id)
+        explain, label, evaluated.class_count, seed=seed_of(evaluated.item.id)
     )
     return {"label-randomization": value}
 

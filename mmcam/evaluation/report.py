@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mmcam.errors import InputError, MissingExtra
 from mmcam.evaluation.shards import SUMMARY, RunFolder
 from mmcam.evaluation.statistics import Totals
-from mmcam.media.images import replacing
+from mmcam.media.images import atomic_write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -189,6 +189,6 @@ def _plot_curves(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def _save_figure(path: Path, figure: Any) -> Path:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     return path

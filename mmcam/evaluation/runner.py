@@ -26,7 +26,7 @@ from mmcam.evaluation.measure import LoadedItem, Row, load_item, measure
 from mmcam.evaluation.report import summarize
 from mmcam.evaluation.shards import MANIFEST, RunFolder, pending_batches
 from mmcam.evaluation.study import Study
-from mmcam.results.files import versions
+from mmcam.results.files import library_versions
 from mmcam.types import Adapter
 
 SCHEMA_VERSION = 1
@@ -188,7 +188,7 @@ def _manifest(
         "weights": model.weights.source if model.weights else None,
         "default_layer": list(model.layers),
         "columns": [vars(column) for column in study.columns],
-        "versions": versions("pyarrow", "ray"),
+        "versions": library_versions("pyarrow", "ray"),
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

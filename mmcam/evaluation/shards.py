@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from mmcam.errors import InputError, MissingExtra, OutputError
 from mmcam.evaluation.study import Column
-from mmcam.media.images import replacing, unwritable
+from mmcam.media.images import atomic_write, write_error
 
 if TYPE_CHECKING:
     import pyarrow
@@ -135,7 +135,7 @@ class RunFolder:
                 "another folder"
             ) from error
         except (OSError, NotImplementedError) as error:  # some file systems have no locks
-            raise unwritable(self.path / LOCK, error) from error
+            raise write_error(self.path / LOCK, error) from error
         try:
             for leftover in self.path.glob(".*.part"):  # of a run that was killed
                 leftover.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ class RunFolder:
             OutputError: the file cannot be written.
         """
         text = json.dumps(content, indent=1, ensure_ascii=False)
-        with replacing(self.path / name) as temporary, temporary.open("wb") as file:
+        with atomic_write(self.path / name) as temporary, temporary.open("wb") as file:
             file.write(f"{text}\n".encode(errors="backslashreplace"))
             _flush_to_disk(file)
 
@@ -166,7 +166,7 @@ class RunFolder:
         layout = schema(columns)
         clean = [{name: _escape_surrogates(row.get(name)) for name in layout.names} for row in rows]
         table = pa.Table.from_pylist(clean, schema=layout)
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             pa.parquet.write_table(table, file)
             _flush_to_disk(file)
         with contextlib.suppress(OSError):  # not every file system can sync a folder

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import UnidentifiedImageError
 
 from mmcam.errors import InputError
-from mmcam.media.images import ANIMATED, Picture, opened, read_image, to_rgb
+from mmcam.media.images import ANIMATED, Picture, open_image, read_image, to_rgb
 from mmcam.media.video import VideoReader
 
 Frames = UInt8[np.ndarray, "time height width 3"]
@@ -218,7 +218,7 @@ class _FolderReader(_PictureReader):
         """The common size of the frames, checked by their headers to fail early on a mismatch."""
         first = read_image(self._files[0]).pixels.shape[:2]
         for file in self._files[1:]:
-            with opened(file) as image:
+            with open_image(file) as image:
                 # A frame may be stored rotated; `_frame` checks its size after rotation.
                 if sorted(image.size) != sorted(first):
                     raise _size_mismatch(file, image.size[::-1], first)
@@ -238,7 +238,7 @@ class _AnimationReader(_PictureReader):
     def __init__(self, path: Path, fps: int | float) -> None:
         self._path = path
         self._files = contextlib.ExitStack()
-        self._image = self._files.enter_context(opened(path))
+        self._image = self._files.enter_context(open_image(path))
         try:
             durations = self._durations()
             self.height, self.width = self._frame(0).shape[:2]
@@ -280,7 +280,7 @@ def _is_picture(path: Path) -> bool:
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         return False
     try:
-        with opened(path):
+        with open_image(path):
             return True
     except InputError as error:
         # A file named "clip.gif" is often a video.

@@ -58,12 +58,12 @@ def read_image(source: Any) -> Sample:
             f"{type(source).__name__}: not a picture that can be read; give a path, a PIL image or "
             "an array [h w 3] (of a torch tensor: tensor.permute(1, 2, 0).numpy())"
         )
-    with opened(source) as image:
+    with open_image(source) as image:
         return Sample(pixels=_single_frame(image, str(source)), id=str(source))
 
 
 @contextlib.contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
+def open_image(path: str | Path) -> Iterator[Image.Image]:
     """Open a picture's file: the header is read, the pixels are not yet decoded.
 
     Raises:
@@ -147,12 +147,12 @@ def write_image(path: str | Path, pixels: Picture) -> None:
         OutputError: the pixels have another shape or dtype, or the file cannot be written.
     """
     check_picture(path, pixels)
-    with replacing(path) as temporary, temporary.open("xb") as file:
+    with atomic_write(path) as temporary, temporary.open("xb") as file:
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG")
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Write `path` atomically: yields a temporary path that is renamed to `path` on success.
 
     Raises:
@@ -163,7 +163,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise write_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -205,7 +205,7 @@ def temporary_path(path: str | Path) -> Path:
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
 
 
-def unwritable(path: str | Path, error: Exception) -> OutputError:
+def write_error(path: str | Path, error: Exception) -> OutputError:
     """The error to raise if the system or a library cannot write `path`."""
     reason = getattr(error, "strerror", None) or error
     return OutputError(

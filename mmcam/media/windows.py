@@ -12,7 +12,7 @@ ROUNDING = 1e-6
 """The fraction of a window by which a clip may exceed whole windows through rounding."""
 
 
-def spans(frames: int, window: float) -> list[tuple[float, float]]:
+def window_spans(frames: int, window: float) -> list[tuple[float, float]]:
     """The spans (first, last) of the windows of a clip, in frames.
 
     Windows are consecutive from the first frame on; the last is moved back to end with the clip. A

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmcam.errors import OutputError
-from mmcam.media.images import Picture, check_picture, temporary_path, unwritable
+from mmcam.media.images import Picture, check_picture, temporary_path, write_error
 
 if TYPE_CHECKING:
     from av import VideoCodecContext
@@ -147,7 +147,7 @@ class ClipWriter:
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise unwritable(self.path, error) from error
+            raise write_error(self.path, error) from error
 
 
 def exact_rate(fps: int | float | Fraction) -> Fraction:

@@ -85,7 +85,7 @@ def _recipe(folder: Path, values: Any) -> Recipe:
         layers=(layers,) if isinstance(layers, str) else tuple(layers),
         vocabulary=resolve_file(folder, values["vocabulary"]) if values.get("vocabulary") else None,
         special=values.get("special") or {},
-        question_limit=values.get("max_question_tokens"),
+        max_question_tokens=values.get("max_question_tokens"),
         parts={} if cnn is None else {"cnn": _recipe(folder, cnn)},
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmcam.adapters.base.answerer import AnswerClassifier, Question
+from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
 from mmcam.adapters.base.classifier import Classifier, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.errors import MmcamError, ModelError, reason_of
@@ -108,10 +108,10 @@ def wrap(
     }
     if question is None:
         return Classifier(**common)
-    return AnswerClassifier(**common, read=partial(_read, question))
+    return AnswerClassifier(**common, encode_question=partial(_read, question))
 
 
-def _read(question: Callable[[str], Any], text: str) -> Question:
+def _read(question: Callable[[str], Any], text: str) -> EncodedQuestion:
     """A question as arguments of the module, by the user's function.
 
     Raises:
@@ -124,4 +124,4 @@ def _read(question: Callable[[str], Any], text: str) -> Question:
             f"the question '{text}' became a {type(result).__name__}; let `question` return a "
             "tensor or a tuple of tensors"
         )
-    return Question(arguments)
+    return EncodedQuestion(arguments)

@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mmcam.media.images import replacing
+from mmcam.media.images import atomic_write
 from mmcam.render import COLORMAPS
 from mmcam.render.colormaps import DIVERGING
 
@@ -70,7 +70,7 @@ def write_page(path: Path, text: str) -> None:
     Raises:
         OutputError: the page cannot be written.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         # A lone surrogate, as in a file name that is not UTF-8, becomes a character reference.
         temporary.write_bytes(text.encode(errors="xmlcharrefreplace"))

@@ -79,11 +79,11 @@ def _text_record(text: Mapping[str, Any]) -> dict[str, Any]:
             }
             for word in text.get("words", ())
         ]
-    content["notes"] = [f"{note[0].upper()}{note[1:]}." for note in notes(text)]
+    content["notes"] = [f"{note[0].upper()}{note[1:]}." for note in answer_notes(text)]
     return content
 
 
-def notes(text: Mapping[str, Any]) -> list[str]:
+def answer_notes(text: Mapping[str, Any]) -> list[str]:
     """Notes on the answers and the question, for the page and the command line."""
     lines = []
     for answer in text.get("answers", ()):
@@ -150,7 +150,7 @@ def _target_record(
         "words": [[word, json_number(part)] for word, part in explanation.words],
         "box": list(explanation.placement.box),
     }
-    if explanation.has_colours and not explanation.is_clip:
+    if explanation.is_pixel_space and not explanation.is_clip:
         content["pixels"] = as_png(gradient_picture(_finite(explanation.cam)), GRADIENT_SIDE)
         return content
     saliency = _reduced_saliency(explanation)

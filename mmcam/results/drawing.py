@@ -45,7 +45,7 @@ CHUNK = 8
 """Number of frames whose heatmaps are held in memory at once while a clip is drawn."""
 
 
-def check_look(colormap: str, names: Sequence[str] = tuple(PANES)) -> None:
+def check_drawing_options(colormap: str, names: Sequence[str] = tuple(PANES)) -> None:
     """Check that the colour map exists and that every pane is one of `PANES`.
 
     Raises:
@@ -76,9 +76,11 @@ def detail(explanation: Explanation) -> str:
     return f"score {explanation.score:.2f}{suffix}"
 
 
-def picture(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Picture:
+def draw_explanation(
+    explanation: Explanation, pixels: Pixels, colormap: str = "inferno"
+) -> Picture:
     """The overlay of the heatmap on the picture or, for a pixel-space map, the gradient itself."""
-    if explanation.has_colours:
+    if explanation.is_pixel_space:
         return gradient_picture(np.nan_to_num(explanation.gradient()))
     return overlay(pixels, explanation.heatmap(), colormap=colormap)
 
@@ -90,7 +92,7 @@ def tile(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") ->
     """
     subtitle = f"{explanation.method} at {explanation.layer}"
     title = f"{heading(explanation)}  {detail(explanation)}"
-    drawing = picture(explanation, pixels, colormap)
+    drawing = draw_explanation(explanation, pixels, colormap)
     if explanation.words:
         drawing = np.concatenate([drawing, shaded_words(explanation.words, drawing.shape[1])])
     return drawing, title, subtitle
@@ -122,7 +124,7 @@ def draw_frames(
     The heatmaps of all frames share one scale, the maximum over the clip. A single pane keeps the
     clip's own size and has the label in a strip above it.
     """
-    check_look(colormap, names)
+    check_drawing_options(colormap, names)
     chunk: list[Pixels] = []
     start = 0
     for frame in clip:

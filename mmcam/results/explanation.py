@@ -73,10 +73,10 @@ class Explanation:
         al. 2014, section 3.1); any other map is returned as it is.
         """
         cam = self.cam.detach().float().cpu()
-        return cam.abs().amax(0) if self.has_colours else cam
+        return cam.abs().amax(0) if self.is_pixel_space else cam
 
     @property
-    def has_colours(self) -> bool:
+    def is_pixel_space(self) -> bool:
         """Whether this is a pixel-space map, with an axis of three colour channels first."""
         return self.cam.ndim == (4 if self.is_clip else 3)
 

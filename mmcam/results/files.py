@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from mmcam.errors import InputError
-from mmcam.media.images import replacing
+from mmcam.media.images import atomic_write
 from mmcam.results.explanation import Explanation
 from mmcam.types import Adapter, Placement, Target
 
@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 LIBRARIES = ("mmcam", "torch", "torchvision", "transformers", "timm", "pytorchvideo", "numpy")
 
 
-def facts_of(name: str, explanation: Explanation) -> dict[str, Any]:
+def target_facts(name: str, explanation: Explanation) -> dict[str, Any]:
     """The entry of one map in `explanation.json`."""
     peak = explanation.peak()
     probability = explanation.probability
@@ -60,7 +60,7 @@ def facts_of(name: str, explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def versions(*others: str) -> dict[str, str]:
+def library_versions(*others: str) -> dict[str, str]:
     """The versions of Python, of the libraries that results depend on, and of `others`.
 
     Libraries that are not installed are left out.
@@ -90,10 +90,10 @@ def file_names(items: Sequence[Explanation]) -> list[str]:
         parts += [explanation.layer] if len(layers) > 1 else []
         slug = "-".join(re.sub(r"[^\w+]+", "-", part.lower()).strip("-") for part in parts)
         names.append(slug.encode()[:120].decode(errors="ignore") or "map")
-    return distinct(names)
+    return unique_names(names)
 
 
-def distinct(names: Sequence[str]) -> list[str]:
+def unique_names(names: Sequence[str]) -> list[str]:
     """The names, made unique without regard to case by appending a number to repeated ones."""
     unique: dict[str, str] = {}
     for name in names:
@@ -117,7 +117,9 @@ def write_maps(path: Path, maps: Mapping[str, Explanation]) -> None:
     metadata = {
         name: json.dumps(map_geometry(e.placement, e.saliency.shape)) for name, e in maps.items()
     }
-    with replacing(path) as temporary:  # save_file would make the file readable by its owner only
+    with atomic_write(
+        path
+    ) as temporary:  # save_file would make the file readable by its owner only
         temporary.write_bytes(save(tensors, metadata=metadata))
 
 
@@ -155,7 +157,7 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
         OutputError: the file cannot be written.
     """
     content = json.dumps(facts, indent=1, ensure_ascii=False)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         # A lone surrogate, as in a file name that is not UTF-8, becomes a JSON escape sequence.
         temporary.write_bytes(f"{content}\n".encode(errors="backslashreplace"))
 

@@ -33,7 +33,7 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def written(folder: Path, **change: Any) -> Path:
+def write_folder(folder: Path, **change: Any) -> Path:
     """A model folder with an untrained CNN and a decoder's untrained weights plus 1."""
     folder.mkdir(exist_ok=True)
     manifest = {**MANIFEST, **change}
@@ -56,7 +56,7 @@ def written(folder: Path, **change: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("models") / "captioner")
+    return write_folder(tmp_path_factory.mktemp("models") / "captioner")
 
 
 def copy_folder(folder: Path, tmp_path: Path, **change: Any) -> Path:
@@ -69,7 +69,7 @@ def copy_folder(folder: Path, tmp_path: Path, **change: Any) -> Path:
 
 @pytest.mark.parametrize("family", ["show_and_tell", "show_attend_tell"])
 def test_a_folder_is_sufficient(family: str, tmp_path: Path) -> None:
-    model = load(written(tmp_path / family, family=family))
+    model = load(write_folder(tmp_path / family, family=family))
     assert isinstance(model, RecurrentCaptioner)
     assert model.layers == ("cnn",)
     assert model.encoder == "cnn"

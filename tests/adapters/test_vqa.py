@@ -31,7 +31,7 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def written(folder: Path, **change: Any) -> Path:
+def write_folder(folder: Path, **change: Any) -> Path:
     """A model folder with an untrained model's weights."""
     folder.mkdir(exist_ok=True)
     manifest = {**MANIFEST, **change}
@@ -47,7 +47,7 @@ def written(folder: Path, **change: Any) -> Path:
 
 @pytest.mark.parametrize("family", ["lstm_vqa", "co_attention"])
 def test_a_folder_is_sufficient(family: str, tmp_path: Path) -> None:
-    model = load(written(tmp_path / family, family=family))
+    model = load(write_folder(tmp_path / family, family=family))
     assert isinstance(model, AnswerClassifier)
     assert model.labels == ("red", "blue")
     assert model.encoder == "cnn"
@@ -85,7 +85,7 @@ def test_the_cnns_of_the_papers_work(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_folder_is_refused(tmp_path: Path, change: Any, error: Any, message: str) -> None:
-    folder = written(tmp_path / "vqa")
+    folder = write_folder(tmp_path / "vqa")
     (folder / "mmcam.json").write_text(json.dumps({**MANIFEST, **change}))
     with pytest.raises(error) as caught:
         load(folder)

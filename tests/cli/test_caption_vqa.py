@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from mmcam import cli
 from mmcam.errors import LabelError, ModelError
 from mmcam.media import write_image
-from tests.adapters.test_show_and_tell import written as captioner_folder
-from tests.adapters.test_vqa import written as vqa_folder
+from tests.adapters.test_show_and_tell import write_folder as captioner_folder
+from tests.adapters.test_vqa import write_folder as vqa_folder
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import InputError, LabelError, ModelError
 from mmcam.grids import frame_weights
 from mmcam.media import open_clip
-from mmcam.media.windows import sample_window, spans
+from mmcam.media.windows import sample_window, window_spans
 from mmcam.results.explanation import Explanation
 from mmcam.types import Placement, Window
 
@@ -73,7 +73,7 @@ LENGTHS = st.one_of(
 @settings(deadline=None)
 @given(frames=st.integers(1, 800), window=LENGTHS)
 def test_windows_cover_the_clip_from_its_start_to_its_end(frames: int, window: float) -> None:
-    windows = spans(frames, window)
+    windows = window_spans(frames, window)
     assert windows[0][0] == 0
     assert windows[-1][1] == frames
     for (start, end), (following, _) in pairwise(windows):
@@ -86,14 +86,14 @@ def test_windows_cover_the_clip_from_its_start_to_its_end(frames: int, window: f
 @settings(deadline=None)
 @given(frames=st.integers(1, 800), window=st.floats(1, 500))
 def test_windows_have_their_length_unless_the_clip_is_shorter(frames: int, window: float) -> None:
-    lengths = [end - start for start, end in spans(frames, window)]
+    lengths = [end - start for start, end in window_spans(frames, window)]
     np.testing.assert_allclose(lengths, min(window, frames), rtol=1e-5)
 
 
 @settings(deadline=None)
 @given(frames=st.integers(1, 800), window=st.floats(1, 500))
 def test_all_windows_but_the_last_lie_end_to_end(frames: int, window: float) -> None:
-    windows = spans(frames, window)[:-1]
+    windows = window_spans(frames, window)[:-1]
     assert [end for _, end in windows[:-1]] == [start for start, _ in windows[1:]]
 
 
@@ -101,12 +101,12 @@ def test_all_windows_but_the_last_lie_end_to_end(frames: int, window: float) -> 
 @given(frames=st.integers(1, 2000), windows=st.integers(1, 50), shift=st.floats(-1e-9, 1e-9))
 def test_whole_windows_need_no_further_one(frames: int, windows: int, shift: float) -> None:
     windows = min(windows, frames)
-    assert len(spans(frames, frames / windows + shift)) == windows
+    assert len(window_spans(frames, frames / windows + shift)) == windows
 
 
 def test_thirds_need_no_further_window() -> None:
     # 80 / (16 * 2 * 25 / 30) is 3 but for rounding.
-    assert len(spans(80, Window(frames=16, stride=2, fps=30).length(25))) == 3
+    assert len(window_spans(80, Window(frames=16, stride=2, fps=30).length(25))) == 3
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_thirds_need_no_further_window() -> None:
     ],
 )
 def test_spans_by_hand(frames: int, window: float, expected: list[tuple[float, float]]) -> None:
-    assert spans(frames, window) == expected
+    assert window_spans(frames, window) == expected
 
 
 @pytest.mark.parametrize(

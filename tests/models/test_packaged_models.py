@@ -13,7 +13,7 @@ import pytest
 
 import mmcam
 from mmcam import shapes
-from mmcam.demo import packaged, two_tone
+from mmcam.demo import packaged, two_tone_question
 from mmcam.evaluators.pointing import chance, energy_inside
 from mmcam.types import Adapter
 
@@ -89,7 +89,7 @@ def test_either_colour_of_a_two_tone_thing_lies_more_on_its_own_half(
     own, others = [], []
     for seed in SEEDS:
         scene = shapes.scene(seed)
-        question = two_tone(scene)
+        question = two_tone_question(scene)
         if question is None:
             continue
         maps = mmcam.explain(

@@ -57,10 +57,10 @@ def test_a_detail_has_the_score_and_the_probability_where_there_is_one() -> None
 
 def test_a_picture_is_its_overlay_in_the_chosen_colours() -> None:
     explanation, pixels = make_explanation(ramp(2, 3)), noise()
-    drawn = draw.picture(explanation, pixels, "viridis")
+    drawn = draw.draw_explanation(explanation, pixels, "viridis")
     expected = overlay(pixels, explanation.heatmap(), colormap="viridis")
     np.testing.assert_array_equal(drawn, expected)
-    assert (drawn != draw.picture(explanation, pixels)).any()
+    assert (drawn != draw.draw_explanation(explanation, pixels)).any()
 
 
 def test_a_pixel_map_is_drawn_as_a_gradient_grey_outside_the_model_input() -> None:
@@ -68,7 +68,7 @@ def test_a_pixel_map_is_drawn_as_a_gradient_grey_outside_the_model_input() -> No
     cam[0, 3, 4], cam[2, 5, 6] = 1, -1
     explanation = make_explanation(cam)
     half = replace(explanation.placement, box=(0, 0, WIDTH // 2, HEIGHT))
-    drawn = draw.picture(replace(explanation, placement=half), noise())
+    drawn = draw.draw_explanation(replace(explanation, placement=half), noise())
     assert drawn.shape == (HEIGHT, WIDTH, 3)
     assert drawn[3, 4].tolist() == [255, 128, 128]
     assert drawn[5, 6].tolist() == [128, 128, 1]
@@ -189,4 +189,4 @@ def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 )
 def test_unknown_looks_are_refused(colormap: str, panes: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        draw.check_look(colormap, panes)
+        draw.check_drawing_options(colormap, panes)

@@ -190,7 +190,7 @@ def test_a_pixel_map_of_a_clip_keeps_its_time() -> None:
     np.testing.assert_allclose(explanation.gradient(), cam.numpy(), rtol=1e-6)
     np.testing.assert_allclose(explanation.gradient([2]), cam[:, 2:3].numpy(), rtol=1e-6)
     assert explanation.heatmap().shape == (4, 6, 8)
-    assert explanation.has_colours
+    assert explanation.is_pixel_space
 
 
 def test_a_negative_gradient_is_no_empty_map() -> None:

@@ -19,7 +19,7 @@ from mmcam.errors import LabelError, MmcamError, OutputError
 from mmcam.explanations import Explanations
 from mmcam.media import ClipWriter, read_image, write_image
 from mmcam.results.explanation import Explanation
-from mmcam.results.files import distinct
+from mmcam.results.files import unique_names
 from mmcam.types import Placement, Sample, Target
 from tests import colour_net
 
@@ -257,7 +257,7 @@ def test_text_is_written_as_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_names_are_made_unique(names: list[str], expected: list[str]) -> None:
-    assert distinct(names) == expected
+    assert unique_names(names) == expected
 
 
 def test_methods_and_layers_are_in_the_names_where_there_are_several(tmp_path: Path) -> None:

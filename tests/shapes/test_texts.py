@@ -97,11 +97,11 @@ def test_words_rest_on_what_they_speak_of(seed: int) -> None:
                 assert share in (0, 1)
                 if share and word.kind in _TRUE:
                     assert _TRUE[word.kind](word.text, thing, part.colour)
-        counted = [thing for thing in scene.objects if (word.mask & thing.mask).any()]
+        layer_from_path = [thing for thing in scene.objects if (word.mask & thing.mask).any()]
         if word.kind == "number":
-            assert NUMBERS[len(counted)] == word.text
+            assert NUMBERS[len(layer_from_path)] == word.text
         if word.kind == "relation":
-            assert counted == list(scene.objects)
+            assert layer_from_path == list(scene.objects)
 
 
 _TRUE: dict[str, Callable[[str, Thing, str], bool]] = {

@@ -180,7 +180,7 @@ def test_a_clip_covers_its_own_span_or_all_frames() -> None:
 
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(ModelError, match=r"preprocess has no 'size'; it takes resize, crop"):
-        Preprocess.of({"size": 224})
+        Preprocess.from_dict({"size": 224})
 
 
 def compose(*steps: Callable[[Any], Any]) -> Callable[[Any], Tensor]:

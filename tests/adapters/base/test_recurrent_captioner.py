@@ -52,7 +52,9 @@ def test_scores_equal_those_of_generation_step_by_step(kind: str) -> None:
     maps = mmcam.explain(model, picture(), mmcam.Caption("two dogs run"))
     tokens = [7, 8, 9, 2]
     with torch.no_grad():
-        steps = by_hand(model.model, model.pixels([picture()], mmcam.Caption()).pixels, tokens)
+        steps = by_hand(
+            model.model, model.prepare_pixels([picture()], mmcam.Caption()).pixels, tokens
+        )
     expected = [log_probs(row, token) for row, token in zip(steps, tokens, strict=True)]
     assert [e.label for e in maps] == ["two dogs run", "two", "dogs", "run"]
     assert maps[0].score == pytest.approx(sum(expected), abs=1e-5)
@@ -97,7 +99,9 @@ def test_greedy_search_takes_the_most_probable_word_at_each_step() -> None:
     assert maps.text is not None
     tokens = maps.text["tokens"]
     with torch.no_grad():
-        steps = by_hand(model.model, model.pixels([picture()], mmcam.Caption()).pixels, tokens)
+        steps = by_hand(
+            model.model, model.prepare_pixels([picture()], mmcam.Caption()).pixels, tokens
+        )
     for row, token in zip(steps, tokens, strict=True):
         row[[0, 1, 3]] = -math.inf
         assert int(row.argmax()) == token
@@ -110,7 +114,7 @@ def test_gradients_agree_with_finite_differences(kind: str, score: str) -> None:
     model.model.double()
     task = mmcam.Caption("two dogs run", words=["dogs"], score=score)
     explanations = mmcam.explain(model, picture(), task, method="hirescam", layers="cnn")
-    maps = model.model.cnn(model.pixels([picture()], task).pixels).detach()  # type: ignore[operator,union-attr]
+    maps = model.model.cnn(model.prepare_pixels([picture()], task).pixels).detach()  # type: ignore[operator,union-attr]
     tokens = torch.tensor([[7, 8, 9, 2]])
 
     def score_of(changed: Tensor, which: int) -> float:
