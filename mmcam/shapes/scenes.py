@@ -101,8 +101,8 @@ class Scene:
 def scene(seed: int, size: int = 96) -> Scene:
     """The scene of this seed, `size` pixels wide and high; each size gives a different scene.
 
-    A scene has one thing; or two, clearly beside or above each other; or two or three identical
-    ones, with or without a different one; or one large thing among two or three small ones. See
+    A scene has one thing; or two, clearly beside or above each other; or two or three that look
+    alike, with or without a different one; or one large thing among two or three small ones. See
     `SPLITS` for the seeds of each split.
 
     Raises:
