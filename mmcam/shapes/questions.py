@@ -96,12 +96,12 @@ _RARE_PERCENT = 47
 
 def _count_question(scene: Scene, rng: RandomStream) -> Question | None:
     # A red and blue star may or may not count as a red thing, so such colours are not counted.
-    two_tone = {
+    two_tone_colours = {
         colour for thing in scene.objects if len(thing.parts) > 1 for colour in thing.colours
     }
     things_by_name = [
         {name: _matching(scene, (name,)) for name in names}
-        for names in (SHAPES, [colour for colour in COLOURS if colour not in two_tone])
+        for names in (SHAPES, [colour for colour in COLOURS if colour not in two_tone_colours])
     ]
     largest = max(len(things) for group in things_by_name for things in group.values())
     if rng.happens(_REPEATED_PERCENT.get(largest, 0)):
