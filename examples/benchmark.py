@@ -1,6 +1,6 @@
-"""Time and peak memory of mmcam beside other tools and beside the bare forward, in one run.
+"""Time and peak memory of mmcam, of other tools and of the bare forward, in one run.
 
-    pip install "mmcam[bench]"             # the other tools; missing ones are left out
+    pip install "mmcam[bench]"             # the other tools; missing ones are skipped
     python examples/benchmark.py           # everything, half an hour on two cores
     python examples/benchmark.py --models r3d_18 --batches 1 --no-memory
     python examples/benchmark.py --quick   # two small networks
@@ -8,33 +8,34 @@
 
 On a machine that is not idle, OMP_NUM_THREADS=1 gives steadier ratios.
 
-What is compared: Grad-CAM and Guided Grad-CAM of one class at the last convolutional layer, on
+The benchmark compares Grad-CAM and Guided Grad-CAM of one class at the last convolutional layer, on
 networks with random weights. Every tool gets the same input tensor, the same layer, the same class
-and a copy of the model of its own; what can be built once is built before the clock starts. Rows:
+and its own copy of the model; everything that can be built once is built before timing. Rows:
 
 - bare forward: the model under `torch.inference_mode()`.
 - forward+backward: the plain gradient at the pixels with frozen parameters.
-- mmcam: tensor in, raw map tensor out (capture, gradient, method); what the other tools' calls do.
+- mmcam: tensor in, raw map tensor out (capture, gradient, method), as in the other tools' calls.
 - mmcam.explain: the one-line call from 8-bit arrays: preprocessing, probabilities, `Explanations`.
 
-Agreement: each tool's result is compared with ours, composed into the form that the tool returns,
-before it is timed; "differs" says that the largest difference is over 0.1 % of the largest value.
+Agreement: each tool's result is compared before timing with mmcam's result, converted to the form
+that the tool returns; "differs" means that the maximum difference is over 0.1 % of the maximum
+value.
 
-Time: after a warm-up, each round calls every tool once, in an order drawn anew, with the garbage
-collector off. A ratio is the median over rounds of the call's time to that of the baseline in the
-same round, so that a machine that slows down slows both. Milliseconds are medians.
+Time: after a warm-up, each round calls every tool once, in random order, with the garbage collector
+off. A ratio is the median over rounds of the call's time divided by that of the baseline in the
+same round, so that a slowdown of the machine affects both. Milliseconds are medians.
 
-Memory: each number is from a process of its own, which builds the model and the input, lets the
-tool explain a network of a few kilobytes (its libraries are then loaded, and nothing of the size
-that is measured was allocated), and explains once. It is the highest point that this call reaches
-above what was held just before it: weights do not count, nor does the input, but for the one that
-mmcam.explain makes itself. On CUDA it is `torch.cuda.max_memory_allocated`. On a CPU it is the
-resident set: its high-water mark is reset before the call where Linux allows it (elsewhere, what
-stays under the peak of start-up reads as nothing), and blocks from 64 KiB on go back to the system
-as soon as they are freed, so that what start-up left over cannot hide any.
+Memory: each number is from a separate process, which builds the model and the input, explains a
+network of a few kilobytes (which loads the tool's libraries, but allocates nothing of the measured
+size), and explains once. The number is the peak during this call, minus the memory held just before
+it: weights do not count, nor does the input, except the one that mmcam.explain makes itself. On
+CUDA it is `torch.cuda.max_memory_allocated`. On a CPU it is the resident set: its high-water mark
+is reset before the call where Linux allows it (elsewhere, anything below the peak of start-up reads
+as 0), and blocks from 64 KiB on are returned to the system as soon as they are freed, so that
+memory left over from start-up cannot hide new allocations.
 
 The columns `t/` and `m/` are ratios of time and memory: to the bare forward, and to
-forward+backward (f+b). Behind our rows stand the bars that they are held to.
+forward+backward (f+b). mmcam's rows end with their limits.
 """
 
 from __future__ import annotations
@@ -62,15 +63,15 @@ from benchmark_tools import (
     BACKWARD,
     BARE,
     METHODS,
-    SUBJECTS,
+    NETWORKS,
     TOOLS,
     Case,
     Reference,
     Run,
     Tool,
     build_case,
-    ours,
-    stand_in,
+    compute_reference,
+    tiny_case,
     with_clear_class,
 )
 from torch import Tensor
@@ -80,7 +81,7 @@ BARS = {
     "gradcam": {"time_ratio": 1.10, "memory_ratio": 1.15},
     "guided-gradcam": {"time_to_backward": 1.00},
 }
-"""What mmcam sets out to stay under: to the bare forward, or to forward+backward."""
+"""The limits for mmcam's ratios, to the bare forward or to forward+backward."""
 LIBRARIES = ("mmcam", "torch", "torchvision", "pytorchvideo", "captum", "torchcam", "grad-cam")
 
 
@@ -92,12 +93,12 @@ COLUMNS = {
     "memory_ratio": "m/bare",
     "memory_to_backward": "m/f+b",
 }
-"""The numbers of a row, and the heads of their columns."""
+"""The numbers of a row, and their column headings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One tool on one model, batch and method. Ratios are None where nothing was measured.
+    """One tool on one model, batch and method. Ratios are None if not measured.
 
     `status` is "baseline", "agrees", "differs", "unsupported", "missing" or "failed".
     """
@@ -119,42 +120,42 @@ class Row:
     bars: dict[str, str] = field(default_factory=dict)
 
 
-def difference(made: Tensor, expected: Tensor) -> float:
-    """The largest difference as a share of the largest expected value.
+def difference(result: Tensor, expected: Tensor) -> float:
+    """The maximum difference divided by the maximum expected value.
 
     Raises:
-        ValueError: their shapes differ.
+        ValueError: the shapes differ.
     """
-    made, expected = made.detach().double().cpu(), expected.detach().double().cpu()
-    if made.shape != expected.shape:
-        raise ValueError(f"the result is {tuple(made.shape)}, not {tuple(expected.shape)}")
-    largest = float((made - expected).abs().max())
+    result, expected = result.detach().double().cpu(), expected.detach().double().cpu()
+    if result.shape != expected.shape:
+        raise ValueError(f"the result is {tuple(result.shape)}, not {tuple(expected.shape)}")
+    largest = float((result - expected).abs().max())
     return largest / (float(expected.abs().max()) or 1.0)
 
 
 def first_call(tool: Tool, case: Case, reference: Reference) -> tuple[Run | None, dict[str, Any]]:
-    """The tool made ready and called once, if it can be, and how its row begins."""
+    """Prepare the tool and call it once: its run, if it works, and the first columns of its row."""
     if not tool.installed:
         return None, {"status": "missing", "note": f"{tool.module} is not installed"}
-    if reason := tool.limits(case):
+    if reason := tool.unsupported(case):
         return None, {"status": "unsupported", "note": reason}
     try:
-        run = tool.make(case.fresh())
-        made = run()
-        if tool.form is None:
+        run = tool.prepare(case.fresh())
+        result = run()
+        if tool.convert is None:
             return run, {"status": "baseline"}
-        share = difference(made, tool.form(reference, case))
-    except Exception as error:  # whatever another package raises is a result, too
+        share = difference(result, tool.convert(reference, case))
+    except Exception as error:  # errors of other packages are reported in their rows
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return None, {"status": "failed", "note": reason}
     if share < TOLERANCE:
         return run, {"status": "agrees", "difference": share}
-    reason = (len(case.space) > 2 and tool.known) or "for an unknown reason"
+    reason = (len(case.space) > 2 and tool.known_difference) or "for an unknown reason"
     return run, {"status": "differs", "note": reason, "difference": share}
 
 
 def seconds(run: Run, device: str) -> float:
-    """How long one call takes, until the device is done."""
+    """The time of one call in seconds, including pending work of the device."""
     gc.collect()
     gc.disable()
     try:
@@ -168,33 +169,33 @@ def seconds(run: Run, device: str) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait for what a GPU still has to do."""
+    """Wait for pending work of a GPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def times(runs: dict[str, Run], rounds: int, device: str) -> dict[str, dict[str, float]]:
-    """The columns of time for each tool."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    """The time columns of each tool."""
+    durations: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name in random.Random(number).sample(list(runs), len(runs)):
-            taken[name].append(seconds(runs[name], device))
-    for measured in taken.values():
-        del measured[0]  # the round for warming up
+            durations[name].append(seconds(runs[name], device))
+    for tool_durations in durations.values():
+        del tool_durations[0]  # the round for warming up
     columns = {}
-    for name, measured in taken.items():
-        columns[name] = {"time_ms": 1000 * statistics.median(measured)}
+    for name, tool_durations in durations.items():
+        columns[name] = {"time_ms": 1000 * statistics.median(tool_durations)}
         for key, base in (("time_ratio", BARE), ("time_to_backward", BACKWARD)):
-            if base in taken:
-                pairs = zip(measured, taken[base], strict=True)
-                columns[name][key] = statistics.median(one / other for one, other in pairs)
+            if base in durations:
+                pairs = zip(tool_durations, durations[base], strict=True)
+                columns[name][key] = statistics.median(own / baseline for own, baseline in pairs)
     return columns
 
 
 def memories(
     names: Sequence[str], model: str, method: str, case: Case, device: str
 ) -> dict[str, dict[str, float]]:
-    """The columns of memory for each tool; none where its process failed."""
+    """The memory columns of each tool; a tool whose process failed has none."""
     peaks = {}
     for name in names:
         peak = peak_in_child(model, len(case.pixels), method, name, case.index, device)
@@ -213,23 +214,23 @@ def peak_in_child(
     model: str, batch: int, method: str, tool: str, index: int, device: str
 ) -> int | None:
     """`peak_of` one call in a fresh process, in bytes; None if that fails."""
-    question = [model, str(batch), method, tool, str(index)]
-    command = [sys.executable, __file__, "--device", device, "--memory-child", *question]
-    # A threshold that is set is fixed: otherwise the C library raises it as it goes.
+    arguments = [model, str(batch), method, tool, str(index)]
+    command = [sys.executable, __file__, "--device", device, "--memory-child", *arguments]
+    # Setting the threshold fixes it: otherwise the C library raises it at run time.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        print(f"{tool}: memory not measured: {done.stderr.strip().splitlines()[-1:]}")
+    child = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if child.returncode:
+        print(f"{tool}: memory not measured: {child.stderr.strip().splitlines()[-1:]}")
         return None
-    return int(done.stdout.split()[-1])
+    return int(child.stdout.split()[-1])
 
 
 def peak_of(model: str, batch: int, method: str, name: str, index: int, device: str) -> int:
-    """By how many bytes one call goes over what was held before it."""
+    """The peak memory of one call minus the memory held before it, in bytes."""
     case = replace(build_case(model, batch, device), index=index)
     tool = TOOLS[method][name]
-    tool.make(stand_in(len(case.space), device))()
-    run = tool.make(case)
+    tool.prepare(tiny_case(len(case.space), device))()
+    run = tool.prepare(case)
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -242,37 +243,37 @@ def peak_of(model: str, batch: int, method: str, name: str, index: int, device: 
 
 
 def high_water(reset: bool = False) -> int:
-    """The most memory this process has held, in bytes; since now, with `reset`."""
-    status, switch = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if reset and switch.exists():
-        switch.write_text("5")
-    # Linux hands ru_maxrss down from the process that started this one, so it comes second.
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
-    if found:
-        return int(found[1]) * 1024
+    """The peak memory of this process, in bytes; `reset` starts a new measurement."""
+    status, clear_refs = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if reset and clear_refs.exists():
+        clear_refs.write_text("5")
+    # On Linux, ru_maxrss is inherited from the parent process, so it is only the fallback.
+    match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    if match:
+        return int(match[1]) * 1024
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def compare(model: str, method: str, case: Case, settings: argparse.Namespace) -> list[Row]:
     """All tools on one model, batch and method."""
-    reference = ours(case, guided=method != "gradcam")
+    reference = compute_reference(case, guided=method != "gradcam")
     runs: dict[str, Run] = {}
-    begun: dict[str, dict[str, Any]] = {}
+    first_columns: dict[str, dict[str, Any]] = {}
     for name, tool in TOOLS[method].items():
-        run, begun[name] = first_call(tool, case, reference)
+        run, first_columns[name] = first_call(tool, case, reference)
         if run is not None:
             runs[name] = run
     time_columns = times(runs, settings.rounds, settings.device)
     names = list(runs)
-    del runs, run  # the copies of the model
+    del runs, run  # frees the copies of the model
     memory_columns = (
         memories(names, model, method, case, settings.device) if settings.memory else {}
     )
     rows = []
-    for name, values in begun.items():
+    for name, values in first_columns.items():
         columns: dict[str, Any] = time_columns.get(name, {}) | memory_columns.get(name, {})
         rows.append(
             Row(
@@ -290,7 +291,7 @@ def compare(model: str, method: str, case: Case, settings: argparse.Namespace) -
 
 
 def verdicts(method: str, columns: dict[str, Any]) -> dict[str, str]:
-    """For each bar whether a row of ours is under it, to the two digits that are printed."""
+    """For each limit, whether a row of mmcam is within it, to the two printed digits."""
     return {
         key: f"{bar:.2f} {'PASS' if round(columns[key], 2) <= bar else 'over'}"
         for key, bar in BARS[method].items()
@@ -304,8 +305,8 @@ def table(rows: Sequence[Row]) -> str:
     size = " x ".join(map(str, first.input))
     guided = any(row.tool == BACKWARD for row in rows)
     columns = [name for name in COLUMNS if guided or not name.endswith("backward")]
-    head = "".join(f"{COLUMNS[name]:>8}" for name in columns)
-    lines = [f"\n{first.model}, {first.layer}, {size}: {first.method}", f"{'':<17}{head}"]
+    headings = "".join(f"{COLUMNS[name]:>8}" for name in columns)
+    lines = [f"\n{first.model}, {first.layer}, {size}: {first.method}", f"{'':<17}{headings}"]
     for row in rows:
         numbers = "".join(_cell(getattr(row, name)) for name in columns)
         lines.append(f"{row.tool:<17}{numbers}  {_remarks(row)}".rstrip())
@@ -319,16 +320,16 @@ def _cell(value: float | None) -> str:
 
 
 def _remarks(row: Row) -> str:
-    said = "" if row.status == "baseline" else row.status
+    remarks = "" if row.status == "baseline" else row.status
     if row.status == "differs":
-        said += f" by {row.difference:.2g}"
+        remarks += f" by {row.difference:.2g}"
     if row.note:
-        said += f": {row.note}"
-    return " ".join([said, *(f"[{COLUMNS[key]} {bar}]" for key, bar in row.bars.items())])
+        remarks += f": {row.note}"
+    return " ".join([remarks, *(f"[{COLUMNS[key]} {bar}]" for key, bar in row.bars.items())])
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What the numbers depend on: versions and the machine."""
+    """The versions and the machine that the numbers depend on."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:
@@ -351,19 +352,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=SUBJECTS, help="default: the large ones")
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, help="default: the large ones")
     parser.add_argument("--batches", nargs="+", type=_positive, help="default: 1 4")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--rounds", type=_positive, help="default: 11")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--quick", action="store_true", help="small models, batch 1, 3 rounds")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default: cpu")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows to this file")
     parser.add_argument("--memory-child", nargs=5, help=argparse.SUPPRESS)
     settings = parser.parse_args(arguments)
     small = settings.quick
     if settings.models is None:
-        settings.models = [name for name, one in SUBJECTS.items() if one.small == small]
+        settings.models = [name for name, network in NETWORKS.items() if network.small == small]
     settings.batches = settings.batches or ([1] if small else [1, 4])
     settings.rounds = settings.rounds or (3 if small else 11)
     return settings
@@ -372,13 +373,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is none; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not positive; give 1 or more")
     return number
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print a table as soon as it is there, write the rows."""
-    warnings.simplefilter("ignore")  # the other tools'
+    """Measure, print each table when it is complete, and write the rows."""
+    warnings.simplefilter("ignore")  # warnings of the other tools
     settings = parse(arguments)
     if settings.memory_child:
         model, batch, method, tool, index = settings.memory_child
@@ -392,9 +393,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for batch in settings.batches:
             case = with_clear_class(build_case(model, batch, settings.device))
             for method in settings.methods:
-                rows += (made := compare(model, method, case, settings))
-                print(table(made), flush=True)
-                if settings.json:  # after every table, so that a run cut short is not lost
+                rows += (new_rows := compare(model, method, case, settings))
+                print(table(new_rows), flush=True)
+                if settings.json:  # after every table, so that an interrupted run is not lost
                     report["rows"] = [asdict(row) for row in rows]
                     settings.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -1,8 +1,8 @@
-"""What `benchmark.py` compares: the networks, and every tool's own way to explain them.
+"""The networks and tools that `benchmark.py` compares.
 
-A tool is one row of `TOOLS`. Its `make` does what a user does once (build the extractor, hook the
-model) and returns what a user does for every input, which is what is timed. Each tool is given a
-copy of the model of its own, so that its hooks never run while another tool is timed.
+A tool is one row of `TOOLS`. Its `prepare` does what a user does once (build the extractor, hook
+the model) and returns the call for every input, which is timed. Each tool gets its own copy of the
+model, so that its hooks never run while another tool is timed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BARE, BACKWARD = "bare forward", "forward+backward"
 
 
 @dataclass(frozen=True)
-class Subject:
+class Network:
     """A network with random weights, the layer that is explained, and the size of its input."""
 
     build: Callable[[], nn.Module]
@@ -58,22 +58,22 @@ def _x3d(frames: int, side: int, depth: float = 2.2) -> nn.Module:
     return model
 
 
-SUBJECTS: dict[str, Subject] = {
-    "resnet50": Subject(lambda: _torchvision("resnet50"), "layer4", (224, 224)),
-    "vgg16": Subject(lambda: _torchvision("vgg16"), "features", (224, 224)),
-    "r3d_18": Subject(lambda: _torchvision("r3d_18"), "layer4", (16, 112, 112)),
-    "x3d_s": Subject(lambda: _x3d(13, 160), "blocks.4", (13, 160, 160)),
-    "resnet18-small": Subject(lambda: _torchvision("resnet18"), "layer4", (96, 96), small=True),
-    "x3d-small": Subject(lambda: _x3d(4, 96, depth=1.0), "blocks.4", (4, 96, 96), small=True),
+NETWORKS: dict[str, Network] = {
+    "resnet50": Network(lambda: _torchvision("resnet50"), "layer4", (224, 224)),
+    "vgg16": Network(lambda: _torchvision("vgg16"), "features", (224, 224)),
+    "r3d_18": Network(lambda: _torchvision("r3d_18"), "layer4", (16, 112, 112)),
+    "x3d_s": Network(lambda: _x3d(13, 160), "blocks.4", (13, 160, 160)),
+    "resnet18-small": Network(lambda: _torchvision("resnet18"), "layer4", (96, 96), small=True),
+    "x3d-small": Network(lambda: _x3d(4, 96, depth=1.0), "blocks.4", (4, 96, 96), small=True),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question that every tool is asked: what in `pixels` speaks for class `index`?
+    """What every tool explains: the evidence in `pixels` for class `index`.
 
-    `arrays` are the pictures or clips `[batch, *time, height, width, 3]` in 8 bits that `pixels`
-    were made from.
+    `arrays` are the 8-bit pictures or clips `[batch, *time, height, width, 3]` before
+    preprocessing to `pixels`.
     """
 
     model: nn.Module
@@ -89,16 +89,16 @@ class Case:
 
     @property
     def module(self) -> nn.Module:
-        """The layer that is explained."""
+        """The explained layer."""
         return self.model.get_submodule(self.layer)
 
     def fresh(self) -> Case:
-        """The same question to a copy of the model."""
+        """The same case with a copy of the model."""
         return replace(self, model=copy.deepcopy(self.model))
 
 
 def blobs(batch: int, space: Sequence[int]) -> np.ndarray:
-    """Coloured blobs, `uint8 [batch, *space, 3]`: something that looks different in every place."""
+    """Random coloured blobs, `uint8 [batch, *space, 3]`, which differ at every position."""
     coarse = torch.rand(batch, 3, *(max(2, side // 16) for side in space))
     mode = "bilinear" if len(space) == 2 else "trilinear"
     fine = F.interpolate(coarse, size=tuple(space), mode=mode)
@@ -107,27 +107,27 @@ def blobs(batch: int, space: Sequence[int]) -> np.ndarray:
 
 
 def preprocess_of(space: Sequence[int]) -> Preprocess:
-    """The recipe that turns `blobs` into pixels: colours normalised, nothing resized."""
+    """The preprocessing from `blobs` to pixels: normalised colours, no resizing."""
     return Preprocess(frames=space[0] if len(space) == 3 else None)
 
 
-def ask(model: nn.Module, layer: str, space: Sequence[int], batch: int, device: str) -> Case:
-    """A question about random pictures or clips; its class is yet to be chosen."""
+def make_case(model: nn.Module, layer: str, space: Sequence[int], batch: int, device: str) -> Case:
+    """A case with random pictures or clips, and class 0."""
     arrays = blobs(batch, space)
-    recipe = preprocess_of(space)
-    pixels = torch.stack([recipe(mmcam.Sample(pixels=array))[0] for array in arrays])
+    preprocess = preprocess_of(space)
+    pixels = torch.stack([preprocess(mmcam.Sample(pixels=array))[0] for array in arrays])
     return Case(model=model.to(device), layer=layer, arrays=arrays, pixels=pixels.to(device))
 
 
 def build_case(name: str, batch: int, device: str) -> Case:
-    """A subject and its input, the same ones in every process."""
+    """A network and its input, the same in every process."""
     torch.manual_seed(0)
-    subject = SUBJECTS[name]
-    return ask(subject.build().eval(), subject.layer, subject.space, batch, device)
+    network = NETWORKS[name]
+    return make_case(network.build().eval(), network.layer, network.space, batch, device)
 
 
-def stand_in(rank: int, device: str) -> Case:
-    """A question about a network of a few kilobytes, to load all that a tool uses."""
+def tiny_case(rank: int, device: str) -> Case:
+    """A case with a network of a few kilobytes, to load all libraries that a tool uses."""
     conv, norm, pool = (
         (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d)
         if rank == 2
@@ -135,16 +135,18 @@ def stand_in(rank: int, device: str) -> Case:
     )
     layers = [conv(3, 8, 3, padding=1), norm(8), nn.ReLU(), conv(8, 8, 3, padding=1), nn.ReLU()]
     model = nn.Sequential(*layers, pool(1), nn.Flatten(), nn.Linear(8, 4)).eval()
-    return ask(model, "3", (16, 16) if rank == 2 else (4, 16, 16), 1, device)
+    return make_case(model, "3", (16, 16) if rank == 2 else (4, 16, 16), 1, device)
 
 
 def with_clear_class(case: Case) -> Case:
-    """The question about the likeliest class for which no map of the batch is empty."""
+    """The case with the most probable of the top 3 classes whose maps are not empty."""
     with torch.inference_mode():
-        likely = case.model(case.pixels).mean(0).topk(3).indices.tolist()
-    asked = [replace(case, index=index) for index in likely]
-    seen = (one for one in asked if (ours(one).cam.flatten(1).amax(1) > 0).all())
-    return next(seen, asked[0])
+        top = case.model(case.pixels).mean(0).topk(3).indices.tolist()
+    candidates = [replace(case, index=index) for index in top]
+    for candidate in candidates:
+        if (compute_reference(candidate).cam.flatten(1).amax(1) > 0).all():
+            return candidate
+    return candidates[0]
 
 
 Run = Callable[[], Any]
@@ -152,7 +154,7 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Reference:
-    """Our result, unnormalised, in the parts that every tool's result can be composed of."""
+    """The unnormalised result of mmcam, from which the result of every tool can be composed."""
 
     cam: Tensor
     guided: Tensor | None = None
@@ -162,7 +164,7 @@ class Reference:
         return self.cam
 
     def scaled(self, case: Case) -> Tensor:
-        """Grad-CAM as grad-cam shows it: scaled to [0, 1], resized, scaled again."""
+        """Grad-CAM in grad-cam's form: scaled to [0, 1], resized, scaled again."""
         return _min_max(resize(_min_max(self.cam), case.space))
 
     def product(self, case: Case) -> Tensor:
@@ -171,7 +173,7 @@ class Reference:
         return self.guided * resize(self.cam, case.space)[:, None]
 
     def scaled_product(self, case: Case) -> Tensor:
-        """Guided Grad-CAM with the map as grad-cam shows it."""
+        """Guided Grad-CAM with the map in grad-cam's form."""
         assert self.guided is not None
         return self.guided * self.scaled(case)[:, None]
 
@@ -182,12 +184,12 @@ def _min_max(maps: Tensor) -> Tensor:
     return shifted / (1e-7 + shifted.amax(axes, keepdim=True))
 
 
-def ours(case: Case, guided: bool = False) -> Reference:
-    """Our engine with tensors ready: one forward recorded, one gradient (or two), one method."""
+def compute_reference(case: Case, guided: bool = False) -> Reference:
+    """Run mmcam on prepared tensors: one recorded forward, one gradient (or two), one method."""
     target = mmcam.Target.logit(case.index)
     pixels = case.pixels.detach()
     layer = case.layer
-    # The maps have their channels first already; of the gradient there, Grad-CAM needs the mean.
+    # The layer's output is channels-first already, and Grad-CAM needs only the gradient's mean.
     options: dict[str, Any] = (
         {"pixels": pixels} if guided else {"to_grid": {layer: lambda maps: maps}}
     )
@@ -206,7 +208,7 @@ def ours(case: Case, guided: bool = False) -> Reference:
 
 
 def bare(case: Case) -> Run:
-    """Inference and nothing else."""
+    """Inference only."""
 
     def run() -> Tensor:
         with torch.inference_mode():
@@ -230,35 +232,35 @@ def forward_backward(case: Case) -> Run:
 
 def mmcam_map(case: Case) -> Run:
     """Tensor in, raw Grad-CAM out."""
-    return lambda: ours(case).cam
+    return lambda: compute_reference(case).cam
 
 
 def mmcam_product(case: Case) -> Run:
     """Tensor in, raw Guided Grad-CAM out."""
-    return lambda: ours(case, guided=True).product(case)
+    return lambda: compute_reference(case, guided=True).product(case)
 
 
 def mmcam_explain(case: Case, method: str) -> Run:
-    """The one-line call: 8-bit arrays in, preprocessing and all, `Explanations` out.
+    """The one-line call: 8-bit arrays in, `Explanations` out, including preprocessing.
 
-    A batch is a list of pictures, or one clip that is as many windows long.
+    A batch is a list of pictures, or one clip of `batch` windows.
     """
-    recipe = preprocess_of(case.space)
-    model = mmcam.wrap(case.model, recipe, layer=case.layer)
+    preprocess = preprocess_of(case.space)
+    model = mmcam.wrap(case.model, preprocess, layer=case.layer)
     task = mmcam.Classes([case.index])
     batch = len(case.arrays)
 
     def pictures() -> Tensor:
-        made = mmcam.explain(model, list(case.arrays), task, method=method, batch=batch)
-        return torch.stack([one[0].cam for one in made])
+        results = mmcam.explain(model, list(case.arrays), task, method=method, batch=batch)
+        return torch.stack([explanations[0].cam for explanations in results])
 
     def clip() -> Tensor:
         frames = case.arrays.reshape(-1, *case.arrays.shape[2:])
-        made = mmcam.explain(model, frames, task, method=method, batch=batch)
-        # The windows' maps lie end to end in time, behind the colours of a product.
-        return torch.stack(made[0].cam.chunk(batch, 0 if method == "gradcam" else 1))
+        explanations = mmcam.explain(model, frames, task, method=method, batch=batch)
+        # The windows' maps are concatenated in time, which is axis 1 of a product.
+        return torch.stack(explanations[0].cam.chunk(batch, 0 if method == "gradcam" else 1))
 
-    return pictures if recipe.window is None else clip
+    return pictures if preprocess.window is None else clip
 
 
 def captum_map(case: Case) -> Run:
@@ -268,8 +270,8 @@ def captum_map(case: Case) -> Run:
     extractor = LayerGradCam(case.model, case.module)
 
     def run() -> Tensor:
-        made: Tensor = extractor.attribute(case.pixels, target=case.index, relu_attributions=True)
-        return made.detach()[:, 0]
+        cam: Tensor = extractor.attribute(case.pixels, target=case.index, relu_attributions=True)
+        return cam.detach()[:, 0]
 
     return run
 
@@ -283,8 +285,8 @@ def captum_product(case: Case) -> Run:
 
     def run() -> Tensor:
         pixels = case.pixels.clone().requires_grad_(True)
-        made: Tensor = extractor.attribute(pixels, target=case.index, interpolate_mode=mode)
-        return made.detach()
+        product: Tensor = extractor.attribute(pixels, target=case.index, interpolate_mode=mode)
+        return product.detach()
 
     return run
 
@@ -297,14 +299,14 @@ def torchcam_map(case: Case) -> Run:
 
     def run() -> Tensor:
         scores = case.model(case.pixels)
-        made: Tensor = extractor(case.index, scores, normalized=False)[0]
-        return made
+        cam: Tensor = extractor(case.index, scores, normalized=False)[0]
+        return cam
 
     return run
 
 
 def gradcam_map(case: Case) -> Run:
-    """grad-cam's GradCAM; its only result is scaled to [0, 1] and of the input's size."""
+    """grad-cam's GradCAM; its result is scaled to [0, 1] and has the input's size."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -314,7 +316,7 @@ def gradcam_map(case: Case) -> Run:
 
 
 def gradcam_product(case: Case) -> Run:
-    """grad-cam's guided backpropagation times its map, as its own example multiplies them."""
+    """grad-cam's guided backpropagation times its map, as in its own example."""
     from pytorch_grad_cam import GuidedBackpropReLUModel
 
     cam = gradcam_map(case)
@@ -322,19 +324,19 @@ def gradcam_product(case: Case) -> Run:
 
     def run() -> Tensor:
         gradient = guided(case.pixels.clone(), target_category=case.index)
-        made: Tensor = torch.from_numpy(gradient).movedim(-1, 0)[None] * cam()
-        return made
+        product: Tensor = torch.from_numpy(gradient).movedim(-1, 0)[None] * cam()
+        return product
 
     return run
 
 
-def anything(case: Case) -> str:
+def no_limits(case: Case) -> str:
     """No limits."""
     return ""
 
 
-def one_picture(case: Case) -> str:
-    """Why grad-cam's guided backpropagation cannot take part, if it cannot."""
+def single_picture_only(case: Case) -> str:
+    """Why grad-cam's guided backpropagation cannot explain a case, if so."""
     if len(case.space) > 2:
         return "its guided backpropagation takes pictures only"
     if len(case.pixels) > 1:
@@ -344,21 +346,22 @@ def one_picture(case: Case) -> str:
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool's way to one method.
+    """A tool's implementation of a method.
 
-    `form` composes our result in the form of this tool's, to compare them; None for a baseline.
-    `limits` says why the tool cannot answer a case; `known` why it answers clips differently.
+    `convert` composes mmcam's result in the form of this tool's result, for comparison; None for a
+    baseline. `unsupported` returns why the tool cannot explain a case, or "".
+    `known_difference` is why its results on clips differ.
     """
 
-    make: Callable[[Case], Run]
-    form: Callable[[Reference, Case], Tensor] | None = None
+    prepare: Callable[[Case], Run]
+    convert: Callable[[Reference, Case], Tensor] | None = None
     module: str = "torch"
-    limits: Callable[[Case], str] = anything
-    known: str = ""
+    unsupported: Callable[[Case], str] = no_limits
+    known_difference: str = ""
 
     @property
     def installed(self) -> bool:
-        """Whether its package is there."""
+        """Whether the tool's package is installed."""
         return importlib.util.find_spec(self.module) is not None
 
 
@@ -373,7 +376,7 @@ TOOLS: dict[str, dict[str, Tool]] = {
             gradcam_map,
             Reference.scaled,
             "pytorch_grad_cam",
-            known="resizes clips by a cubic spline with aligned corners",
+            known_difference="resizes clips by a cubic spline with aligned corners",
         ),
     },
     "guided-gradcam": {
@@ -385,7 +388,7 @@ TOOLS: dict[str, dict[str, Tool]] = {
         ),
         "captum": Tool(captum_product, Reference.product, "captum"),
         "grad-cam": Tool(
-            gradcam_product, Reference.scaled_product, "pytorch_grad_cam", one_picture
+            gradcam_product, Reference.scaled_product, "pytorch_grad_cam", single_picture_only
         ),
     },
 }

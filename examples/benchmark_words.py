@@ -1,25 +1,25 @@
-"""All words of a caption, or many answers: mmcam beside the bare forward and other tools.
+"""All words of a caption, or many answers: time of mmcam, the bare forward and other tools.
 
-    pip install "mmcam[bench]"                # the other tools; missing ones are left out
-    python examples/benchmark_words.py        # everything, some minutes on two cores
+    pip install "mmcam[bench]"                # the other tools; missing ones are skipped
+    python examples/benchmark_words.py        # everything, a few minutes on two cores
     python examples/benchmark_words.py --subjects resnet50-words --rounds 5 --json words.json
     python examples/benchmark_words.py --quick
 
-Subjects are networks with random weights over a CNN of torchvision. "words": Show-and-Tell, one
-LSTM of 512 units, 10,000 words; the caption, of twelve words, is given, and each of them is
-to have its Grad-CAM map at the CNN's last layer. "answers": the network of Lu et al. 2015, two
-LSTMs, 1,000 answers; ten are forced, and each is to have its map. Every tool gets the same
-pixels and a copy of the model of its own. Rows:
+The subjects are networks with random weights and a CNN of torchvision. "words": Show-and-Tell with
+one LSTM of 512 units and 10,000 words; the caption has twelve given words, and the Grad-CAM map of
+each is computed at the CNN's last layer. "answers": the network of Lu et al. 2015, with two LSTMs
+and 1,000 answers, of which ten are explained. Every tool gets the same pixels and its own copy of
+the model. Rows:
 
 - bare forward: the forward under `torch.inference_mode()`; a caption is teacher-forced.
-- mmcam: tensors in, one raw map a word out, by each of the three ways to take many gradients.
+- mmcam: tensors in, one raw map per word out, by each strategy for the gradients of many scores.
 - mmcam.explain: the one-line call from an 8-bit array: preprocessing, the sentence and its words,
-  or the answers and the parts of the question's words; probabilities, `Explanations`.
-- captum, torch-cam, grad-cam: what their users write by hand, one map at a time.
+  or the answers and the attributions of the question's words; probabilities, `Explanations`.
+- captum, torch-cam, grad-cam: the code that their users write by hand, one map at a time.
 
-Time is measured as in `benchmark.py`: rounds in an order drawn anew, medians of the ratios to the
-bare forward of the same round. "agrees" says that all maps equal ours, in the form that the tool
-returns, to 0.1 % of the largest value.
+Time is measured as in `benchmark.py`: rounds in random order, medians of the ratios to the bare
+forward of the same round. "agrees" means that all maps equal mmcam's, converted to the form that
+the tool returns, to 0.1 % of the maximum value.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ SUBJECTS = {
     "small-words": None,
     "small-answers": None,
 }
-"""CNN and task -> the bar that our maps are held to, as a multiple of the bare forward.
+"""CNN and task -> the limit for mmcam's time, as a multiple of the bare forward.
 
-`mmcam.explain` is held to it too, though it explains more than the words or answers."""
+The limit also holds for `mmcam.explain`, which explains more than the words or answers."""
 
 LAYERS = {"vgg16": "features", "resnet50": "layer4", "mobilenet_v2": "features"}
 TOKENS = "vision_model"
-"""The layer of BLIP that is explained: what its decoder attends to."""
+"""The explained layer of BLIP, whose output the decoder attends to."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tool on one captioner."""
+    """The result of one tool on one model."""
 
     model: str
     tool: str
@@ -91,7 +91,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, a picture, and what it is asked."""
+    """A model, a picture and a task."""
 
     adapter: Any
     array: np.ndarray
@@ -100,23 +100,23 @@ class Case:
 
     @property
     def count(self) -> int:
-        """How many maps are asked for, the sentence's own aside."""
+        """The number of requested maps, without that of the sentence."""
         if isinstance(self.task, mmcam.Answers):
             return len(self.task.answers or ())
         return len(self.inputs.rest["sentences"][0].words)
 
     @property
     def is_blip(self) -> bool:
-        """Whether it is a transformer, whose maps are made of tokens."""
+        """Whether the model is BLIP, whose maps are made of tokens."""
         return self.layer == TOKENS
 
     @property
     def inputs(self) -> Inputs:
-        """The pixels and tokens, ready for the model."""
+        """The prepared pixels and tokens."""
         return self.adapter.prepare([mmcam.Sample(pixels=self.array)], self.task)
 
     def fresh(self) -> Case:
-        """The same question to a copy of the model."""
+        """The same case with a copy of the model."""
         adapter = copy.copy(self.adapter)
         adapter.model = copy.deepcopy(adapter.model)
         return replace(self, adapter=adapter)
@@ -141,12 +141,12 @@ def blip() -> Case:
         }
         adapter = models.build(Recipe(family="hf", name="blip", args=args, pretrained=False))
     adapter.layers = (TOKENS,)
-    drawn = np.random.default_rng(0).choice(WORDS[4:], CAPTION - 1, replace=False)
-    return Case(adapter, blobs(1, (SIDE, SIDE))[0], mmcam.Caption(" ".join(drawn)), TOKENS)
+    caption = np.random.default_rng(0).choice(WORDS[4:], CAPTION - 1, replace=False)
+    return Case(adapter, blobs(1, (SIDE, SIDE))[0], mmcam.Caption(" ".join(caption)), TOKENS)
 
 
 def build(subject: str) -> Case:
-    """A model with random weights, a picture, and words or answers drawn at random."""
+    """A model with random weights, a random picture, and random words or fixed answers."""
     import torchvision
 
     torch.manual_seed(0)
@@ -161,7 +161,7 @@ def build(subject: str) -> Case:
         trunk, head = split_cnn(net, LAYERS[name], name)
     _, features = feature_sizes(trunk, head, SIDE)
     array = blobs(1, (SIDE, SIDE))[0]
-    drawn = np.random.default_rng(0).choice(WORDS[4:], CAPTION, replace=False)
+    caption = np.random.default_rng(0).choice(WORDS[4:], CAPTION, replace=False)
     common: dict[str, Any] = {"name": name, "preprocess": Preprocess(), "layers": ("cnn",)}
     if kind == "words":
         adapter: Any = RecurrentCaptioner(
@@ -169,7 +169,7 @@ def build(subject: str) -> Case:
             tokenizer=Vocabulary(WORDS),
             **common,
         )
-        return Case(adapter, array, mmcam.Caption(" ".join(drawn)))
+        return Case(adapter, array, mmcam.Caption(" ".join(caption)))
     adapter = AnswerClassifier(
         model=LstmVqa(trunk, head, features, VOCABULARY, 1000).eval(),
         labels=WORDS[:1000],
@@ -184,7 +184,7 @@ def build(subject: str) -> Case:
 
 
 def maps_of(case: Case, strategy: str, inputs: Inputs | None = None) -> Tensor:
-    """Our engine with tensors ready: the maps of all words or answers, `[map, height, width]`."""
+    """Run mmcam on prepared tensors: maps of all words or answers, `[map, height, width]`."""
     inputs = inputs or case.inputs
     adapter, layer = case.adapter, case.layer
     to_grid = {layer: lambda tensor: adapter.grid(layer, tensor, inputs)}
@@ -198,8 +198,8 @@ def maps_of(case: Case, strategy: str, inputs: Inputs | None = None) -> Tensor:
         return torch.cat([grad_cam(activation, mean[..., None, None]) for mean in means])
 
 
-class Forced(nn.Module):
-    """The model with its text built in: pictures in, all logits in one row `[batch, *]` out."""
+class TeacherForced(nn.Module):
+    """The model with fixed text: pictures in, all logits in one row `[batch, *]` out."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -207,32 +207,32 @@ class Forced(nn.Module):
         rest = case.inputs.rest
         self.is_blip = case.is_blip
         if case.is_blip:
-            (prompt,), (sentence,) = rest["prompt_tokens"], rest["sentences"]
-            self.given: tuple[Tensor, ...] = (
+            (prompt,), (sentence,) = rest["asked"], rest["sentences"]
+            self.text: tuple[Tensor, ...] = (
                 torch.tensor([[*prompt.prefix, *sentence.tokens[:-1]]]),
             )
             size: int = self.net.config.text_config.vocab_size
             self.indices = [k * size + t for k, t in enumerate(sentence.tokens[: case.count])]
         elif isinstance(case.task, mmcam.Caption):
             tokens = rest["sentences"][0].tokens
-            self.given = (torch.tensor([tokens]),)
+            self.text = (torch.tensor([tokens]),)
             self.indices = [k * VOCABULARY + token for k, token in enumerate(tokens[:CAPTION])]
         else:
-            self.given = (rest["question_0"], rest["question_1"])
+            self.text = (rest["question_0"], rest["question_1"])
             self.indices = [case.adapter.index(answer, 1000) for answer in case.task.answers]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits of every token at every step, or of every answer."""
         if self.is_blip:
-            logits: Tensor = self.net(pixel_values=pixels, input_ids=self.given[0]).logits
+            logits: Tensor = self.net(pixel_values=pixels, input_ids=self.text[0]).logits
         else:
-            logits = self.net(pixels, *self.given)
+            logits = self.net(pixels, *self.text)
         return logits.flatten(1)
 
 
 def bare(case: Case) -> Run:
-    """Inference and nothing else."""
-    pixels, forced = case.inputs.pixels, Forced(case)
+    """Inference only."""
+    pixels, forced = case.inputs.pixels, TeacherForced(case)
 
     def run() -> Tensor:
         with torch.inference_mode():
@@ -243,21 +243,27 @@ def bare(case: Case) -> Run:
 
 
 def by_strategy(strategy: str) -> Callable[[Case], Run]:
-    """Tensors in, raw maps out, gradients taken by one of the strategies."""
+    """Tensors in, raw maps out, with one of the gradient strategies."""
 
-    def make(case: Case) -> Run:
+    def prepare(case: Case) -> Run:
         inputs = case.inputs
         return lambda: maps_of(case, strategy, inputs)
 
-    return make
+    return prepare
 
 
 def explain(case: Case) -> Run:
     """The one-line call."""
 
     def run() -> Tensor:
-        maps = mmcam.explain(case.adapter, case.array, case.task)
-        return torch.stack([one.cam for one in maps if one.target.kind != "sentence"])
+        explanations = mmcam.explain(case.adapter, case.array, case.task)
+        return torch.stack(
+            [
+                explanation.cam
+                for explanation in explanations
+                if explanation.target.kind != "sentence"
+            ]
+        )
 
     return run
 
@@ -266,93 +272,93 @@ def captum(case: Case) -> Run:
     """Captum's LayerGradCam, word by word."""
     from captum.attr import LayerGradCam
 
-    forced, pixels = Forced(case), case.inputs.pixels
+    forced, pixels = TeacherForced(case), case.inputs.pixels
     extractor = LayerGradCam(forced, forced.net.cnn)
 
     def run() -> Tensor:
-        made = [
+        maps = [
             extractor.attribute(pixels, target=index, relu_attributions=True).detach()[:, 0]
             for index in forced.indices
         ]
-        return torch.cat(made)
+        return torch.cat(maps)
 
     return run
 
 
 def torchcam(case: Case) -> Run:
-    """torch-cam's GradCAM, word by word, over one forward that it retains."""
+    """torch-cam's GradCAM, word by word, with one retained forward."""
     from torchcam.methods import GradCAM
 
-    forced, pixels = Forced(case), case.inputs.pixels
+    forced, pixels = TeacherForced(case), case.inputs.pixels
     extractor = GradCAM(forced, "net.cnn")
 
     def run() -> Tensor:
         scores = forced(pixels)
-        made = [
+        maps = [
             extractor(index, scores, normalized=False, retain_graph=True)[0]
             for index in forced.indices
         ]
-        return torch.cat(made)
+        return torch.cat(maps)
 
     return run
 
 
 def gradcam(case: Case) -> Run:
-    """grad-cam's GradCAM, word by word; it scales to [0, 1] and to the input's size."""
+    """grad-cam's GradCAM, word by word; it scales maps to [0, 1] and to the input's size."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    forced, pixels = Forced(case), case.inputs.pixels
+    forced, pixels = TeacherForced(case), case.inputs.pixels
     extractor = GradCAM(forced, [forced.net.cnn])
 
     def run() -> Tensor:
-        made = [
+        maps = [
             torch.from_numpy(extractor(pixels, [ClassifierOutputTarget(index)]))
             for index in forced.indices
         ]
-        return torch.cat(made)
+        return torch.cat(maps)
 
     return run
 
 
-def raw(maps: Tensor) -> Tensor:
-    """Maps as they are."""
+def unchanged(maps: Tensor) -> Tensor:
+    """The maps in mmcam's form."""
     return maps
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Maps as grad-cam shows them."""
+    """The maps in grad-cam's form."""
     return _min_max(resize(_min_max(maps), (SIDE, SIDE)))
 
 
 TOOLS: dict[str, tuple[Callable[[Case], Run], Callable[[Tensor], Tensor] | None, str]] = {
     BARE: (bare, None, "torch"),
-    **{f"mmcam ({name})": (by_strategy(name), raw, "torch") for name in GRADIENT_STRATEGIES},
-    "mmcam.explain": (explain, raw, "torch"),
-    "captum": (captum, raw, "captum"),
-    "torch-cam": (torchcam, raw, "torchcam"),
+    **{f"mmcam ({name})": (by_strategy(name), unchanged, "torch") for name in GRADIENT_STRATEGIES},
+    "mmcam.explain": (explain, unchanged, "torch"),
+    "captum": (captum, unchanged, "captum"),
+    "torch-cam": (torchcam, unchanged, "torchcam"),
     "grad-cam": (gradcam, scaled, "pytorch_grad_cam"),
 }
-"""Tool -> how it is made ready, the form of its maps (None: a baseline), and its package."""
+"""Tool -> its preparation, the conversion to its form (None: a baseline), and its package."""
 
 NO_TOKENS = ("captum", "torch-cam", "grad-cam")
-"""Tools that cannot be hooked to what a transformer's encoder gives to its decoder."""
+"""Tools that cannot explain the output of a transformer's encoder."""
 
 
 def compare(model: str, rounds: int) -> list[Row]:
-    """All tools on one captioner."""
+    """All tools on one model."""
     case = build(model)
     reference = maps_of(case, "loop")
     runs: dict[str, Run] = {}
     states: dict[str, str] = {}
-    for name, (make, form, package) in TOOLS.items():
+    for name, (prepare, convert, package) in TOOLS.items():
         if importlib.util.find_spec(package) is None or (case.is_blip and name in NO_TOKENS):
             continue
-        runs[name] = make(case.fresh())
-        made = runs[name]()
-        share = 0.0 if form is None else difference(made, form(reference))
+        runs[name] = prepare(case.fresh())
+        maps = runs[name]()
+        share = 0.0 if convert is None else difference(maps, convert(reference))
         agrees = "agrees" if share < TOLERANCE else f"differs by {share:.2g}"
-        states[name] = "baseline" if form is None else agrees
+        states[name] = "baseline" if convert is None else agrees
     columns = times(runs, rounds, "cpu")
     bar = SUBJECTS[model]
     return [
@@ -369,7 +375,7 @@ def compare(model: str, rounds: int) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows of one captioner, as text."""
+    """The rows of one model, as text."""
     lines = [f"\n{rows[0].model}", f"{'':<17}{'ms':>9}{'t/bare':>8}"]
     for row in rows:
         verdict = ""
@@ -383,7 +389,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked."""
+    """Measure, print, and write JSON if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -391,15 +397,15 @@ def main() -> None:
     parser.add_argument("--subjects", nargs="+", choices=list(SUBJECTS), default=large)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="two small models, 2 rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows to this file")
     settings = parser.parse_args()
     if settings.quick:
         settings.subjects, settings.rounds = ["small-words", "small-answers"], 2
     rows: list[Row] = []
     for model in settings.subjects:
-        found = compare(model, settings.rounds)
-        print(table(found), flush=True)
-        rows += found
+        new_rows = compare(model, settings.rounds)
+        print(table(new_rows), flush=True)
+        rows += new_rows
     if settings.json:
         content = {"environment": environment("cpu"), "rows": [asdict(row) for row in rows]}
         settings.json.write_text(json.dumps(content, indent=1))

@@ -1,20 +1,20 @@
-"""Does a captioner look where a described box is? In/out ratio on COCO's boxes (ICCV 7.1).
+"""Do a captioner's maps lie in the box of a described object? In/out ratio on COCO (ICCV 7.1).
 
     python examples/in_out_ratio.py --model my_captioner/ --photos val2017/
         --instances instances_val2017.json
 
-The paper has DenseCap describe five regions of a picture and explains each description by a
-captioner of whole pictures; here the five largest objects of different categories are described as
-"a dog", "a bench", in a word of `data/coco_words.json` that the captioner knows, with COCO's own
-box. Of each map it is the mean inside the box over the mean outside: 1 for a uniform map. Beside
-each method stand
+In the paper, DenseCap describes five regions of a picture, and a captioner of whole pictures
+explains each description. Here the five largest objects of different categories are described as
+"a dog", "a bench", with a word of `data/coco_words.json` that the captioner knows, and COCO's box.
+The ratio of a map is the mean inside the box divided by the mean outside: 1 for a uniform map. The
+baselines are:
 
-- centre: a hill in the middle of the picture.
-- activation: the mean over the channels of the layer, which knows nothing of the words.
-- wrong words: the same method's map of a category that is not on the photo.
+- centre: a Gaussian in the middle of the picture.
+- activation: the mean over the channels of the layer, which does not depend on the words.
+- wrong words: the same method's map of a category that is not in the photo.
 
-Means are over descriptions, and their errors over photos, by drawing these anew 2,000 times; a few
-small boxes weigh heavily in a mean of ratios, so medians stand beside it.
+Means are over descriptions; their standard errors are over photos, by a bootstrap of 2,000 draws. A
+few small boxes dominate a mean of ratios, so medians are printed too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from word_pointing import redrawn
+from word_pointing import bootstrap
 
 import mmcam
 from mmcam.datasets.coco import Instance, Photo, read_instances
@@ -41,13 +41,13 @@ from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import centre_map
 from mmcam.evaluators.maps import Map, box_region
 
-MOST = 5
-"""How many descriptions of a picture there are at most, as in the paper."""
+MAX_DESCRIPTIONS = 5
+"""The maximum number of descriptions of a picture, as in the paper."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One description: for each method and baseline, its ratio."""
+class DescriptionResult:
+    """The ratios of each method and baseline for one description."""
 
     photo: int
     text: str
@@ -55,12 +55,12 @@ class Judged:
 
 
 def largest(photo: Photo, texts: Mapping[str, str]) -> dict[str, Instance]:
-    """The largest object of each category that can be described, the largest first."""
-    best: dict[str, Instance] = {}
-    for one in sorted(photo.instances, key=_area, reverse=True):
-        if not one.crowd and one.category in texts:
-            best.setdefault(one.category, one)
-    return dict(itertools.islice(best.items(), MOST))
+    """The largest object of each describable category, in decreasing order of size."""
+    objects: dict[str, Instance] = {}
+    for instance in sorted(photo.instances, key=_area, reverse=True):
+        if not instance.crowd and instance.category in texts:
+            objects.setdefault(instance.category, instance)
+    return dict(itertools.islice(objects.items(), MAX_DESCRIPTIONS))
 
 
 def _area(instance: Instance) -> float:
@@ -68,8 +68,10 @@ def _area(instance: Instance) -> float:
     return (right - left) * (bottom - top)
 
 
-def sayable(model: mmcam.types.Adapter, picture: Path, table: WordTable) -> dict[str, str]:
-    """For each category the words that describe it, where the captioner knows some."""
+def describable_categories(
+    model: mmcam.types.Adapter, picture: Path, table: WordTable
+) -> dict[str, str]:
+    """Category -> the description of it, for categories with words that the captioner knows."""
     texts: dict[str, str] = {}
     for words, category in table.entries.items():
         if category is None or category in texts:
@@ -87,40 +89,43 @@ def maps_of(
     model: mmcam.types.Adapter, path: Path, text: str, methods: Sequence[str]
 ) -> dict[str, Map]:
     """The maps of a whole description."""
-    asked = mmcam.Caption(text, words=[])
-    return {one.method: one.heatmap() for one in mmcam.explain(model, path, asked, method=methods)}
+    task = mmcam.Caption(text, words=[])
+    explanations = mmcam.explain(model, path, task, method=methods)
+    return {explanation.method: explanation.heatmap() for explanation in explanations}
 
 
-def judge(
+def evaluate_photo(
     model: mmcam.types.Adapter,
     path: Path,
     photo: Photo,
     methods: Sequence[str],
     texts: Mapping[str, str],
-) -> Iterator[Judged]:
-    """The descriptions of one photo, judged."""
+) -> Iterator[DescriptionResult]:
+    """The results of all descriptions of one photo."""
     size = (photo.height, photo.width)
     absent = next((texts[name] for name in texts if name not in photo.categories), None)
-    wrong = maps_of(model, path, absent, methods) if absent else {}
+    wrong_maps = maps_of(model, path, absent, methods) if absent else {}
     for category, instance in largest(photo, texts).items():
-        heats = maps_of(model, path, texts[category], [*methods, "activation"])
-        heats |= {f"{name}, wrong words": heat for name, heat in wrong.items()}
-        # What the model did not see says nothing, for the centre too.
-        unseen = np.isnan(heats["activation"])
-        heats["centre"] = np.where(unseen, np.nan, centre_map(size)).astype(np.float32)
+        heatmaps = maps_of(model, path, texts[category], [*methods, "activation"])
+        heatmaps |= {f"{name}, wrong words": heatmap for name, heatmap in wrong_maps.items()}
+        # Pixels outside the model's input are excluded from the centre baseline as well.
+        outside_input = np.isnan(heatmaps["activation"])
+        heatmaps["centre"] = np.where(outside_input, np.nan, centre_map(size)).astype(np.float32)
         region, ratios = box_region(instance.box, size), {}
-        for name, heat in heats.items():
+        for name, heatmap in heatmaps.items():
             try:
-                ratios[name] = in_out_ratio(heat, region)
+                ratios[name] = in_out_ratio(heatmap, region)
             except EvaluationError:
-                continue  # an empty map, or a box that holds all that was seen
-        yield Judged(photo.id, texts[category], ratios)
+                continue  # an empty map, or a box that contains the whole input
+        yield DescriptionResult(photo.id, texts[category], ratios)
 
 
-def summary(judged: Sequence[Judged], name: str) -> dict[str, float]:
-    """Mean, its standard error over photos, median, and how many descriptions there were."""
-    ratios, means = redrawn(
-        (one.photo, one.ratios[name]) for one in judged if np.isfinite(one.ratios.get(name, np.nan))
+def summary(results: Sequence[DescriptionResult], name: str) -> dict[str, float]:
+    """The mean, its standard error over photos, the median, and the number of descriptions."""
+    ratios, means = bootstrap(
+        (result.photo, result.ratios[name])
+        for result in results
+        if np.isfinite(result.ratios.get(name, np.nan))
     )
     return {
         "mean": float(np.mean(ratios)),
@@ -131,36 +136,37 @@ def summary(judged: Sequence[Judged], name: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Judge, print a table, and write all ratios as JSON if asked."""
+    """Evaluate, print a table, and write all ratios as JSON if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="a captioner, as mmcam caption takes it")
+    parser.add_argument("--model", required=True, help="a captioner, as for mmcam caption")
     parser.add_argument("--instances", type=Path, required=True, help="COCO's instances JSON")
     parser.add_argument("--photos", type=Path, required=True, help="the folder of photos")
     parser.add_argument("--method", nargs="+", default=["gradcam", "guided", "guided-gradcam"])
-    parser.add_argument("--limit", type=int, help="at most so many photos")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every ratio there")
+    parser.add_argument("--limit", type=int, help="the maximum number of photos")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all ratios to this file")
     settings = parser.parse_args()
     console, model = Console(), mmcam.load(settings.model)
     photos = list(read_instances(settings.instances).values())[: settings.limit]
-    texts = sayable(model, settings.photos / photos[0].file_name, WordTable.load())
-    judged: list[Judged] = []
+    texts = describable_categories(model, settings.photos / photos[0].file_name, WordTable.load())
+    results: list[DescriptionResult] = []
     for photo in track(photos, "photos", disable=not console.is_terminal):
         path = settings.photos / photo.file_name
-        judged += judge(model, path, photo, settings.method, texts)
-    if not judged:
-        sys.exit("nothing to judge: the captioner knows no word for what is on these photos")
-    result = Table("map", "mean", "error", "median", "descriptions", title=f"In/out, {model.name}")
-    names = dict.fromkeys(name for one in judged for name in one.ratios)
-    found = {name: summary(judged, name) for name in names}
-    for name, one in found.items():
-        numbers = [f"{one[key]:.2f}" for key in ("mean", "error", "median")]
-        result.add_row(name, *numbers, str(one["count"]))
-    console.print(result)
-    console.print(f"{len({one.photo for one in judged})} photos; {len(texts)} categories known")
+        results += evaluate_photo(model, path, photo, settings.method, texts)
+    if not results:
+        sys.exit("nothing to evaluate: the captioner knows no word for the objects in these photos")
+    table = Table("map", "mean", "error", "median", "descriptions", title=f"In/out, {model.name}")
+    names = dict.fromkeys(name for result in results for name in result.ratios)
+    summaries = {name: summary(results, name) for name in names}
+    for name, values in summaries.items():
+        numbers = [f"{values[key]:.2f}" for key in ("mean", "error", "median")]
+        table.add_row(name, *numbers, str(values["count"]))
+    console.print(table)
+    photo_count = len({result.photo for result in results})
+    console.print(f"{photo_count} photos; {len(texts)} categories known")
     if settings.json:
-        content = {"summary": found, "descriptions": [vars(one) for one in judged]}
+        content = {"summary": summaries, "descriptions": [vars(result) for result in results]}
         settings.json.write_text(json.dumps(content, indent=1))
 
 

@@ -1,24 +1,26 @@
-"""Does a map lie on what the word, the answer or the action rests on? Every method, every task.
+"""Do maps lie on the true evidence for a word, an answer or an action? Every method, every task.
 
     python examples/leaderboard.py --scenes 500
 
-The scenes are those of test seeds of `mmcam.shapes`, so every pixel that a word, an answer or an
-action must rest on is known; the models are the packaged ones. Each word, answer and action is the
-true one, put into the model's mouth. For every map:
+The scenes have test seeds of `mmcam.shapes`, so the pixels that are evidence for each word, answer
+and action are known. The models are the packaged ones. The explained words, answers and actions are
+the true ones; captions are teacher-forced. The metrics of a map are:
 
-- inside: the share of the map's positive values that lies on the right pixels.
-- pointing: whether the map is highest on them, with no tolerance.
-- in/out: the mean inside over the mean outside; of all maps the median.
+- inside: the share of the map's positive values that lies on the evidence.
+- pointing: whether the map's maximum lies on the evidence, with no tolerance.
+- in/out: the mean inside divided by the mean outside; the median over maps.
 - rank: the rank correlation of the map with the mask.
 
-Of a two-tone thing either colour is forced: `own half` is the share of what lies on the thing that
-lies on the half of the forced colour, `each` how often it is more than one half for either colour,
-and `shift` how often each map has more of itself on its own half than the other map has there. For
-actions, `actor` is how often the acting object holds more of the map than any other object does.
+For two-tone things, the maps of both colours are computed. `own half` is the share of the map on
+the thing that lies on the half of the explained colour. `each` is how often that share is above one
+half for both colours. `shift` is how often each map has a larger share on its own half than the
+other map has there. For actions, `actor` is how often the actor has more of the map than any other
+object.
 
-Beside the methods stand maps that know nothing of the model: uniform (which points at random),
-centre, edges and random; `activation` and `eigencam` know nothing of what is asked. Methods that
-score changed inputs cost a forward a channel or a patch and are judged on `--rescored` scenes.
+The baselines do not depend on the model: uniform (which points at random), centre, edges and
+random. The methods `activation` and `eigencam` do not depend on the target. Methods that re-score
+changed inputs need a forward per channel or patch, and are measured on the first `--rescored`
+scenes only.
 """
 
 from __future__ import annotations
@@ -55,17 +57,17 @@ LAYERS = {
             "cnn.net.mix"],
     "action": ["relu1", "relu2", "relu3b", "relu4b", "relu5b"],
 }  # fmt: skip
-"""The layers that are compared, the earliest first."""
+"""The compared layers, the earliest first."""
 
 Mask = np.ndarray
-Heat = np.ndarray
+Heatmap = np.ndarray
 Key = tuple[str, str]
-"""A task, and the name of a row: a method or a baseline, and the layer where several are asked."""
+"""A task and the name of a row: a method or baseline, with the layer if there are several."""
 
 
 @dataclass
 class Row:
-    """All that was measured of one method on one task, map by map."""
+    """The measured values of one method on one task, map by map."""
 
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -74,146 +76,149 @@ class Row:
             self.values[name].append(value)
 
     def mean(self, name: str) -> float:
-        """The mean over maps; of ratios, which may be infinite, the median."""
-        found = self.values[name]
-        if not found:
+        """The mean over maps, or the median of ratios, which may be infinite."""
+        values = self.values[name]
+        if not values:
             return float("nan")
-        return float(np.median(found) if name == "in/out" else np.mean(found))
+        return float(np.median(values) if name == "in/out" else np.mean(values))
 
 
 Board = dict[Key, Row]
 
 
-def judged(heat: Heat, mask: Mask, points: float | None = None) -> dict[str, float]:
-    """One map against the pixels it should lie on; `points`, if given, says whether it hits."""
-    inside, outside = in_out_means(heat, mask)
+def measure(heatmap: Heatmap, mask: Mask, points: float | None = None) -> dict[str, float]:
+    """The metrics of a map against its evidence; `points` replaces the pointing game, if given."""
+    inside, outside = in_out_means(heatmap, mask)
     ratio = inside / outside if outside else (np.inf if inside else np.nan)
-    hit = float(pointing_game(heat, mask, 0)) if points is None else points
-    rank = spearman(heat, mask.astype(np.float64))
-    measured = {"inside": energy_inside(heat, mask), "pointing": hit, "rank": rank}
+    hit = float(pointing_game(heatmap, mask, 0)) if points is None else points
+    rank = spearman(heatmap, mask.astype(np.float64))
+    measured = {"inside": energy_inside(heatmap, mask), "pointing": hit, "rank": rank}
     return measured if np.isnan(ratio) else {**measured, "in/out": ratio}
 
 
-def baselines(pixels: np.ndarray, seed: int) -> dict[str, Heat]:
-    """Maps that know the picture or clip at most."""
+def baselines(pixels: np.ndarray, seed: int) -> dict[str, Heatmap]:
+    """Maps that depend on the picture or clip at most."""
     height, width = pixels.shape[-3:-1]
     down, across = np.mgrid[:height, :width] + 0.5
-    away = ((down - height / 2) / height) ** 2 + ((across - width / 2) / width) ** 2
+    distances = ((down - height / 2) / height) ** 2 + ((across - width / 2) / width) ** 2
     grey = pixels.astype(np.float64).mean(-1)
     slopes = np.gradient(grey, axis=(-2, -1))
     noise = np.random.default_rng(seed).random(pixels.shape[:-1])
-    one = np.ones(pixels.shape[:-1])
-    return {"uniform": one, "centre": one * np.exp(-8 * away), "edges": np.hypot(*slopes),
+    ones = np.ones(pixels.shape[:-1])
+    return {"uniform": ones, "centre": ones * np.exp(-8 * distances), "edges": np.hypot(*slopes),
             "random": noise}  # fmt: skip
 
 
-def judge_baselines(board: Board, task: str, pixels: np.ndarray, mask: Mask, seed: int) -> None:
-    for name, heat in baselines(pixels, seed).items():
-        points = chance(heat, mask) if name == "uniform" else None
-        board[task, name].add(**judged(heat, mask, points))
+def measure_baselines(board: Board, task: str, pixels: np.ndarray, mask: Mask, seed: int) -> None:
+    for name, heatmap in baselines(pixels, seed).items():
+        points = chance(heatmap, mask) if name == "uniform" else None
+        board[task, name].add(**measure(heatmap, mask, points))
 
 
-def each(
+def explained_rows(
     model: mmcam.types.Adapter,
     pixels: np.ndarray,
     task: object,
     methods: Sequence[str],
     layers: Sequence[str] | None,
-) -> Iterator[tuple[str, mmcam.Explanation, Heat]]:
-    """Every map of a task, by the name of its row."""
-    for found in mmcam.explain(model, pixels, task, method=list(methods), layers=layers):
-        name = f"{found.method} at {found.layer}" if layers else found.method
-        yield name, found, found.heatmap()
+) -> Iterator[tuple[str, mmcam.Explanation, Heatmap]]:
+    """All maps of a task, each with the name of its row."""
+    explanations = mmcam.explain(model, pixels, task, method=list(methods), layers=layers)
+    for explanation in explanations:
+        method, layer = explanation.method, explanation.layer
+        yield f"{method} at {layer}" if layers else method, explanation, explanation.heatmap()
 
 
-def judge_caption(
+def measure_caption(
     board: Board, model: mmcam.types.Adapter, scene: shapes.Scene, methods: Sequence[str],
     layers: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
-    """The words of a scene's caption that say something of what is seen."""
-    told = shapes.caption(scene)
-    masks = {word.position: word for word in told.words if word.mask is not None}
-    asked = mmcam.Caption(told.text, words=list(masks))
-    task = {at: TASKS[word.kind == "background"] for at, word in masks.items()}
-    for name, found, heat in each(model, scene.pixels, asked, methods, layers):
-        position = found.target.position
+    """Measure the maps of the words of a scene's caption that have a mask."""
+    caption = shapes.caption(scene)
+    words = {word.position: word for word in caption.words if word.mask is not None}
+    task = mmcam.Caption(caption.text, words=list(words))
+    names = {position: TASKS[word.kind == "background"] for position, word in words.items()}
+    for row, explanation, heatmap in explained_rows(model, scene.pixels, task, methods, layers):
+        position = explanation.target.position
         if position is not None:
-            board[task[position], name].add(**judged(heat, masks[position].mask))
-    for position, word in masks.items():
-        judge_baselines(board, task[position], scene.pixels, word.mask, scene.seed)
+            board[names[position], row].add(**measure(heatmap, words[position].mask))
+    for position, word in words.items():
+        measure_baselines(board, names[position], scene.pixels, word.mask, scene.seed)
 
 
-def judge_answers(
+def measure_answers(
     board: Board, model: mmcam.types.Adapter, scene: shapes.Scene, methods: Sequence[str],
     layers: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
-    """The right answers of a scene's questions that rest on something."""
-    for ask in shapes.questions(scene):
-        masks = {answer: mask for answer, mask in ask.answers.items() if mask is not None}
-        task = TASKS[3] if len(masks) == 2 else TASKS[2]
+    """Measure the maps of the right answers to a scene's questions that have a mask."""
+    for question in shapes.questions(scene):
+        masks = {answer: mask for answer, mask in question.answers.items() if mask is not None}
+        name = TASKS[3] if len(masks) == 2 else TASKS[2]
         if not masks:
             continue
-        halves: dict[str, dict[str, Heat]] = defaultdict(dict)
-        asked = mmcam.Answers(ask.text, list(masks))
-        for name, found, heat in each(model, scene.pixels, asked, methods, layers):
-            board[task, name].add(**judged(heat, masks[found.label]))
-            halves[name][found.label] = heat
+        halves: dict[str, dict[str, Heatmap]] = defaultdict(dict)
+        task = mmcam.Answers(question.text, list(masks))
+        for row, explanation, heatmap in explained_rows(model, scene.pixels, task, methods, layers):
+            board[name, row].add(**measure(heatmap, masks[explanation.label]))
+            halves[row][explanation.label] = heatmap
         for mask in masks.values():
-            judge_baselines(board, task, scene.pixels, mask, scene.seed)
+            measure_baselines(board, name, scene.pixels, mask, scene.seed)
             if len(masks) == 2:
-                for name, heat in baselines(scene.pixels, scene.seed).items():
-                    halves[name][f"{len(halves[name])}"] = heat
+                for row, heatmap in baselines(scene.pixels, scene.seed).items():
+                    halves[row][f"{len(halves[row])}"] = heatmap
         if len(masks) == 2:
-            for name, heats in halves.items():
-                board[task, name].add(**_halves(list(heats.values()), list(masks.values())))
+            for row, heatmaps in halves.items():
+                values = measure_halves(list(heatmaps.values()), list(masks.values()))
+                board[name, row].add(**values)
 
 
-def _halves(heats: Sequence[Heat], masks: Sequence[Mask]) -> dict[str, float]:
-    """Two maps of a two-tone thing: how much of each, of what lies on the thing, is on its half."""
+def measure_halves(heatmaps: Sequence[Heatmap], masks: Sequence[Mask]) -> dict[str, float]:
+    """The share of each of two maps on its half of a two-tone thing, of what lies on the thing."""
     shares = []
-    for heat, own in zip(heats, masks, strict=True):
-        whole = float(heat[masks[0] | masks[1]].sum())
-        shares.append(float(heat[own].sum()) / whole if whole else 0.0)
-    # The first map has more on its half than the second map has there just if the sum is above 1.
+    for heatmap, mask in zip(heatmaps, masks, strict=True):
+        whole = float(heatmap[masks[0] | masks[1]].sum())
+        shares.append(float(heatmap[mask].sum()) / whole if whole else 0.0)
+    # The first map has a larger share on its half than the second map if the sum exceeds 1.
     own = {"own half": float(np.mean(shares)), "first half": shares[0], "second half": shares[1]}
     return {**own, "each": float(min(shares) > 0.5), "shift": float(sum(shares) > 1 + 1e-6)}
 
 
-def judge_action(
+def measure_action(
     board: Board, model: mmcam.types.Adapter, clip: shapes.ActionClip, methods: Sequence[str],
     layers: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
-    """What acts in a clip, frame by frame, and against the other objects."""
-    masks = [mover.masks for mover in clip.objects]
-    asked = mmcam.Actions([clip.action])
-    heats = [(name, heat) for name, _, heat in each(model, clip.pixels, asked, methods, layers)]
-    judge_baselines(board, TASKS[4], clip.pixels, masks[clip.actor], clip.seed)
-    for name, heat in heats:
-        board[TASKS[4], name].add(**judged(heat, masks[clip.actor]))
-    for name, heat in [*heats, *baselines(clip.pixels, clip.seed).items()]:
-        mass = [float(heat[mask].sum()) for mask in masks]
-        most = mass[clip.actor] > max(m for at, m in enumerate(mass) if at != clip.actor)
-        board[TASKS[4], name].add(actor=float(most))
+    """Measure the maps of a clip's action against the actor's masks and the other objects."""
+    masks = [clip_object.masks for clip_object in clip.objects]
+    task = mmcam.Actions([clip.action])
+    rows = explained_rows(model, clip.pixels, task, methods, layers)
+    heatmaps = [(name, heatmap) for name, _, heatmap in rows]
+    measure_baselines(board, TASKS[4], clip.pixels, masks[clip.actor], clip.seed)
+    for name, heatmap in heatmaps:
+        board[TASKS[4], name].add(**measure(heatmap, masks[clip.actor]))
+    for name, heatmap in [*heatmaps, *baselines(clip.pixels, clip.seed).items()]:
+        sums = [float(heatmap[mask].sum()) for mask in masks]
+        others = [total for index, total in enumerate(sums) if index != clip.actor]
+        board[TASKS[4], name].add(actor=float(sums[clip.actor] > max(others)))
 
 
-def usable(
+def usable_methods(
     model: mmcam.types.Adapter, pixels: np.ndarray, task: object, methods: Sequence[str]
 ) -> list[str]:
-    """The methods that this model can be explained by."""
-    found = []
+    """The methods that can explain this model."""
+    usable = []
     for method in methods:
         try:
             if method not in RESCORED:
                 mmcam.explain(model, pixels, task, method=method)
-            found.append(method)
+            usable.append(method)
         except MmcamError:
             continue
-    return found
+    return usable
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is judged: models, methods by task, and how many scenes."""
+    """What to measure: models, methods and numbers of scenes."""
 
     scenes: int
     rescored: int
@@ -224,7 +229,7 @@ class Plan:
 
 
 def run(plan: Plan, console: Console) -> tuple[Board, Board]:
-    """All methods at the usual layers; and three of them at several layers, on fewer scenes."""
+    """Measure all methods at the default layers, and some at several layers on fewer scenes."""
     board: Board = defaultdict(Row)
     layered: Board = defaultdict(Row)
     models = {name: mmcam.load(packaged(name)) for name in plan.models}
@@ -235,23 +240,25 @@ def run(plan: Plan, console: Console) -> tuple[Board, Board]:
         "vqa": (first.pixels, mmcam.Answers("is there any star ?", ["yes"])),
         "action": (clip.pixels, mmcam.Actions([clip.action])),
     }
-    methods = {name: usable(model, *examples[name], plan.methods) for name, model in models.items()}
-    layers = {
+    methods = {
+        name: usable_methods(model, *examples[name], plan.methods) for name, model in models.items()
+    }
+    layered_methods = {
         name: [m for m in ("gradcam", "gradcam++", "hirescam", "activation") if m in methods[name]]
         for name in models
     }
     for number, seed in enumerate(track(seeds, "scenes", disable=not console.is_terminal)):
         scene, clip = shapes.scene(seed), shapes.clip(seed)
         for name, model in models.items():
-            few = [m for m in methods[name] if number < plan.rescored or m not in RESCORED]
-            world = clip if name == "action" else scene
-            _JUDGES[name](board, model, world, few)
-            if number < plan.layered and layers[name]:
-                _JUDGES[name](layered, model, world, layers[name], LAYERS[name])
+            selected = [m for m in methods[name] if number < plan.rescored or m not in RESCORED]
+            sample = clip if name == "action" else scene
+            _MEASURES[name](board, model, sample, selected)
+            if number < plan.layered and layered_methods[name]:
+                _MEASURES[name](layered, model, sample, layered_methods[name], LAYERS[name])
     return board, layered
 
 
-_JUDGES = {"captioner": judge_caption, "vqa": judge_answers, "action": judge_action}
+_MEASURES = {"captioner": measure_caption, "vqa": measure_answers, "action": measure_action}
 _TASKS = {"captioner": TASKS[:2], "vqa": TASKS[2:4], "action": TASKS[4:]}
 
 COLUMNS = {
@@ -264,7 +271,7 @@ COLUMNS = {
 
 
 def cells(board: Board, task: str, name: str) -> list[str]:
-    """A row's numbers on one task, in the order of `COLUMNS`; dashes where it has none."""
+    """A row's numbers on one task, in the order of `COLUMNS`; dashes if there are none."""
     row = board.get((task, name))
     if row is None or not row.values["inside"]:
         return ["-"] * len(COLUMNS[task])
@@ -278,59 +285,61 @@ def _short(value: float) -> str:
 
 
 def markdown(board: Board, tasks: Sequence[str]) -> str:
-    """A table for the README: a row for each method, the most mass inside first, then baselines."""
+    """A Markdown table: the methods by decreasing `inside`, then the baselines."""
     names = list(dict.fromkeys(name for task, name in board if task in tasks))
     ranked = [name for name in names if name not in BASELINES]
     ranked.sort(key=lambda name: -board[tasks[0], name].mean("inside"))
     rows = [*ranked, *(n for n in BASELINES if n in names)]
-    heads = [f"{task}: {column}" if not at else column
-             for task in tasks for at, column in enumerate(COLUMNS[task])]  # fmt: skip
-    lines = [f"| map | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    headings = [column if index else f"{task}: {column}"
+                for task in tasks for index, column in enumerate(COLUMNS[task])]  # fmt: skip
+    lines = [f"| map | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
     for name in rows:
         title = f"*{name}*" if name in BASELINES else f"`{name}`"
-        found = [number for task in tasks for number in cells(board, task, name)]
-        lines.append(f"| {title} | {' | '.join(found)} |")
+        numbers = [number for task in tasks for number in cells(board, task, name)]
+        lines.append(f"| {title} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 
 def show(board: Board, console: Console) -> None:
-    """The same as a table a task."""
+    """Print one table for each task."""
     for task in TASKS:
-        names = [name for at, name in board if at == task and board[at, name].values["inside"]]
+        names = [name for key, name in board if key == task and board[key, name].values["inside"]]
         if not names:
             continue
         maps = max(len(board[task, name].values["inside"]) for name in names)
-        table = Table("map", *COLUMNS[task], title=f"{task}: {maps} maps a method")
+        table = Table("map", *COLUMNS[task], title=f"{task}: {maps} maps per method")
         for name in sorted(names, key=lambda name: -board[task, name].mean("inside")):
             table.add_row(name, *cells(board, task, name))
         console.print(table)
 
 
 def main() -> None:
-    """Judge, print tables and Markdown, and write all numbers as JSON if asked."""
+    """Measure, print tables and Markdown, and write all numbers as JSON if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=500, help="how many scenes, and clips")
-    parser.add_argument("--rescored", type=int, default=50, help="of these, for what re-scores")
-    parser.add_argument("--layered", type=int, default=50, help="of these, for other layers")
+    parser.add_argument("--scenes", type=int, default=500, help="number of scenes and clips")
+    parser.add_argument(
+        "--rescored", type=int, default=50, help="of these, for methods that re-score"
+    )
+    parser.add_argument("--layered", type=int, default=50, help="of these, for several layers")
     parser.add_argument("--first", type=int, default=0, help="the first test seed")
-    parser.add_argument("--model", nargs="+", choices=_JUDGES, default=list(_JUDGES))
+    parser.add_argument("--model", nargs="+", choices=_MEASURES, default=list(_MEASURES))
     parser.add_argument("--method", nargs="+", default=list(mmcam.METHODS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
-    asked = parser.parse_args()
-    if asked.scenes < 1:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file")
+    args = parser.parse_args()
+    if args.scenes < 1:
         sys.exit("--scenes must be 1 or more")
-    console, began = Console(), time.monotonic()
-    few = min(asked.rescored, asked.scenes)
-    plan = Plan(asked.scenes, few, asked.layered, asked.first, asked.model, asked.method)
+    console, start = Console(), time.monotonic()
+    rescored = min(args.rescored, args.scenes)
+    plan = Plan(args.scenes, rescored, args.layered, args.first, args.model, args.method)
     board, layered = run(plan, console)
     show(board, console)
     for tables in (board, layered):
         for model in plan.models:
             print(markdown(tables, _TASKS[model]), end="\n\n")
-    print(f"{plan.scenes} scenes and clips, {time.monotonic() - began:.0f} s")
-    if asked.json:
+    print(f"{plan.scenes} scenes and clips, {time.monotonic() - start:.0f} s")
+    if args.json:
         content = {
             title: [
                 {"task": task, "map": name, "count": len(row.values["inside"]),
@@ -339,7 +348,7 @@ def main() -> None:
             ]
             for title, tables in (("usual layer", board), ("by layer", layered))
         }  # fmt: skip
-        asked.json.write_text(json.dumps(content, indent=1))
+        args.json.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

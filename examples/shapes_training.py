@@ -1,4 +1,4 @@
-"""What the trainings of `train_shapes.py` have in common: scenes made once, and the learning."""
+"""Shared code of the trainings in `train_shapes.py`: cached datasets and the training loop."""
 
 from __future__ import annotations
 
@@ -18,167 +18,181 @@ from torch import Tensor, nn
 from mmcam import shapes
 
 CHUNK = 500
-"""How many scenes one worker makes at a time."""
+"""The number of samples that a worker makes at a time."""
 
 
 @dataclass(frozen=True)
-class World:
-    """Seeded scenes or clips: their pixels, and what is to be said of each."""
+class Dataset:
+    """Scenes or clips: their pixels, and the labels of each."""
 
     pixels: np.ndarray
-    told: Sequence[dict[str, Any]]
+    labels: Sequence[dict[str, Any]]
 
     def __len__(self) -> int:
         return len(self.pixels)
 
 
-def tell_scene(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+def make_captioned_scene(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     """A picture `[96 96 3]` and its caption."""
     scene = shapes.scene(seed)
     return scene.pixels, {"caption": shapes.caption(scene).text}
 
 
-TURNS = 4
-"""How often questions of a scene are drawn; different scenes cost more than other questions."""
+VARIANTS = 4
+"""The number of variants of each scene's questions; new questions are cheaper than new scenes."""
 
 
-def tell_asked(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """A picture `[96 96 3]`, questions of several turns with all right answers, and what is where.
+def make_vqa_scene(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """A picture `[96 96 3]`, several variants of questions with all right answers, and its things.
 
-    Each thing has its shape and colours, and its middle (x, y) with the picture from -1 to 1.
+    Each thing has its shape and colours, and its centre (x, y), scaled to [-1, 1].
     """
     scene = shapes.scene(seed)
-    drawn = [ask for turn in range(TURNS) for ask in shapes.questions(scene, turn)]
-    asked = {ask.text: sorted(ask.answers) for ask in drawn}
+    questions = [
+        question for variant in range(VARIANTS) for question in shapes.questions(scene, variant)
+    ]
+    answers = {question.text: sorted(question.answers) for question in questions}
     side = len(scene.pixels)
     things = [
-        [[thing.shape, *thing.colours], *(round(2 * at / side - 1, 3) for at in thing.centre)]
+        [
+            [thing.shape, *thing.colours],
+            *(round(2 * length / side - 1, 3) for length in thing.centre),
+        ]
         for thing in scene.objects
     ]
-    return scene.pixels, {"questions": list(asked.items()), "things": things}
+    return scene.pixels, {"questions": list(answers.items()), "things": things}
 
 
 WINDOW = 64
-"""The side of the window around a thing, in pixels: enough for a crop of 48 a little off it."""
+"""The side of the window around a thing, in pixels: enough for crops of 48 with random offsets."""
 
 
-def tell_thing(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """One thing of a scene in the middle of a window `[64 64 3]`, and what it looks like."""
+def make_single_thing(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """One thing of a scene in the middle of a window `[64 64 3]`, and its attributes."""
     scene = shapes.scene(seed)
     thing = scene.objects[seed % len(scene.objects)]
     half = WINDOW // 2
-    wide = np.pad(scene.pixels, ((half, half), (half, half), (0, 0)), mode="edge")
+    padded = np.pad(scene.pixels, ((half, half), (half, half), (0, 0)), mode="edge")
     x, y = (round(length) for length in thing.centre)
     place = thing.parts[0].place
     look = [thing.shape, thing.size, place or thing.texture, thing.colours[0], thing.colours[-1]]
-    return wide[y : y + WINDOW, x : x + WINDOW], {"look": look}
+    return padded[y : y + WINDOW, x : x + WINDOW], {"look": look}
 
 
-def tell_clip(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """A clip `[16 64 64 3]`, its action, and where (x, y) the one that acts begins."""
+def make_action_clip(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """A clip `[16 64 64 3]`, its action, and the initial position (x, y) of the actor."""
     clip = shapes.clip(seed)
     rows, columns = clip.objects[clip.actor].masks[0].nonzero()
     place = [round(float(columns.mean())), round(float(rows.mean()))]
     return clip.pixels, {"action": clip.action, "place": place}
 
 
-Teller = Callable[[int], tuple[np.ndarray, dict[str, Any]]]
+SampleMaker = Callable[[int], tuple[np.ndarray, dict[str, Any]]]
+"""Seed -> the pixels and labels of one sample."""
 
 
-def _chunk(asked: tuple[Teller, Sequence[int]]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    tell, seeds = asked
-    made = [tell(seed) for seed in seeds]
-    return np.stack([pixels for pixels, _ in made]), [told for _, told in made]
+def _make_chunk(job: tuple[SampleMaker, Sequence[int]]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    make_sample, seeds = job
+    samples = [make_sample(seed) for seed in seeds]
+    return np.stack([pixels for pixels, _ in samples]), [labels for _, labels in samples]
 
 
-def world(tell: Teller, split: str, count: int, cache: Path, workers: int = 2) -> World:
-    """The first `count` scenes or clips of a split, from the cache or made by `workers`."""
-    pixels_file = cache / f"{tell.__name__}-{split}-{count}.npy"
-    told_file = pixels_file.with_suffix(".json")
-    if not told_file.exists():
+def load_dataset(
+    make_sample: SampleMaker, split: str, count: int, cache: Path, workers: int = 2
+) -> Dataset:
+    """The first `count` samples of a split, from the cache, or made by `workers` processes."""
+    pixels_file = cache / f"{make_sample.__name__}-{split}-{count}.npy"
+    labels_file = pixels_file.with_suffix(".json")
+    if not labels_file.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        began, seeds = time.monotonic(), shapes.SPLITS[split][:count]
-        shape = (count, *tell(seeds[0])[0].shape)
+        start_time, seeds = time.monotonic(), shapes.SPLITS[split][:count]
+        shape = (count, *make_sample(seeds[0])[0].shape)
         pixels = open_memmap(pixels_file, mode="w+", dtype=np.uint8, shape=shape)
-        told: list[dict[str, Any]] = []
-        chunks = [(tell, seeds[start : start + CHUNK]) for start in range(0, count, CHUNK)]
+        labels: list[dict[str, Any]] = []
+        chunks = [(make_sample, seeds[start : start + CHUNK]) for start in range(0, count, CHUNK)]
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            for found, words in pool.imap(_chunk, chunks):
-                pixels[len(told) : len(told) + len(found)] = found
-                told += words
+            for chunk_pixels, chunk_labels in pool.imap(_make_chunk, chunks):
+                pixels[len(labels) : len(labels) + len(chunk_pixels)] = chunk_pixels
+                labels += chunk_labels
         pixels.flush()
-        told_file.write_text(json.dumps(told))
-        print(f"{count} of {split} made in {time.monotonic() - began:.0f} s", flush=True)
-    return World(np.load(pixels_file, mmap_mode="r"), json.loads(told_file.read_text()))
+        labels_file.write_text(json.dumps(labels))
+        elapsed = time.monotonic() - start_time
+        print(f"{count} samples of {split} made in {elapsed:.0f} s", flush=True)
+    return Dataset(np.load(pixels_file, mmap_mode="r"), json.loads(labels_file.read_text()))
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a model learns: seed, number of steps, rows of a batch, and the highest rate."""
+class TrainingConfig:
+    """Settings of a training: seed, steps, batch size, and the maximum learning rate."""
 
     seed: int
     steps: int
     batch: int
-    rate: float
-    decay: float = 0.02
-    half: bool = True
-    """Whether the forward runs in bfloat16 where torch can."""
+    learning_rate: float
+    weight_decay: float = 0.02
+    bfloat16: bool = True
+    """Whether the forward runs under autocast to bfloat16."""
 
 
-def learn(
-    model: nn.Module, losses: Callable[[Tensor], Sequence[Tensor]], rows: int, course: Course
+def train(
+    model: nn.Module,
+    losses: Callable[[Tensor], Sequence[Tensor]],
+    rows: int,
+    config: TrainingConfig,
 ) -> None:
-    """Train by AdamW with a rate that rises and then falls to nothing.
+    """Train by AdamW with a one-cycle learning rate.
 
-    `losses` gives the losses of a batch, of which it is told the numbers of the rows; their sum is
-    made small.
+    `losses` maps the row indices of a batch to its losses, whose sum is minimised.
     """
     optimiser = torch.optim.AdamW(
         [
-            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": course.decay},
+            {
+                "params": [p for p in model.parameters() if p.ndim > 1],
+                "weight_decay": config.weight_decay,
+            },
             {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
         ],
-        lr=course.rate,
+        lr=config.learning_rate,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, course.rate, course.steps, pct_start=0.1, cycle_momentum=False
+        optimiser, config.learning_rate, config.steps, pct_start=0.1, cycle_momentum=False
     )
     model.train()
-    began, seen = time.monotonic(), []
-    for step, batch in zip(range(course.steps), _batches(rows, course), strict=False):
-        with torch.autocast("cpu", torch.bfloat16, enabled=course.half):
-            found = losses(batch)
+    start_time, history = time.monotonic(), []
+    for step, batch in zip(range(config.steps), _batches(rows, config), strict=False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            batch_losses = losses(batch)
         optimiser.zero_grad(set_to_none=True)
-        sum(found[1:], found[0]).backward()
+        sum(batch_losses[1:], batch_losses[0]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimiser.step()
         schedule.step()
-        seen.append([float(part.detach()) for part in found])
+        history.append([float(loss.detach()) for loss in batch_losses])
         if (step + 1) % 100 == 0:
-            spent = time.monotonic() - began
-            parts = "  ".join(f"{part:.4f}" for part in np.mean(seen[-100:], 0))
-            print(f"step {step + 1:6d}  losses {parts}  {spent:.0f} s", flush=True)
+            elapsed = time.monotonic() - start_time
+            means = "  ".join(f"{loss:.4f}" for loss in np.mean(history[-100:], 0))
+            print(f"step {step + 1:6d}  losses {means}  {elapsed:.0f} s", flush=True)
     model.eval()
 
 
-def _batches(rows: int, course: Course) -> Iterator[Tensor]:
-    """Numbers of rows, in a new order each time all have come."""
-    dice = torch.Generator().manual_seed(course.seed)
+def _batches(rows: int, config: TrainingConfig) -> Iterator[Tensor]:
+    """Batches of row indices without end, reshuffled in each epoch."""
+    generator = torch.Generator().manual_seed(config.seed)
     while True:
-        order = torch.randperm(rows, generator=dice)
-        for batch in order.split(course.batch):
-            if len(batch) == course.batch:
+        order = torch.randperm(rows, generator=generator)
+        for batch in order.split(config.batch):
+            if len(batch) == config.batch:
                 yield batch.sort().values
 
 
-def pictures(pixels: np.ndarray, rows: Tensor) -> Tensor:
+def to_input(pixels: np.ndarray, rows: Tensor) -> Tensor:
     """Rows of uint8 `[row *time h w 3]` as a model's input `[row 3 *time h w]` in [-2, 2]."""
-    found = torch.from_numpy(pixels[rows.numpy()]).float()
-    return ((found / 255 - 0.5) / 0.25).movedim(-1, 1)
+    values = torch.from_numpy(pixels[rows.numpy()]).float()
+    return ((values / 255 - 0.5) / 0.25).movedim(-1, 1)
 
 
-def remember(lstm: nn.LSTM) -> None:
-    """Open the forget gates, so that what came first is not lost before anything is learnt."""
+def open_forget_gates(lstm: nn.LSTM) -> None:
+    """Initialise the forget gates as open, so that early tokens persist from the first step."""
     for name, bias in lstm.named_parameters():
         if name.startswith("bias_ih"):
             with torch.no_grad():
@@ -198,7 +212,7 @@ def save_folder(
         if value.is_floating_point()
     }
     save_file(state, folder / "weights.safetensors")
-    (folder / "weights.safetensors").chmod(0o644)  # others may read it, as any file
+    (folder / "weights.safetensors").chmod(0o644)  # readable by all, as other files
     if "vocabulary" in lists:
         words = json.dumps([*lists["vocabulary"]], indent=1)
         (folder / "vocab.json").write_text(words + "\n")

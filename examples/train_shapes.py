@@ -4,9 +4,9 @@
     python examples/train_shapes.py vqa --out data/vqa
     python examples/train_shapes.py action --out data/action
 
-Each learns from training seeds and is measured on test seeds. Two runs on one machine with the same
-seed and threads give the same weights. The captioner's CNN and the model of actions learn first
-from things that are seen by themselves; the answerer's CNN begins as the captioner's.
+Each model is trained on training seeds and measured on test seeds. Two runs on one machine with the
+same seed and number of threads give the same weights. The captioner's CNN and the action model are
+pretrained on crops of single objects; the VQA model's CNN starts from the captioner's.
 """
 
 from __future__ import annotations
@@ -36,34 +36,35 @@ from mmcam.adapters.networks.small_cnn import SmallCNN
 from mmcam.demo import packaged
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
-WORDS = (*SPECIAL, *shapes.VOCABULARY)
-ASKING = ("<pad>", "<unk>", *shapes.QUESTION_WORDS)
+CAPTION_TOKENS = (*SPECIAL, *shapes.VOCABULARY)
+QUESTION_TOKENS = ("<pad>", "<unk>", *shapes.QUESTION_WORDS)
 RECIPE = {"resize": 96, "crop": 96, "mean": [0.5] * 3, "std": [0.25] * 3}
 CNN: dict[str, Any] = {}
-FEATURES = 384
-ASKING_CNN: dict[str, Any] = {"features": 640}
+CAPTION_FEATURES = 384
+VQA_CNN: dict[str, Any] = {"features": 640}
 ACTION_SIDE = 64
-NEAR = 40
+ACTION_CROP = 40
 
 
-PARTS = 16
-"""Number, size, texture, two colours, shape and relation of two things; two of the background."""
+SLOTS = 16
+"""Slots of a caption: number, size, texture, two colours, shape and relation of two things, and
+two slots of the background."""
 
 
-def parts_of(text: str) -> list[str]:
-    """The words of a caption by their part in its grammar; padding where there is none."""
+def slots_of(text: str) -> list[str]:
+    """The words of a caption by grammatical slot, with padding in empty slots."""
     *subject, _, _, tone, pattern, _ = text.split()
-    found, start = ["<pad>"] * (PARTS - 2) + [tone, pattern], 0
+    slots, start = ["<pad>"] * (SLOTS - 2) + [tone, pattern], 0
     for word in subject:
-        if word in _PART:
-            part = start + _PART[word]
-            part += word in shapes.COLOURS and found[part] != "<pad>"
-            found[part] = word
-            start = 7 if _PART[word] >= 5 else start
-    return found
+        if word in _SLOT:
+            slot = start + _SLOT[word]
+            slot += word in shapes.COLOURS and slots[slot] != "<pad>"
+            slots[slot] = word
+            start = 7 if _SLOT[word] >= 5 else start
+    return slots
 
 
-_PART = {
+_SLOT = {
     **dict.fromkeys(["two", "three"], 0),
     **dict.fromkeys(["large", "small"], 1),
     **dict.fromkeys(["striped", "dotted", "checked"], 2),
@@ -71,303 +72,333 @@ _PART = {
     **dict.fromkeys([*shapes.SHAPES, *shapes.SHAPES.values(), "things"], 5),
     **dict.fromkeys(["left", "right", "above", "below", "among"], -1),
 }
-"""The part of each word of a thing; a relation comes last of the first thing."""
+"""The slot of each word of a thing; a relation takes the last slot of the first thing."""
 
 
-LOOKS = (
+ATTRIBUTES = (
     tuple(shapes.SHAPES),
     ("large", "small"),
     ("plain", "striped", "dotted", "checked", "left", "top"),
     tuple(shapes.COLOURS),
     tuple(shapes.COLOURS),
 )
-"""What is told of one thing: shape, size, texture or where its first colour lies, both colours."""
+"""The attributes of a thing: shape, size, texture or side of the first colour, both colours."""
 
-CROP = 48
+THING_CROP = 48
 
 
-def lesson(course: st.Course, things: st.World) -> SmallCNN:
-    """A CNN that has learnt to name what one thing looks like, seen by itself.
+def pretrain_cnn(config: st.TrainingConfig, things: st.Dataset) -> SmallCNN:
+    """Pretrain a CNN to classify the attributes of a single thing.
 
-    As the papers' captioners start from a classifier of ImageNet: from sentences alone a CNN
-    learns shapes and textures slowly.
+    The papers' captioners start from an ImageNet classifier in the same way: from captions alone,
+    a CNN learns shapes and textures slowly.
     """
-    looks = [one["look"] for one in things.told]
-    right = torch.tensor([[n.index(w) for n, w in zip(LOOKS, look, strict=True)] for look in looks])
-    sizes = [len(names) for names in LOOKS]
-    torch.manual_seed(course.seed)
+    looks = [labels["look"] for labels in things.labels]
+    classes = torch.tensor(
+        [
+            [names.index(word) for names, word in zip(ATTRIBUTES, look, strict=True)]
+            for look in looks
+        ]
+    )
+    sizes = [len(names) for names in ATTRIBUTES]
+    torch.manual_seed(config.seed)
     cnn = SmallCNN(**CNN)
-    # The map of a crop is smaller, so all that knows of places is another's.
-    seer = SmallCNN(sum(sizes), **{**CNN, "looks": 4, "cells": CROP // 8})
-    seer.trunk, seer.mix = cnn.trunk, cnn.mix
-    seer = seer.to(memory_format=torch.channels_last)
+    # The feature map of a crop is smaller, so only the layers that do not depend on its size are
+    # shared.
+    classifier = SmallCNN(sum(sizes), **{**CNN, "looks": 4, "cells": THING_CROP // 8})
+    classifier.trunk, classifier.mix = cnn.trunk, cnn.mix
+    classifier = classifier.to(memory_format=torch.channels_last)
 
     def losses(rows: Tensor) -> tuple[Tensor, ...]:
-        left, top = torch.randint(st.WINDOW - CROP + 1, (2,)).tolist()
-        pixels = st.pictures(things.pixels, rows)[..., top : top + CROP, left : left + CROP]
-        found = seer(pixels).float().split(sizes, 1)
-        return tuple(F.cross_entropy(one, right[rows, i]) for i, one in enumerate(found))
+        left, top = torch.randint(st.WINDOW - THING_CROP + 1, (2,)).tolist()
+        pixels = st.to_input(things.pixels, rows)[
+            ..., top : top + THING_CROP, left : left + THING_CROP
+        ]
+        logits = classifier(pixels).float().split(sizes, 1)
+        return tuple(F.cross_entropy(part, classes[rows, i]) for i, part in enumerate(logits))
 
-    st.learn(seer, losses, len(things), course)
+    st.train(classifier, losses, len(things), config)
     return cnn
 
 
-def caption(out: Path, course: st.Course, world: st.World, cnn: SmallCNN) -> None:
-    """Show-and-Tell."""
-    known = {word: token for token, word in enumerate(WORDS)}
-    told = [[known[word] for word in one["caption"].split()] for one in world.told]
-    tokens = torch.zeros(len(told), max(map(len, told)) + 1, dtype=torch.long)
-    for row, said in enumerate(told):
-        tokens[row, : len(said) + 1] = torch.tensor([*said, known["<end>"]])
-    torch.manual_seed(course.seed)
+def train_captioner(
+    out: Path, config: st.TrainingConfig, dataset: st.Dataset, cnn: SmallCNN
+) -> None:
+    """Train the captioner, Show-and-Tell, and write its model folder."""
+    token_ids = {word: token for token, word in enumerate(CAPTION_TOKENS)}
+    texts = [labels["caption"] for labels in dataset.labels]
+    captions = [[token_ids[word] for word in text.split()] for text in texts]
+    tokens = torch.zeros(len(captions), max(map(len, captions)) + 1, dtype=torch.long)
+    for row, caption in enumerate(captions):
+        tokens[row, : len(caption) + 1] = torch.tensor([*caption, token_ids["<end>"]])
+    torch.manual_seed(config.seed)
     args = {"embedding": 256, "hidden": 256}
-    trunk, head = split_cnn(cnn, "trunk", "small")
-    model = ShowAndTell(trunk, head, FEATURES, len(WORDS), start=known["<start>"], **args)
-    st.remember(model.lstm)
-    # While it learns, the picture's vector must also tell, for each place of the grammar, the word
-    # there: by the LSTM alone the CNN learns slowly.
-    model.parts = torch.nn.Linear(FEATURES, PARTS * len(WORDS))
-    parsed = torch.tensor([[known[w] for w in parts_of(one["caption"])] for one in world.told])
+    trunk, head = halves(cnn, "trunk", "small")
+    sizes = (CAPTION_FEATURES, len(CAPTION_TOKENS))
+    model = ShowAndTell(trunk, head, *sizes, start=token_ids["<start>"], **args)
+    st.open_forget_gates(model.lstm)
+    # An auxiliary head predicts the word of each grammatical slot from the image vector: through
+    # the LSTM alone, the CNN learns slowly.
+    model.parts = torch.nn.Linear(CAPTION_FEATURES, SLOTS * len(CAPTION_TOKENS))
+    slots = torch.tensor([[token_ids[word] for word in slots_of(text)] for text in texts])
     model = model.to(memory_format=torch.channels_last)
 
     def losses(rows: Tensor) -> tuple[Tensor, ...]:
-        said = tokens[rows]
-        said = said[:, : int((said != 0).sum(1).max())]
-        vector = pool(model.cnn(st.pictures(world.pixels, rows)))
-        logits = model.out(model.teacher_force(vector, said)[0])
-        parts = model.parts(vector).float().unflatten(1, (PARTS, -1)).flatten(0, 1)
-        grammar = F.cross_entropy(parts, parsed[rows].flatten())
-        right = F.cross_entropy(logits.flatten(0, 1).float(), said.flatten(), ignore_index=0)
-        return right, 2 * grammar
+        targets = tokens[rows]
+        targets = targets[:, : int((targets != 0).sum(1).max())]
+        vector = pool(model.cnn(st.to_input(dataset.pixels, rows)))
+        logits = model.out(model.teacher_force(vector, targets)[0])
+        slot_logits = model.parts(vector).float().unflatten(1, (SLOTS, -1)).flatten(0, 1)
+        slot_loss = F.cross_entropy(slot_logits, slots[rows].flatten())
+        flat_logits = logits.flatten(0, 1).float()
+        caption_loss = F.cross_entropy(flat_logits, targets.flatten(), ignore_index=0)
+        return caption_loss, 2 * slot_loss
 
     pool, model.pool = model.pool, torch.nn.Identity()
-    st.learn(model, losses, len(world), course)
+    st.train(model, losses, len(dataset), config)
     model.pool = pool
     del model.parts
     manifest = {"family": "show_and_tell", "cnn": {"family": "small", "args": CNN}, "args": args}
     manifest |= {"preprocess": RECIPE, "layer": "cnn"}
-    st.save_folder(out, model, manifest, vocabulary=WORDS)
+    st.save_folder(out, model, manifest, vocabulary=CAPTION_TOKENS)
 
 
 @torch.inference_mode()
 def measure_caption(folder: Path, seeds: range) -> dict[str, float]:
-    """Shares of words said right, given the true words before them, and of whole captions."""
+    """The accuracy of words, teacher-forced, and of whole captions by greedy search."""
     adapter = mmcam.load(folder)
     model: Any = adapter.model
-    right: dict[str, list[bool]] = defaultdict(list)
+    hits: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, len(seeds), 100):
         scenes = [shapes.scene(seed) for seed in seeds[start : start + 100]]
-        told = [shapes.caption(scene) for scene in scenes]
-        pixels = st.pictures(np.stack([scene.pixels for scene in scenes]), torch.arange(len(told)))
-        ends = [[*(word.text for word in one.words), "<end>"] for one in told]
-        longest = max(map(len, ends))
-        tokens = torch.zeros(len(told), longest, dtype=torch.long)
-        for row, words in enumerate(ends):
-            tokens[row, : len(words)] = torch.tensor([WORDS.index(word) for word in words])
-        guesses = model(pixels, tokens).argmax(2)
+        captions = [shapes.caption(scene) for scene in scenes]
+        rows = torch.arange(len(captions))
+        pixels = st.to_input(np.stack([scene.pixels for scene in scenes]), rows)
+        texts = [[*(word.text for word in caption.words), "<end>"] for caption in captions]
+        longest = max(map(len, texts))
+        tokens = torch.zeros(len(captions), longest, dtype=torch.long)
+        for row, words in enumerate(texts):
+            tokens[row, : len(words)] = torch.tensor([CAPTION_TOKENS.index(word) for word in words])
+        predictions = model(pixels, tokens).argmax(2)
         state = model.initial_state(model.cnn(pixels))
-        last, said = torch.full((len(told),), model.start), []
+        last, steps = torch.full((len(captions),), model.start), []
         for _ in range(longest):
             logits, state = model.step(state, last)
             last = logits.argmax(1)
-            said.append(last)
-        spoken = torch.stack(said, 1)
-        for row, one in enumerate(told):
-            for word in one.words:
-                hit = bool(guesses[row, word.position] == tokens[row, word.position])
-                right["words"].append(hit)
+            steps.append(last)
+        generated = torch.stack(steps, 1)
+        for row, caption in enumerate(captions):
+            for word in caption.words:
+                hit = bool(predictions[row, word.position] == tokens[row, word.position])
+                hits["words"].append(hit)
                 if word.mask is not None:
-                    right["visual words"].append(hit)
-                    right[f"{word.kind} words"].append(hit)
-            length = len(one.words) + 1
-            right["captions"].append(bool((spoken[row] == tokens[row])[:length].all()))
-    return {name: round(float(np.mean(found)), 4) for name, found in right.items()}
+                    hits["visual words"].append(hit)
+                    hits[f"{word.kind} words"].append(hit)
+            length = len(caption.words) + 1
+            hits["captions"].append(bool((generated[row] == tokens[row])[:length].all()))
+    return {name: round(float(np.mean(values)), 4) for name, values in hits.items()}
 
 
-def asking_cnn(captioner: Path) -> SmallCNN:
-    """A captioner's CNN with a longer vector, which is yet to be learnt.
+def make_vqa_cnn(captioner: Path) -> SmallCNN:
+    """A captioner's CNN with a longer, untrained output vector.
 
-    A caption says little of what a question may ask for.
+    Questions ask for more than captions describe.
     """
     torch.manual_seed(0)
-    cnn = SmallCNN(**ASKING_CNN)
-    known = mmcam.load(captioner).model.get_submodule("cnn.net").state_dict()
-    own = cnn.state_dict()
-    fits = {name: value for name, value in known.items() if value.shape == own[name].shape}
-    cnn.load_state_dict({**own, **fits})
+    cnn = SmallCNN(**VQA_CNN)
+    trained = mmcam.load(captioner).model.get_submodule("cnn.net").state_dict()
+    initial = cnn.state_dict()
+    kept = {name: value for name, value in trained.items() if value.shape == initial[name].shape}
+    cnn.load_state_dict({**initial, **kept})
     return cnn
 
 
 NAMES = (*shapes.SHAPES, *shapes.COLOURS)
-"""What is to be told of a thing's look while places are learnt."""
+"""The names that the auxiliary head of the VQA model locates."""
 
 
-def places_of(world: st.World) -> Tensor:
-    """For each picture and name `[picture, name, 4]`: is it there, just once, and then where."""
-    found = torch.zeros(len(world), len(NAMES), 4)
-    for row, one in enumerate(world.told):
-        for place, name in enumerate(NAMES):
-            at = [(x, y) for names, x, y in one["things"] if name in names]
-            if at:
-                found[row, place, 0] = 1
-            if len(at) == 1:
-                found[row, place, 1:] = torch.tensor([1.0, *at[0]])
-    return found
+def location_targets(dataset: st.Dataset) -> Tensor:
+    """For each picture and name `[picture, name, 4]`: present, present once, and then x and y."""
+    targets = torch.zeros(len(dataset), len(NAMES), 4)
+    for row, labels in enumerate(dataset.labels):
+        for column, name in enumerate(NAMES):
+            centres = [(x, y) for names, x, y in labels["things"] if name in names]
+            if centres:
+                targets[row, column, 0] = 1
+            if len(centres) == 1:
+                targets[row, column, 1:] = torch.tensor([1.0, *centres[0]])
+    return targets
 
 
-def vqa(out: Path, course: st.Course, world: st.World, cnn: SmallCNN, reading: st.Course) -> None:
-    """LSTM and CNN for questions; all questions of a picture at once.
+def train_vqa(
+    out: Path,
+    config: st.TrainingConfig,
+    dataset: st.Dataset,
+    cnn: SmallCNN,
+    head_config: st.TrainingConfig,
+) -> None:
+    """Train the VQA model, LSTM and CNN, on all questions of a picture at once.
 
-    While it learns, the picture's vector must also tell what is where: by the answers alone it
-    learns places slowly. What comes behind the CNN's map goes on learning when the map is good
-    enough; that takes half the time.
+    An auxiliary head locates things from the image vector: from answers alone, the CNN learns
+    positions slowly. In a second phase only the layers after the CNN's feature map are trained,
+    which takes half the time.
     """
-    texts = sorted({text for one in world.told for text, _ in one["questions"]})
-    number = {text: row for row, text in enumerate(texts)}
+    texts = sorted({text for labels in dataset.labels for text, _ in labels["questions"]})
+    text_rows = {text: row for row, text in enumerate(texts)}
     lengths = torch.tensor([len(text.split()) for text in texts])
     tokens = torch.zeros(len(texts), int(lengths.max()), dtype=torch.long)
     for row, text in enumerate(texts):
-        words = [ASKING.index(word) for word in text.split()]
+        words = [QUESTION_TOKENS.index(word) for word in text.split()]
         tokens[row, : len(words)] = torch.tensor(words)
-    torch.manual_seed(course.seed)
+    torch.manual_seed(config.seed)
     args = {"embedding": 128, "hidden": 128, "layers": 1, "common": 768, "answer_hidden": 384}
     args |= {"normalised": False}
-    trunk, head = split_cnn(cnn, "trunk", "small")
-    sizes = (ASKING_CNN["features"], len(ASKING), len(shapes.ANSWERS))
+    trunk, head = halves(cnn, "trunk", "small")
+    sizes = (VQA_CNN["features"], len(QUESTION_TOKENS), len(shapes.ANSWERS))
     model = LstmVqa(trunk, head, *sizes, **args)
-    st.remember(model.lstm)
-    with torch.no_grad():  # questions that differ in one word must begin far enough apart
+    st.open_forget_gates(model.lstm)
+    with torch.no_grad():  # so that questions that differ in one word start far enough apart
         model.lstm.weight_ih_l0.mul_(4)
         model.q_proj.weight.mul_(7)
-    model.places = torch.nn.Linear(ASKING_CNN["features"], 3 * len(NAMES))
-    places = places_of(world)
+    model.places = torch.nn.Linear(VQA_CNN["features"], 3 * len(NAMES))
+    locations = location_targets(dataset)
     model = model.to(memory_format=torch.channels_last)
 
-    def losses(rows: Tensor, see: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-        asked = [(row, *one) for row, at in enumerate(rows) for one in world.told[at]["questions"]]
-        shares = torch.zeros(len(asked), len(shapes.ANSWERS))
-        for place, (_, _, answers) in enumerate(asked):
+    def losses(rows: Tensor, encode: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        questions = [
+            (row, text, answers)
+            for row, index in enumerate(rows)
+            for text, answers in dataset.labels[index]["questions"]
+        ]
+        targets = torch.zeros(len(questions), len(shapes.ANSWERS))
+        for index, (_, _, answers) in enumerate(questions):
             for answer in answers:
-                shares[place, shapes.ANSWERS.index(answer)] = 1 / len(answers)
-        # A question that is asked of many pictures is read once.
-        read, which = torch.tensor([number[text] for _, text, _ in asked]).unique(
+                targets[index, shapes.ANSWERS.index(answer)] = 1 / len(answers)
+        # A question about several pictures is encoded once.
+        unique, inverse = torch.tensor([text_rows[text] for _, text, _ in questions]).unique(
             return_inverse=True
         )
-        questions = model.encode_question(tokens[read], lengths[read])[which]
-        vectors = model.pool(see(st.pictures(world.pixels, rows)))
-        logits = model.classify(vectors[[row for row, _, _ in asked]], questions)
-        right = -(logits.float().log_softmax(1) * shares).sum() / len(asked)
-        said = model.places(vectors).float().unflatten(1, (len(NAMES), 3))
-        there, once, where = places[rows].split([1, 1, 2], 2)
-        named = F.binary_cross_entropy_with_logits(said[..., :1], there)
-        off = F.smooth_l1_loss(said[..., 1:], where, reduction="none", beta=0.1)
-        return right, named, (off * once).sum() / once.sum()
+        encoded = model.ask(tokens[unique], lengths[unique])[inverse]
+        vectors = model.pool(encode(st.to_input(dataset.pixels, rows)))
+        logits = model.answer(vectors[[row for row, _, _ in questions]], encoded)
+        answer_loss = -(logits.float().log_softmax(1) * targets).sum() / len(questions)
+        predicted = model.places(vectors).float().unflatten(1, (len(NAMES), 3))
+        present, once, centres = locations[rows].split([1, 1, 2], 2)
+        presence_loss = F.binary_cross_entropy_with_logits(predicted[..., :1], present)
+        errors = F.smooth_l1_loss(predicted[..., 1:], centres, reduction="none", beta=0.1)
+        return answer_loss, presence_loss, (errors * once).sum() / once.sum()
 
-    st.learn(model, partial(losses, see=model.cnn), len(world), course)
+    st.train(model, partial(losses, encode=model.cnn), len(dataset), config)
     trunk, model.cnn = model.cnn, torch.nn.Identity()
 
     @torch.no_grad()
-    def see(pixels: Tensor) -> Tensor:
+    def encode_frozen(pixels: Tensor) -> Tensor:
         maps: Tensor = trunk(pixels)
         return maps
 
-    st.learn(model, partial(losses, see=see), len(world), reading)
+    st.train(model, partial(losses, encode=encode_frozen), len(dataset), head_config)
     model.cnn = trunk
     del model.places
-    manifest = {"family": "lstm_vqa", "cnn": {"family": "small", "args": ASKING_CNN}, "args": args}
+    manifest = {"family": "lstm_vqa", "cnn": {"family": "small", "args": VQA_CNN}, "args": args}
     manifest |= {"preprocess": RECIPE, "layer": "cnn"}
-    st.save_folder(out, model, manifest, vocabulary=ASKING, labels=shapes.ANSWERS)
+    st.save_folder(out, model, manifest, vocabulary=QUESTION_TOKENS, labels=shapes.ANSWERS)
 
 
 @torch.inference_mode()
 def measure_vqa(folder: Path, seeds: range) -> dict[str, float]:
-    """Shares of right answers, of all questions and of each kind."""
-    model, right = mmcam.load(folder).model, defaultdict(list)
+    """The accuracy of answers, overall and for each kind of question."""
+    model, hits = mmcam.load(folder).model, defaultdict(list)
     for seed in seeds:
         scene = shapes.scene(seed)
-        asked = shapes.questions(scene)
-        if not asked:
+        questions = shapes.questions(scene)
+        if not questions:
             continue
-        words = [[ASKING.index(word) for word in ask.text.split()] for ask in asked]
+        words = [[QUESTION_TOKENS.index(word) for word in q.text.split()] for q in questions]
         tokens = torch.nn.utils.rnn.pad_sequence(list(map(torch.tensor, words)), True)
-        lengths = torch.tensor([len(one) for one in words])
-        logits = model(st.pictures(scene.pixels[None], torch.tensor([0])), tokens, lengths)
-        for ask, guess in zip(asked, logits.argmax(1).tolist(), strict=True):
-            for kind in ("answers", ask.kind):
-                right[kind].append(shapes.ANSWERS[guess] in ask.answers)
-    return {name: round(float(np.mean(found)), 4) for name, found in right.items()}
+        lengths = torch.tensor([len(row) for row in words])
+        logits = model(st.to_input(scene.pixels[None], torch.tensor([0])), tokens, lengths)
+        for question, prediction in zip(questions, logits.argmax(1).tolist(), strict=True):
+            for kind in ("answers", question.kind):
+                hits[kind].append(shapes.ANSWERS[prediction] in question.answers)
+    return {name: round(float(np.mean(values)), 4) for name, values in hits.items()}
 
 
-def action(out: Path, course: st.Course, world: st.World, near: st.Course) -> None:
-    """C3D, with batch norm while it learns, which is then folded into its weights.
+def train_action(
+    out: Path, config: st.TrainingConfig, dataset: st.Dataset, crop_config: st.TrainingConfig
+) -> None:
+    """Train the action model, C3D, with batch norm that is then folded into the weights.
 
-    First it sees but the surroundings of the one that acts: the convolutions learn what an action
-    looks like from a third of the pixels, before they have to find it.
+    In a first phase the model is trained on crops around the actor: the convolutions learn the
+    actions from a third of the pixels, before they have to locate them.
     """
-    labels = torch.tensor([shapes.ACTIONS.index(one["action"]) for one in world.told])
-    mirrored = torch.tensor([shapes.ACTIONS.index(_mirrored(name)) for name in shapes.ACTIONS])
-    places = [one["place"] for one in world.told]
-    torch.manual_seed(course.seed)
+    classes = torch.tensor([shapes.ACTIONS.index(labels["action"]) for labels in dataset.labels])
+    mirrored = torch.tensor([shapes.ACTIONS.index(_mirror(name)) for name in shapes.ACTIONS])
+    positions = [labels["place"] for labels in dataset.labels]
+    torch.manual_seed(config.seed)
     convolutions: dict[str, torch.nn.Module] = {}
-    for side, learning in ((NEAR, near), (ACTION_SIDE, course)):
+    for side, phase_config in ((ACTION_CROP, crop_config), (ACTION_SIDE, config)):
         size = (16, side, side)
         args = {"channels": (8, 16, 32, 64, 64), "hidden": 128, "size": size}
         model = C3D(len(shapes.ACTIONS), **args)
-        plain = {
-            name: part
-            for name, part in model.named_children()
+        layers = {
+            name: layer
+            for name, layer in model.named_children()
             if name.startswith(("conv", "fc")) and name != "fc8"
         }
-        for name, part in plain.items():
-            own = _Full(part) if "5" in name else part
-            setattr(model, name, convolutions.get(name, torch.nn.Sequential(own, _norm(part))))
-        convolutions = {name: model.get_submodule(name) for name in plain if "conv" in name}
+        for name, layer in layers.items():
+            wrapped = _FullPrecision(layer) if "5" in name else layer
+            block = torch.nn.Sequential(wrapped, _make_norm(layer))
+            setattr(model, name, convolutions.get(name, block))
+        convolutions = {name: model.get_submodule(name) for name in layers if "conv" in name}
         with torch.no_grad():
             model.fc8.weight.mul_(0.1)
         model.drop6.p = model.drop7.p = 0.1
         model = model.to(memory_format=torch.channels_last_3d)
 
         def losses(rows: Tensor, model: C3D = model, side: int = side) -> tuple[Tensor, ...]:
-            clips = st.pictures(world.pixels, rows)
-            right = labels[rows]
+            clips = st.to_input(dataset.pixels, rows)
+            targets = classes[rows]
             if side < ACTION_SIDE:
                 clips = torch.stack(
-                    [_around(clip, *places[i], side) for clip, i in zip(clips, rows, strict=True)]
+                    [
+                        _crop_around(clip, *positions[row], side)
+                        for clip, row in zip(clips, rows, strict=True)
+                    ]
                 )
-            # Every other clip is seen in a mirror.
+            # Mirror every other clip.
             clips[::2] = clips[::2].flip(-1)
-            right[::2] = mirrored[right[::2]]
+            targets[::2] = mirrored[targets[::2]]
             clips = clips.contiguous(memory_format=torch.channels_last_3d)
-            return (F.cross_entropy(model(clips).float(), right, label_smoothing=0.05),)
+            return (F.cross_entropy(model(clips).float(), targets, label_smoothing=0.05),)
 
-        st.learn(model, losses, len(world), learning)
-    for name, part in plain.items():
-        own, norm = model.get_submodule(name)
-        own = own.layer if isinstance(own, _Full) else own
-        linear = isinstance(part, torch.nn.Linear)
+        st.train(model, losses, len(dataset), phase_config)
+    for name, layer in layers.items():
+        trained, norm = model.get_submodule(name)
+        trained = trained.layer if isinstance(trained, _FullPrecision) else trained
+        linear = isinstance(layer, torch.nn.Linear)
         fuse = torch.nn.utils.fuse_linear_bn_eval if linear else torch.nn.utils.fuse_conv_bn_eval
-        setattr(model, name, fuse(own, norm))
+        setattr(model, name, fuse(trained, norm))
     recipe = {**RECIPE, "resize": ACTION_SIDE, "crop": ACTION_SIDE, "frames": 16}
     manifest = {"family": "c3d", "args": {"classes": len(shapes.ACTIONS), **args}}
-    # The last maps have 4 x 4 cells a slice; those of conv4b have 8 x 8.
+    # The last feature maps have only 4 x 4 cells per slice; those of conv4b have 8 x 8.
     manifest |= {"preprocess": recipe, "layer": "relu4b"}
     st.save_folder(out, model, manifest, labels=shapes.ACTIONS)
 
 
-def _around(clip: Tensor, x: int, y: int, side: int) -> Tensor:
-    """The window of a clip `[3 time h w]` that has a place as near its middle as it can."""
-    left, top = (min(max(at - side // 2, 0), ACTION_SIDE - side) for at in (x, y))
+def _crop_around(clip: Tensor, x: int, y: int, side: int) -> Tensor:
+    """The crop of a clip `[3 time h w]` around (x, y), moved inside the frame where necessary."""
+    left, top = (min(max(centre - side // 2, 0), ACTION_SIDE - side) for centre in (x, y))
     return clip[..., top : top + side, left : left + side]
 
 
-def _norm(layer: torch.nn.Module) -> torch.nn.Module:
-    """The batch norm that stands behind a layer while it learns."""
+def _make_norm(layer: torch.nn.Module) -> torch.nn.Module:
+    """The batch norm that follows a layer during training."""
     if isinstance(layer, torch.nn.Linear):
         return torch.nn.BatchNorm1d(layer.out_features)
     return torch.nn.BatchNorm3d(layer.out_channels)
 
 
-class _Full(torch.nn.Module):
+class _FullPrecision(torch.nn.Module):
     """A layer in full precision: in bfloat16 the gradient of conv5b's weights is NaN on CPUs."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
@@ -376,72 +407,86 @@ class _Full(torch.nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            made: Tensor = self.layer(clips.float())
-        return made
+            output: Tensor = self.layer(clips.float())
+        return output
 
 
-def _mirrored(name: str) -> str:
-    """What an action is called when left and right are exchanged."""
-    exchanged = {"slides left": "slides right", "slides right": "slides left"}
-    return exchanged.get(name, name)
+def _mirror(name: str) -> str:
+    """The name of an action in a mirrored clip."""
+    mirrored = {"slides left": "slides right", "slides right": "slides left"}
+    return mirrored.get(name, name)
 
 
 @torch.inference_mode()
 def measure_action(folder: Path, seeds: range) -> dict[str, float]:
-    """Shares of right actions, of all clips and of each action."""
-    model, right = mmcam.load(folder).model, defaultdict(list)
+    """The accuracy of actions, overall and for each action."""
+    model, hits = mmcam.load(folder).model, defaultdict(list)
     for seed in seeds:
         clip = shapes.clip(seed)
-        guess = int(model(st.pictures(clip.pixels[None], torch.tensor([0]))).argmax())
+        prediction = int(model(st.to_input(clip.pixels[None], torch.tensor([0]))).argmax())
         for name in ("actions", clip.action):
-            right[name].append(shapes.ACTIONS[guess] == clip.action)
-    return {name: round(float(np.mean(found)), 4) for name, found in right.items()}
+            hits[name].append(shapes.ACTIONS[prediction] == clip.action)
+    return {name: round(float(np.mean(values)), 4) for name, values in hits.items()}
 
 
-COURSES = {
-    "caption": (st.tell_scene, 120_000, st.Course(seed=0, steps=9000, batch=32, rate=2e-3)),
-    "vqa": (st.tell_asked, 100_000, st.Course(seed=0, steps=5000, batch=32, rate=1.5e-3)),
-    "action": (st.tell_clip, 40_000, st.Course(seed=0, steps=1800, batch=32, rate=1e-3)),
+TRAININGS = {
+    "caption": (
+        st.make_captioned_scene,
+        120_000,
+        st.TrainingConfig(seed=0, steps=9000, batch=32, learning_rate=2e-3),
+    ),
+    "vqa": (
+        st.make_vqa_scene,
+        100_000,
+        st.TrainingConfig(seed=0, steps=5000, batch=32, learning_rate=1.5e-3),
+    ),
+    "action": (
+        st.make_action_clip,
+        40_000,
+        st.TrainingConfig(seed=0, steps=1800, batch=32, learning_rate=1e-3),
+    ),
 }
-"""What each model learns from, and how."""
+"""For each model: the function that makes its samples, their number, and the settings."""
 
-THINGS, LESSON = 80_000, st.Course(seed=0, steps=3000, batch=64, rate=3e-3)
-"""What the CNN of captions learns first, of so many things."""
+THINGS, PRETRAINING = 80_000, st.TrainingConfig(seed=0, steps=3000, batch=64, learning_rate=3e-3)
+"""The number of things and the settings for pretraining the captioner's CNN."""
 
-READING = st.Course(seed=1, steps=2500, batch=64, rate=1e-3)
-"""How the answerer goes on learning behind the map of its CNN."""
+HEAD_TRAINING = st.TrainingConfig(seed=1, steps=2500, batch=64, learning_rate=1e-3)
+"""The settings of the VQA model's second phase, in which its CNN is frozen."""
 
-NEAR_COURSE = st.Course(seed=0, steps=1000, batch=32, rate=2e-3)
-"""What the model of actions learns first, of what is near the one that acts."""
+ACTION_CROP_TRAINING = st.TrainingConfig(seed=0, steps=1000, batch=32, learning_rate=2e-3)
+"""The settings of the action model's first phase, on crops around the actor."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", choices=COURSES)
+    parser.add_argument("model", choices=TRAININGS)
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     parser.add_argument(
         "--cnn", type=Path, default=packaged("captioner"), help="for vqa: a captioner to start from"
     )
-    parser.add_argument("--cache", type=Path, default=Path("shapes-cache"), help="made scenes")
-    parser.add_argument("--rows", type=int, help="how many scenes or clips to learn from")
-    parser.add_argument("--steps", type=int, help="how many batches to learn from")
-    parser.add_argument("--test", type=int, default=2000, help="how many test seeds to measure on")
-    parser.add_argument("--workers", type=int, default=2, help="processes that make scenes")
-    asked = parser.parse_args()
-    tell, rows, course = COURSES[asked.model]
-    if asked.steps:
-        course = replace(course, steps=asked.steps)
-    world = st.world(tell, "train", asked.rows or rows, asked.cache, asked.workers)
-    if asked.model == "action":
-        action(asked.out, course, world, NEAR_COURSE)
-    elif asked.model == "vqa":
-        vqa(asked.out, course, world, asking_cnn(asked.cnn), READING)
+    parser.add_argument(
+        "--cache", type=Path, default=Path("shapes-cache"), help="the folder of cached samples"
+    )
+    parser.add_argument("--rows", type=int, help="number of training scenes or clips")
+    parser.add_argument("--steps", type=int, help="number of training batches")
+    parser.add_argument("--test", type=int, default=2000, help="number of test seeds")
+    parser.add_argument("--workers", type=int, default=2, help="number of sample-making processes")
+    args = parser.parse_args()
+    make_sample, rows, config = TRAININGS[args.model]
+    if args.steps:
+        config = replace(config, steps=args.steps)
+    dataset = st.load_dataset(make_sample, "train", args.rows or rows, args.cache, args.workers)
+    if args.model == "action":
+        train_action(args.out, config, dataset, ACTION_CROP_TRAINING)
+    elif args.model == "vqa":
+        train_vqa(args.out, config, dataset, make_vqa_cnn(args.cnn), HEAD_TRAINING)
     else:
-        things = st.world(st.tell_thing, "train", THINGS, asked.cache, asked.workers)
-        caption(asked.out, course, world, lesson(LESSON, things))
+        things = st.load_dataset(st.make_single_thing, "train", THINGS, args.cache, args.workers)
+        train_captioner(args.out, config, dataset, pretrain_cnn(PRETRAINING, things))
     measure = {"caption": measure_caption, "vqa": measure_vqa, "action": measure_action}
-    seeds = shapes.SPLITS["test"][: asked.test]
-    print(json.dumps(measure[asked.model](asked.out, seeds), indent=1))
+    seeds = shapes.SPLITS["test"][: args.test]
+    print(json.dumps(measure[args.model](args.out, seeds), indent=1))
 
 
 if __name__ == "__main__":

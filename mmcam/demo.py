@@ -1,7 +1,7 @@
-"""`mmcam demo`: the main job on drawn scenes with small trained models, with no download.
+"""`mmcam demo`: explain small trained models on synthetic scenes, without any download.
 
-The scenes are of test seeds, which the models have not learnt from, and every pixel of them is
-accounted for: beside each map stands how much of it lies on what it must rest on.
+The scenes come from test seeds, which were not used in training. The pixels that are evidence for
+each word, answer and action are known, so the demo prints how much of each map lies on them.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from mmcam.shapes import ActionClip, Question, Scene
 from mmcam.tasks import Actions, Answers, Caption
 
 SCENE, TWO_TONE, CLIP = 93, 337, 43
-"""The test seeds of the picture that is captioned, of the one asked about, and of the clip.
+"""The test seeds of the captioned picture, of the picture with the question, and of the clip.
 
-They were chosen: of many scenes the maps are worse, as the leaderboard in README.md says.
+They are hand-picked: for many scenes the maps are worse, see the leaderboard in README.md.
 """
 
 SIDE = 384
-"""The side of the pictures, in pixels; the models see them at 96."""
+"""The side of the pictures, in pixels; the models' input is 96 x 96."""
 
 CLIP_SIDE = 256
-"""The side of the clip's frames, in pixels; the model sees them at 64."""
+"""The side of the clip's frames, in pixels; the model's input is 64 x 64."""
 
 CLIP_RATE = 8
-"""Its frames a second."""
+"""The clip's frame rate, in frames per second."""
 
 COLUMNS = 4
 
@@ -49,11 +49,11 @@ def packaged(name: str) -> Path:
 
 
 def run(folder: Path) -> Iterator[str]:
-    """Explain a caption, two answers and an action, write the usual files, and say in words.
+    """Explain a caption, two answers and an action, write the usual files, and yield a report.
 
-    The pictures and the clip are written too, so that other commands can be tried on them.
+    The pictures and the clip are written too, as input for other commands.
     """
-    yield "Three small models, trained on drawn scenes; these scenes they have not seen before."
+    yield "Three small models, trained on synthetic scenes; the scenes below are test scenes."
     make_folder(folder)
     rows = []
     for part in (_caption, _question, _clip):
@@ -66,102 +66,112 @@ def run(folder: Path) -> Iterator[str]:
 
 
 _Part = tuple[str, list[str], list[draw.Tile]]
-"""What is said, a line for each map, and a row of the sheet."""
+"""A title, a line for each map, and a row of the sheet."""
 
 
 def _caption(folder: Path) -> _Part:
-    """What a captioner says of a picture, and where it sees each word."""
+    """Explain the caption that a model generates, and its visual words."""
     scene = shapes.scene(SCENE, SIDE)
     picture = folder / "scene.png"
     write_image(picture, scene.pixels)
-    found = explain(load(packaged("captioner")), picture, Caption(words="visual"))
-    assert found.text is not None
-    told = {word.position: word for word in shapes.caption(scene).words}
-    # What a word must rest on is known where the word is the true one at its place.
-    true = [told.get(-1 if one.target.position is None else one.target.position) for one in found]
+    explanations = explain(load(packaged("captioner")), picture, Caption(words="visual"))
+    assert explanations.text is not None
+    true_words = {word.position: word for word in shapes.caption(scene).words}
+    positions = [explanation.target.position for explanation in explanations]
+    words = [None if position is None else true_words.get(position) for position in positions]
+    # The evidence for a word is known if it equals the true word at its position.
     shares = [
-        _on(one, word.mask if word and word.text == one.label else None)
-        for one, word in zip(found, true, strict=True)
+        _share_on(explanation, word.mask if word and word.text == explanation.label else None)
+        for explanation, word in zip(explanations, words, strict=True)
     ]
-    # The sentence, what is there first, and the colour that comes last.
-    kinds = ["" if word is None else word.kind for word in true]
-    last = len(kinds) - 1 - kinds[::-1].index("colour")
+    # The whole caption, the first shape and the last colour.
+    kinds = ["" if word is None else word.kind for word in words]
+    last_colour = len(kinds) - 1 - kinds[::-1].index("colour")
     tiles = [(scene.pixels, "the picture", "")]
-    for at, name in ((0, "the whole caption"), (kinds.index("shape"), ""), (last, "")):
-        named = name or f'"{found[at].label}"'
-        tiles.append((draw.draw_explanation(found[at], scene.pixels), named, shares[at]))
-    lines = [*map(_line, found, shares), _save(found, folder / "caption")]
-    return f'A captioner says "{found.text["caption"]}"', lines, tiles
+    for index in (0, kinds.index("shape"), last_colour):
+        title = f'"{explanations[index].label}"' if index else "the whole caption"
+        tiles.append((draw.picture(explanations[index], scene.pixels), title, shares[index]))
+    lines = [*map(_line, explanations, shares), _save(explanations, folder / "caption")]
+    return f'A captioner generates "{explanations.text["caption"]}"', lines, tiles
 
 
 def _question(folder: Path) -> _Part:
-    """Where a model sees each of two right answers."""
+    """Explain both right answers to a question about a two-tone thing."""
     scene = shapes.scene(TWO_TONE, SIDE)
-    ask = two_tone_question(scene)
-    assert ask is not None
-    assert ask.about is not None
+    question = two_tone(scene)
+    assert question is not None
+    assert question.about is not None
     picture = folder / "two-tone.png"
     write_image(picture, scene.pixels)
-    found = explain(load(packaged("vqa")), picture, Answers(ask.text, [*ask.answers]))
-    assert found.text is not None
-    shares = [_on(one, ask.answers[one.label]) for one in found]
+    task = Answers(question.text, [*question.answers])
+    explanations = explain(load(packaged("vqa")), picture, task)
+    assert explanations.text is not None
+    shares = [
+        _share_on(explanation, question.answers[explanation.label]) for explanation in explanations
+    ]
     tiles = [(scene.pixels, "the picture", "")]
     tiles += [
-        (draw.draw_explanation(one, scene.pixels), f'"{one.label}"', share)
-        for one, share in zip(found, shares, strict=True)
+        (draw.picture(explanation, scene.pixels), f'"{explanation.label}"', share)
+        for explanation, share in zip(explanations, shares, strict=True)
     ]
-    lit = explanation_map(scene.pixels, np.where(ask.about, 1.0, 0.2))
-    tiles.append((lit, "what is asked about", f"{ask.about.mean():.0%} of the picture"))
-    lines = [*map(_line, found, shares), _save(found, folder / "question")]
-    top = found.text["top"][0]["answer"]
-    return f'Asked "{ask.text}" a model answers "{top}"; both colours forced', lines, tiles
+    highlighted = explanation_map(scene.pixels, np.where(question.about, 1.0, 0.2))
+    area = f"{question.about.mean():.0%} of the picture"
+    tiles.append((highlighted, "region of the question", area))
+    lines = [*map(_line, explanations, shares), _save(explanations, folder / "question")]
+    top = explanations.text["top"][0]["answer"]
+    title = f'A model answers "{question.text}" with "{top}"; both colours are explained'
+    return title, lines, tiles
 
 
 def _clip(folder: Path) -> _Part:
-    """Where and when a model sees an action."""
+    """Explain the action that a model predicts for a clip."""
     clip = shapes.clip(CLIP, size=CLIP_SIDE)
     with ClipWriter(folder / "clip.mp4", CLIP_RATE, CLIP_SIDE, CLIP_SIDE) as writer:
         for frame in clip.pixels:
             writer.write(frame)
-    one = (found := explain(load(packaged("action")), folder / "clip.mp4", Actions()))[0]
+    explanations = explain(load(packaged("action")), folder / "clip.mp4", Actions())
+    explanation = explanations[0]
     actor = clip.objects[clip.actor]
-    lines = [_line(one, _on(one, actor.masks)), _save(found, folder / "clip")]
-    title = f'Of a clip a model says "{one.label}"; the {actor.shape} {clip.action}'
-    return title, lines, _frames(one, clip)
+    share = _share_on(explanation, actor.masks)
+    lines = [_line(explanation, share), _save(explanations, folder / "clip")]
+    title = f'For a clip a model predicts "{explanation.label}"; the {actor.shape} {clip.action}'
+    return title, lines, _frames(explanation, clip)
 
 
-def two_tone_question(scene: Scene) -> Question | None:
-    """The scene's question with two right answers, the colours of a two-tone thing."""
-    return next((ask for ask in shapes.questions(scene) if len(ask.answers) == 2), None)
+def two_tone(scene: Scene) -> Question | None:
+    """The scene's question with two right answers, the colours of a two-tone thing, if any."""
+    questions = shapes.questions(scene)
+    return next((question for question in questions if len(question.answers) == 2), None)
 
 
-def _frames(found: Explanation, clip: ActionClip) -> list[draw.Tile]:
+def _frames(explanation: Explanation, clip: ActionClip) -> list[draw.Tile]:
     frames = np.linspace(1, len(clip.pixels) - 2, COLUMNS).round().astype(int).tolist()
     return [
-        (overlay(pixels, heat), f"frame {frame}", "")
-        for frame, pixels, heat in zip(
-            frames, clip.pixels[frames], found.heatmap(frames), strict=True
+        (overlay(pixels, heatmap), f"frame {frame}", "")
+        for frame, pixels, heatmap in zip(
+            frames, clip.pixels[frames], explanation.heatmap(frames), strict=True
         )
     ]
 
 
-def _on(found: Explanation, mask: np.ndarray | None) -> str:
-    """How much of a map lies where it should, beside how much of the picture that is."""
-    if mask is None or found.empty:
+def _share_on(explanation: Explanation, mask: np.ndarray | None) -> str:
+    """The share of a map on its evidence, and the share of the picture that the evidence covers."""
+    if mask is None or explanation.empty:
         return ""
-    heat = found.heatmap()
-    share, area = energy_inside(heat, mask), chance(heat, mask)
-    return f"{share:.0%} on what it must rest on, {area:.0%} of the picture"
+    heatmap = explanation.heatmap()
+    share, area = energy_inside(heatmap, mask), chance(heatmap, mask)
+    return f"{share:.0%} on the true evidence, {area:.0%} of the picture"
 
 
-def _line(found: Explanation, share: str) -> str:
-    peak = found.peak()
-    where = f"strongest at x {peak.x:.0f}, y {peak.y:.0f}"
-    where += "" if peak.frame is None else f", frame {peak.frame}"
-    shown = "no positive evidence" if found.empty else where
-    return f"  {draw.heading(found):22s} {draw.detail(found):26s} {shown:32s} {share}".rstrip()
+def _line(explanation: Explanation, share: str) -> str:
+    peak = explanation.peak()
+    position = f"strongest at x {peak.x:.0f}, y {peak.y:.0f}"
+    position += "" if peak.frame is None else f", frame {peak.frame}"
+    result = "no positive evidence" if explanation.empty else position
+    heading, detail = draw.heading(explanation), draw.detail(explanation)
+    return f"  {heading:22s} {detail:26s} {result:32s} {share}".rstrip()
 
 
-def _save(found: Explanations, folder: Path) -> str:
-    found.save(folder, command=["mmcam", "demo"])
+def _save(explanations: Explanations, folder: Path) -> str:
+    explanations.save(folder, command=["mmcam", "demo"])
     return f"  written to {folder}"

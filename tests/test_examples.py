@@ -17,12 +17,12 @@ def refuse(constant):
     raise ValueError(f"{constant} is no JSON number")
 
 
-def written(folder, script, *options):
-    """The JSON that a script writes."""
+def run_script(folder, script, *options):
+    """Run a script and return the JSON that it writes."""
     file = folder / "report.json"
     subprocess.run(
         [sys.executable, ROOT / "examples" / script, *options, "--json", file],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # two threads crawl on a busy machine
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # two threads are slow on a busy machine
         check=True,
         timeout=300,
     )
@@ -31,7 +31,7 @@ def written(folder, script, *options):
 
 def test_benchmark_measures_every_tool(tmp_path):
     options = ["--quick", "--no-memory", "--rounds", "1", "--models", "resnet18-small"]
-    report = json.loads(written(tmp_path, "benchmark.py", *options), parse_constant=refuse)
+    report = json.loads(run_script(tmp_path, "benchmark.py", *options), parse_constant=refuse)
     assert report["machine"]["threads"] == 1
     assert report["versions"]["torch"]
     rows = {(row["method"], row["tool"]): row for row in report["rows"]}
@@ -54,19 +54,19 @@ def test_benchmark_measures_every_tool(tmp_path):
 
 
 def test_benchmark_of_words_measures_every_tool(tmp_path):
-    report = json.loads(written(tmp_path, "benchmark_words.py", "--quick"))
-    found = {(row["model"], row["tool"]): row for row in report["rows"]}
-    assert {model for model, _ in found} == {"small-words", "small-answers"}
+    report = json.loads(run_script(tmp_path, "benchmark_words.py", "--quick"))
+    rows = {(row["model"], row["tool"]): row for row in report["rows"]}
+    assert {model for model, _ in rows} == {"small-words", "small-answers"}
     ours = {"mmcam (loop)", "mmcam (batched)"} | {"mmcam.explain"}
-    assert ours | {"bare forward"} <= {tool for _, tool in found}
-    for (_, tool), row in found.items():
+    assert ours | {"bare forward"} <= {tool for _, tool in rows}
+    for (_, tool), row in rows.items():
         assert row["status"] == ("baseline" if tool == "bare forward" else "agrees"), row
         assert row["time_ratio"] > 0
 
 
 def test_benchmark_of_a_run_counts_every_item(tmp_path):
     options = ["--items", "10", "--model", "torchvision:squeezenet1_1", "--weights", "random"]
-    report = json.loads(written(tmp_path, "benchmark_run.py", *options))
+    report = json.loads(run_script(tmp_path, "benchmark_run.py", *options))
     assert [(run["items"], run["rows"]) for run in report["runs"]] == [(1, 3), (10, 30)]
     for run in report["runs"]:
         assert run["times_bare"] > 0
@@ -74,7 +74,7 @@ def test_benchmark_of_a_run_counts_every_item(tmp_path):
 
 
 def on_coco(assets):
-    """The captioner and the photos that scripts on COCO are given, and their method."""
+    """Options of the COCO scripts: a captioner, the photos and the method."""
     coco = assets / "image" / "coco"
     return [
         *("--model", assets / "image" / "show_and_tell_flickr8k", "--method", "gradcam"),
@@ -84,10 +84,10 @@ def on_coco(assets):
 
 
 @pytest.mark.assets
-def test_word_pointing_judges_every_word_and_its_baselines(assets, tmp_path):
+def test_word_pointing_evaluates_every_word_and_its_baselines(assets, tmp_path):
     captions = assets / "image" / "coco" / "annotations" / "captions_train2017.json"
     options = [*on_coco(assets), "--captions", captions, "--limit", "3"]
-    report = json.loads(written(tmp_path, "word_pointing.py", *options))
+    report = json.loads(run_script(tmp_path, "word_pointing.py", *options))
     assert report["said"] + report["unsaid"] == 15
     assert set(report["summary"]) == {
         *("chance", "centre", "gradcam", "activation", "gradcam, wrong word")
@@ -99,12 +99,12 @@ def test_word_pointing_judges_every_word_and_its_baselines(assets, tmp_path):
 
 
 @pytest.mark.assets
-def test_in_out_ratios_stand_beside_their_baselines(assets, tmp_path):
-    report = json.loads(written(tmp_path, "in_out_ratio.py", *on_coco(assets), "--limit", "2"))
+def test_in_out_ratio_evaluates_methods_and_baselines(assets, tmp_path):
+    report = json.loads(run_script(tmp_path, "in_out_ratio.py", *on_coco(assets), "--limit", "2"))
     names = {"gradcam", "activation", "gradcam, wrong words", "centre"}
     assert set(report["summary"]) <= names
-    assert {one["photo"] for one in report["descriptions"]}
-    for one in report["descriptions"]:
-        assert one["text"].startswith("a ")
-        assert set(one["ratios"]) <= names
-        assert min(one["ratios"].values()) >= 0
+    assert {description["photo"] for description in report["descriptions"]}
+    for description in report["descriptions"]:
+        assert description["text"].startswith("a ")
+        assert set(description["ratios"]) <= names
+        assert min(description["ratios"].values()) >= 0

@@ -1,4 +1,4 @@
-"""Frozen and borrowed models, gradients switched off around or inside them, odd number types."""
+"""Frozen models, gradients disabled around or inside a model, and unusual dtypes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Net(nn.Module):
 
 
 class FrozenTrunk(Net):
-    """A trunk that its owner runs without gradients, as when only a head is trained."""
+    """A model that runs its trunk without gradients, as when only the head is trained."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -44,74 +44,74 @@ class Decorated(Net):
 
 
 @pytest.fixture
-def plain(wrapped: Callable[..., Any]) -> Any:
+def plain_model(wrapped: Callable[..., Any]) -> Any:
     return wrapped(Net(), "trunk.2")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_frozen_parameters_change_nothing(
-    method: str, plain: Any, wrapped: Callable[..., Any]
+    method: str, plain_model: Any, wrapped: Callable[..., Any]
 ) -> None:
-    sample = plain.sample(8, 8)
+    sample = plain_model.sample(8, 8)
     frozen = wrapped(Net().requires_grad_(False), "trunk.2")
-    assert_close(frozen.cam(sample, method, 1), plain.cam(sample, method, 1))
+    assert_close(frozen.cam(sample, method, 1), plain_model.cam(sample, method, 1))
 
 
 @pytest.mark.parametrize("surrounding", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("method", METHODS)
-def test_gradients_switched_off_around_change_nothing(
-    method: str, surrounding: Callable[[], Any], plain: Any
+def test_gradients_disabled_around_change_nothing(
+    method: str, surrounding: Callable[[], Any], plain_model: Any
 ) -> None:
-    sample = plain.sample(8, 8)
-    expected = plain.cam(sample, method, 1)
+    sample = plain_model.sample(8, 8)
+    expected = plain_model.cam(sample, method, 1)
     with surrounding():
-        found = plain.cam(sample, method, 1)
-    assert_close(found, expected)
-    assert not found.requires_grad
+        result = plain_model.cam(sample, method, 1)
+    assert_close(result, expected)
+    assert not result.requires_grad
 
 
 @pytest.mark.parametrize("kind", [FrozenTrunk, Decorated])
 @pytest.mark.parametrize("layers", [["trunk"], ["trunk.0"], ["trunk.0", "trunk.3", "trunk"]])
-def test_gradients_switched_off_inside_change_nothing(
-    kind: type[Net], layers: list[str], plain: Any, wrapped: Callable[..., Any]
+def test_gradients_disabled_inside_change_nothing(
+    kind: type[Net], layers: list[str], plain_model: Any, wrapped: Callable[..., Any]
 ) -> None:
-    sample = plain.sample(8, 8)
-    (found,) = wrapped(kind()).explain(sample, ["hirescam", "gradcam"], 1, layers)
-    (expected,) = plain.explain(sample, ["hirescam", "gradcam"], 1, layers)
-    assert found.keys() == expected.keys()
-    for key, explanation in found.items():
+    sample = plain_model.sample(8, 8)
+    (result,) = wrapped(kind()).explain(sample, ["hirescam", "gradcam"], 1, layers)
+    (expected,) = plain_model.explain(sample, ["hirescam", "gradcam"], 1, layers)
+    assert result.keys() == expected.keys()
+    for key, explanation in result.items():
         assert_close(explanation.cam, expected[key].cam)
 
 
 def test_gradient_at_the_pixels_of_a_frozen_trunk_is_refused(wrapped: Callable[..., Any]) -> None:
-    """Without gradients in it the score does not depend on the pixels, and a map would lie."""
-    setup = wrapped(FrozenTrunk(), "trunk")
+    """Without gradients in the trunk the score does not depend on the pixels, so a map is wrong."""
+    wrapper = wrapped(FrozenTrunk(), "trunk")
     with pytest.raises(ScoreError, match="does not depend on layer 'pixels'"):
-        setup.cam(setup.sample(8, 8), "gradient", 1)
+        wrapper.cam(wrapper.sample(8, 8), "gradient", 1)
 
 
-def test_maps_hold_no_graph(plain: Any) -> None:
+def test_maps_hold_no_graph(plain_model: Any) -> None:
     for method in [*METHODS, "gradcam", "guided", "occlusion", "eigencam"]:
-        assert not plain.cam(plain.sample(8, 8), method, 0).requires_grad, method
+        assert not plain_model.cam(plain_model.sample(8, 8), method, 0).requires_grad, method
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("method", ["gradcam", "hirescam", "eigencam", "gradcam-signed"])
-def test_number_types(
-    method: str, dtype: torch.dtype, plain: Any, wrapped: Callable[..., Any]
+def test_dtypes(
+    method: str, dtype: torch.dtype, plain_model: Any, wrapped: Callable[..., Any]
 ) -> None:
-    """Narrow types are widened before anything is added up, so that maps are float32 at least."""
-    sample = plain.sample(8, 8)
-    expected = plain.cam(sample, method, 1)
-    found = wrapped(Net().to(dtype), "trunk.2").cam(sample, method, 1)
-    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    """Narrow dtypes are widened before summation, so maps are float32 at least."""
+    sample = plain_model.sample(8, 8)
+    expected = plain_model.cam(sample, method, 1)
+    result = wrapped(Net().to(dtype), "trunk.2").cam(sample, method, 1)
+    assert result.dtype == torch.promote_types(dtype, torch.float32)
     scale = float(expected.abs().max())
     assert scale > 0
-    assert_close(found.float() / scale, expected / scale, rtol=0, atol=0.05)
+    assert_close(result.float() / scale, expected / scale, rtol=0, atol=0.05)
 
 
 def test_large_half_precision_maps_do_not_overflow(wrapped: Callable[..., Any]) -> None:
-    class Loud(nn.Module):
+    class LargeWeights(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.trunk = nn.Conv2d(3, 64, 1, bias=False)
@@ -120,45 +120,48 @@ def test_large_half_precision_maps_do_not_overflow(wrapped: Callable[..., Any]) 
         def forward(self, x: Tensor) -> Tensor:
             return self.trunk(x).mean(1).mean((1, 2))[:, None].repeat(1, 2)
 
-    setup = wrapped(Loud().half(), "trunk")
-    found = setup.cam(setup.sample(4, 4), "xgradcam", 0)
-    assert found.isfinite().all()
-    assert found.any()
+    wrapper = wrapped(LargeWeights().half(), "trunk")
+    result = wrapper.cam(wrapper.sample(4, 4), "xgradcam", 0)
+    assert result.isfinite().all()
+    assert result.any()
 
 
-class Forgiving(Net):
-    """Its score is a number whatever its trunk gives."""
+class NanTolerant(Net):
+    """The score is finite whatever the trunk returns."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x).nan_to_num(0, 0, 0))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_values_that_are_no_numbers_are_refused(value: float, wrapped: Callable[..., Any]) -> None:
+def test_nan_and_infinite_values_are_refused(value: float, wrapped: Callable[..., Any]) -> None:
     for kind, reason in [
-        (Forgiving, "layer 'trunk.2' of broken has NaN or infinite activations; check the weights"),
+        (
+            NanTolerant,
+            "layer 'trunk.2' of broken has NaN or infinite activations; check the weights",
+        ),
         (Net, "NaN or infinite"),
     ]:
         net = kind()
         net.trunk[2].bias.data[1] = value
-        setup = wrapped(net, "trunk.2", name="broken")
+        wrapper = wrapped(net, "trunk.2", name="broken")
         with pytest.raises(MmcamError, match=reason) as error:
-            setup.cam(setup.sample(8, 8), "gradcam", 0)
+            wrapper.cam(wrapper.sample(8, 8), "gradcam", 0)
         assert isinstance(error.value, (LayerError, ScoreError))
 
 
 def test_infinite_gradients_are_refused(wrapped: Callable[..., Any]) -> None:
-    class Root(Net):
+    class InfiniteGradient(Net):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).mul(0).sqrt()
 
-    setup = wrapped(Root(), "trunk")
+    wrapper = wrapped(InfiniteGradient(), "trunk")
     with pytest.raises(LayerError, match="NaN or infinite gradients"):
-        setup.cam(setup.sample(8, 8), "gradcam", 0)
+        wrapper.cam(wrapper.sample(8, 8), "gradcam", 0)
 
 
 class Vit(nn.Module):
-    """Patches of 4 x 4 pixels and a class token; the last attention's queries are its alone."""
+    """Patches of 4 x 4 pixels and a class token; the head reads the class token alone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,35 +181,35 @@ class Vit(nn.Module):
         return self.head(tokens[:, 0])
 
 
-def test_token_layer_folds_behind_its_class_token(wrapped: Callable[..., Any]) -> None:
+def test_token_layer_becomes_a_grid_without_its_class_token(wrapped: Callable[..., Any]) -> None:
     net = Vit().eval()
-    setup = wrapped(net, "blocks.0")
-    sample = setup.sample(12, 20)
-    kept: list[Tensor] = []
-    handle = net.blocks[0].register_forward_hook(lambda *args: kept.append(args[2]))
-    score = net(setup.pixels(sample))[0, 1]
+    wrapper = wrapped(net, "blocks.0")
+    sample = wrapper.sample(12, 20)
+    outputs: list[Tensor] = []
+    handle = net.blocks[0].register_forward_hook(lambda *args: outputs.append(args[2]))
+    score = net(wrapper.pixels(sample))[0, 1]
     handle.remove()
-    (gradient,) = torch.autograd.grad(score, kept)
+    (gradient,) = torch.autograd.grad(score, outputs)
     weights = gradient[0, 1:].mean(0)
-    expected = (kept[0][0, 1:] @ weights).relu().view(3, 5).detach()
+    expected = (outputs[0][0, 1:] @ weights).relu().view(3, 5).detach()
     assert expected.any()
-    assert_close(setup.cam(sample, "gradcam", 1), expected, rtol=1e-4, atol=1e-7)
+    assert_close(wrapper.cam(sample, "gradcam", 1), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_gradient_at_the_class_token_alone_is_explained(wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(Vit(), "blocks.1")
+    wrapper = wrapped(Vit(), "blocks.1")
     with pytest.raises(ScoreError, match="through its class token alone"):
-        setup.cam(setup.sample(12, 20), "gradcam", 1)
+        wrapper.cam(wrapper.sample(12, 20), "gradcam", 1)
 
 
 def test_dead_layer_gives_an_empty_map_not_an_error(wrapped: Callable[..., Any]) -> None:
     net = Net()
     net.trunk.append(nn.ReLU())
     net.trunk[3].bias.data.fill_(-1e4)
-    setup = wrapped(net, "trunk")
+    wrapper = wrapped(net, "trunk")
     for method in ("gradcam", "gradcam++", "hirescam", "xgradcam", "eigencam", "layercam"):
-        (found,) = setup.explain(setup.sample(8, 8), method, 0)
-        (explanation,) = found.values()
+        (result,) = wrapper.explain(wrapper.sample(8, 8), method, 0)
+        (explanation,) = result.values()
         assert not explanation.cam.any()
         assert explanation.empty
         assert (explanation.heatmap() == 0).all()

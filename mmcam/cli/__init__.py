@@ -18,7 +18,8 @@ from mmcam.cli.page import page
 from mmcam.errors import MmcamError
 
 app = typer.Typer(
-    help="Which pixels, in which frames, made the model say this.",
+    help="Show which pixels, in which frames, are the evidence for a model's caption, answer, "
+    "action or class.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,16 +28,16 @@ app = typer.Typer(
 for command in (classify, action, caption, vqa, demo, evaluate, summarize, page):
     app.command()(command)
 
-lists = typer.Typer(help="What there is: models, methods, layers.", no_args_is_help=True)
+lists = typer.Typer(help="List models, methods, layers and more.", no_args_is_help=True)
 app.add_typer(lists, name="list")
 for name in ("models", "methods", "layers", "answers", "metrics", "datasets"):
     lists.command(name)(getattr(listing, f"list_{name}"))
 
 
 def main() -> NoReturn:
-    """Run the command line; errors of mmcam are one line and exit code 2."""
+    """Run the command line; print errors of mmcam in one line and exit with code 2."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):  # do not fail on names that it cannot encode
             stream.reconfigure(errors="backslashreplace")
     try:
         app()

@@ -1,4 +1,4 @@
-"""The screen: one console for all that is printed, and bars for what takes long."""
+"""The console that all commands print to, and progress bars."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(markup=False, emoji=False, highlight=False)  # texts of users are shown as is
+console = Console(markup=False, emoji=False, highlight=False)  # prints users' texts unchanged
 
 
 class Rate(ProgressColumn):
-    """Items per second, lately."""
+    """The current rate, in items per second."""
 
     def render(self, task: Task) -> Text:
         """The rate of one bar."""
@@ -27,7 +27,7 @@ class Rate(ProgressColumn):
 
 
 def progress_bars(*columns: ProgressColumn) -> Progress:
-    """Bars on the standard error, if that is a terminal; `columns` stand behind the time left."""
+    """Progress bars on stderr, if it is a terminal; `columns` follow the remaining time."""
     errors = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),

@@ -9,7 +9,7 @@ from mmcam.cli.options import Out
 
 
 def demo(out: Out = Path("mmcam-demo")) -> None:
-    """Do the main job on a picture and a clip made on the spot.
+    """Run a demonstration on synthetic pictures and a clip.
 
     Nothing is downloaded.
     """

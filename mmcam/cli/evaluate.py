@@ -1,4 +1,4 @@
-"""`mmcam evaluate` and `mmcam summarize`: parse, call, print."""
+"""The commands `mmcam evaluate` and `mmcam summarize`."""
 
 from __future__ import annotations
 
@@ -12,68 +12,76 @@ from rich.progress import TextColumn
 from mmcam.cli.console import Rate, console, progress_bars
 from mmcam.cli.options import Device, LabelsFile, Layers, Methods, Model, Weights
 
-Names = Optional[list[str]]  # noqa: UP045 - typer reads it at run time on Python 3.10 too
+Names = Optional[list[str]]  # noqa: UP045 - typer evaluates it at run time, on Python 3.10 too
 
 
 def evaluate(
     metrics: Annotated[
-        list[str], typer.Argument(metavar="METRIC...", help="see: mmcam list metrics")
+        list[str], typer.Argument(metavar="METRIC...", help="metrics, see: mmcam list metrics")
     ],
-    data: Annotated[str, typer.Option(metavar="SPEC", help="see: mmcam list datasets")],
+    data: Annotated[
+        str, typer.Option(metavar="SPEC", help="the dataset, see: mmcam list datasets")
+    ],
     model: Model,
-    out: Annotated[Path, typer.Option(help="the folder of the run")],
+    out: Annotated[Path, typer.Option(help="the output folder of the run")],
     weights: Weights = None,
     labels_file: LabelsFile = None,
     task: Annotated[
-        str, typer.Option(metavar="classes|actions|caption|answers", help="what is asked")
+        str, typer.Option(metavar="classes|actions|caption|answers", help="the task to explain")
     ] = "classes",
     target: Annotated[
         str,
         typer.Option(
             metavar="given|predicted",
-            help="explain each item's own label or caption, or what the model says",
+            help="explain each item's given label or caption, or the model's prediction",
         ),
     ] = "given",
-    top: Annotated[int, typer.Option(help="of predictions: how many of the model's first")] = 1,
+    top: Annotated[
+        int, typer.Option(help="explain this many of the highest-scoring predictions")
+    ] = 1,
     words: Annotated[
-        str, typer.Option(metavar="all|visual|none", help="of captions: which words")
+        str, typer.Option(metavar="all|visual|none", help="the words of captions to explain")
     ] = "all",
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     baseline: Annotated[
         Names,
         typer.Option(
             metavar="uniform|centre|random|activation",
-            help="a map that knows nothing of the score, beside the methods; repeat for more",
+            help="a map that does not depend on the score, for comparison; repeat for several",
         ),
     ] = None,
     layer: Layers = None,
-    steps: Annotated[int, typer.Option(help="of deletion and insertion")] = 224,
+    steps: Annotated[int, typer.Option(help="the number of steps of deletion and insertion")] = 224,
     threshold: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="of pointing-or-rejecting, in units of the raw map"),
+        typer.Option(help="the threshold of pointing-or-rejecting, in units of the raw map"),
     ] = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="only the first items, so many"),
+        typer.Option(help="evaluate only this many items, the first of the dataset"),
     ] = None,
     batch: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="how many items, or changed pictures of one, run at once"),
+        typer.Option(help="the batch size, in items or in perturbed inputs of one item"),
     ] = None,
-    workers: Annotated[int, typer.Option(help="threads that read; with Ray, processes")] = 2,
+    workers: Annotated[
+        int, typer.Option(help="the number of reader threads; with Ray, of worker processes")
+    ] = 2,
     device: Device = "cpu",
-    amp: Annotated[bool, typer.Option("--amp", help="mixed precision (bfloat16)")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
-    engine: Annotated[str, typer.Option(metavar="local|ray", help="where the run runs")] = "local",
+    amp: Annotated[bool, typer.Option("--amp", help="use mixed precision (bfloat16)")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out")] = False,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="run in this process or on Ray")
+    ] = "local",
     address: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="of a running Ray cluster; without it Ray starts on this machine"),
+        typer.Option(help="the address of a Ray cluster; without it, Ray starts on this machine"),
     ] = None,
-    plots: Annotated[bool, typer.Option("--plots", help="draw the figures as PNG too")] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="also draw plots as PNG")] = False,
 ) -> None:
-    """Judge methods by metrics over a dataset.
+    """Evaluate methods by metrics on a dataset.
 
-    Rows go to Parquet shards as the run goes on; a run that was killed goes on with --resume.
+    Rows are written to Parquet shards during the run; --resume continues an interrupted run.
     """
     from mmcam.datasets.registry import open_data
     from mmcam.evaluation.report import check_plots
@@ -100,7 +108,7 @@ def evaluate(
         bar = bars.add_task("items", total=None, failed=0)
 
         def show(done: int, total: int, failed: int) -> None:
-            if bars.tasks[bar].total is None:  # what an earlier run did is no part of the rate
+            if bars.tasks[bar].total is None:  # the rate excludes the items of an earlier run
                 bars.update(bar, total=total, completed=done)
                 bars.reset(bar, total=total, completed=done, failed=failed)
             bars.update(bar, completed=done, failed=failed)
@@ -123,12 +131,12 @@ def evaluate(
 
 def summarize(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="the folder of a run")],
-    plots: Annotated[bool, typer.Option("--plots", help="draw the figures as PNG too")] = False,
+    plots: Annotated[bool, typer.Option("--plots", help="also draw plots as PNG")] = False,
 ) -> None:
-    """Make a run's summary again, from its rows."""
-    from mmcam.evaluation.report import summarize as again
+    """Recompute the summary of a run from its rows."""
+    from mmcam.evaluation.report import summarize as summarize_run
 
-    _report(again(folder), folder, plots)
+    _report(summarize_run(folder), folder, plots)
 
 
 def _study(**settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The commands that explain: `classify`, `action`, `caption` and `vqa`."""
+"""The commands `classify`, `action`, `caption` and `vqa`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def classify(
     colormap: Colormap = "inferno",
     out: Out = Path("mmcam-out"),
 ) -> None:
-    """Explain what an image classifier sees in each picture."""
+    """Explain the class scores of an image classifier."""
     from mmcam import Classes, load
     from mmcam.results.drawing import check_drawing_options
 
@@ -55,7 +55,7 @@ def classify(
 
 def action(
     clip: Annotated[
-        str, typer.Argument(metavar="CLIP", help="a video file, a GIF, or a folder of frames")
+        str, typer.Argument(metavar="CLIP", help="a video file, a GIF or a folder of frames")
     ],
     model: Model = "pytorchvideo:x3d_xs",
     weights: Weights = None,
@@ -70,15 +70,19 @@ def action(
     colormap: Colormap = "inferno",
     pane: Annotated[
         list[str],
-        typer.Option(metavar="NAME", help="what the clip shows side by side; repeat for more"),
+        typer.Option(
+            metavar="NAME",
+            help="a pane of the written clip: original, overlay or explanation; "
+            "repeat to set several side by side",
+        ),
     ] = ["original", "overlay", "explanation"],  # noqa: B006 - typer copies it
-    frames: Annotated[bool, typer.Option("--frames", help="write every frame as PNG too")] = False,
-    batch: Annotated[int, typer.Option(help="windows of the clip that run at once")] = 1,
+    frames: Annotated[bool, typer.Option("--frames", help="also write every frame as PNG")] = False,
+    batch: Annotated[int, typer.Option(help="the number of windows of the clip in a batch")] = 1,
     out: Out = Path("mmcam-out"),
 ) -> None:
-    """Explain which action a video model sees, where and when.
+    """Explain where and when a video model recognises an action.
 
-    The clip may be of any length.
+    The clip may have any length.
     """
     from mmcam import Actions, explain, load
     from mmcam.results.drawing import check_drawing_options
@@ -87,7 +91,7 @@ def action(
     adapter = load(model, weights=weights, labels=labels_file, device=device)
     with progress_bars() as bars:
         explaining = bars.add_task("explaining windows", total=None)
-        found = explain(
+        explanations = explain(
             adapter,
             clip,
             Actions(labels=label or None, top=top),
@@ -99,7 +103,7 @@ def action(
             progress=lambda done, total: bars.update(explaining, completed=done, total=total),
         )
         drawing = bars.add_task("drawing frames", total=None)
-        found.save(
+        explanations.save(
             out,
             command=sys.argv,
             panes=pane,
@@ -107,7 +111,7 @@ def action(
             frames=frames,
             progress=lambda done, total: bars.update(drawing, completed=done, total=total),
         )
-    report(found, clip, out)
+    report(explanations, clip, out)
 
 
 def caption(
@@ -116,27 +120,34 @@ def caption(
     weights: Weights = None,
     text: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="a caption to explain; without it, what the model says"),
+        typer.Option(help="a caption to explain; without it, the model generates one"),
     ] = None,
     word: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            "--word", "-w", metavar="WORD", help="a word, or its position; repeat for more"
+            *("--word", "-w"),
+            metavar="WORD",
+            help="a word to explain, or its position from 0; repeat for several",
         ),
     ] = None,
     words: Annotated[
-        str, typer.Option(metavar="all|visual|none", help="which words, where none are named")
+        str, typer.Option(metavar="all|visual|none", help="without --word: the words to explain")
     ] = "all",
     score: Annotated[
-        str, typer.Option(metavar="logit|log-prob", help="what the score of a word is")
+        str,
+        typer.Option(
+            metavar="logit|log-prob", help="the score of a word: its logit or log-probability"
+        ),
     ] = "logit",
-    num_beams: Annotated[int, typer.Option(help="beams of the search; 1 is greedy")] = 1,
+    num_beams: Annotated[
+        int, typer.Option(help="the number of beams of the search; 1 is greedy")
+    ] = 1,
     max_new_tokens: Annotated[
-        int, typer.Option(help="the most tokens that the model generates")
+        int, typer.Option(help="the maximum number of tokens to generate")
     ] = 20,
     prompt: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="what a model that follows instructions is asked"),
+        typer.Option(help="the instruction for an instruction-tuned model"),
     ] = None,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     layer: Layers = None,
@@ -146,18 +157,18 @@ def caption(
     colormap: Colormap = "inferno",
     out: Out = Path("mmcam-out"),
 ) -> None:
-    """Explain where a caption comes from, word by word.
+    """Explain a caption, as a whole and word by word.
 
-    The caption is the model's own, or one that is put into its mouth.
+    The caption is generated by the model, or given by --text.
     """
     from mmcam import Caption, load
     from mmcam.results.drawing import check_drawing_options
 
-    check_drawing_options(colormap)
-    asked = word or ([] if words == "none" else words)
+    check_look(colormap)
+    selected_words = word or ([] if words == "none" else words)
     task = Caption(
         text,
-        asked,
+        selected_words,
         score=score,
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
@@ -170,18 +181,26 @@ def caption(
 
 def vqa(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="a picture")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="what is asked of it")],
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="a question about the picture")
+    ],
     model: Model = "hf:Salesforce/blip-vqa-base",
     weights: Weights = None,
     answer: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--answer", "-a", metavar="TEXT", help="an answer to force; repeat for more"),
+        typer.Option(
+            *("--answer", "-a"),
+            metavar="TEXT",
+            help="an answer to explain; repeat for several",
+        ),
     ] = None,
     contrast: Annotated[
         Optional[tuple[str, str]],  # noqa: UP045
-        typer.Option(metavar="A B", help="also explain answer A rather than answer B"),
+        typer.Option(metavar="A B", help="also explain why answer A rather than answer B"),
     ] = None,
-    top: Annotated[int, typer.Option(help="without answers: how many of the model's own")] = 1,
+    top: Annotated[
+        int, typer.Option(help="without --answer: explain this many of the model's best answers")
+    ] = 1,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     layer: Layers = None,
     guided: Guided = False,
@@ -192,7 +211,7 @@ def vqa(
 ) -> None:
     """Explain answers to a question about a picture.
 
-    The answers are the model's own, or those that are forced on it.
+    The answers are the model's own, or given by --answer.
     """
     from mmcam import Answers, load
     from mmcam.results.drawing import check_drawing_options
@@ -205,7 +224,7 @@ def vqa(
 
 
 class Options(NamedTuple):
-    """How pictures are explained: what the commands pass on to `mmcam.explain`."""
+    """Arguments that the commands pass on to `mmcam.explain`."""
 
     method: Sequence[str]
     layers: Sequence[str] | None
@@ -220,40 +239,40 @@ def explain_pictures(
     options: Options,
     colormap: str,
     out: Path,
-    asked: str = "",
+    title_suffix: str = "",
 ) -> None:
-    """Each picture explained, written to its folder and reported; `asked` follows its name."""
+    """Explain each picture, write its folder and report it; `title_suffix` follows its name."""
     from mmcam import explain
 
     for image, folder in zip(images, folders(out, images), strict=True):
-        found = explain(adapter, image, task, **options._asdict())
-        found.save(folder, command=sys.argv, colormap=colormap)
-        report(found, f"{image}{asked}", folder)
+        explanations = explain(adapter, image, task, **options._asdict())
+        explanations.save(folder, command=sys.argv, colormap=colormap)
+        report(explanations, f"{image}{title_suffix}", folder)
 
 
-def report(found: Any, source: str, folder: Path) -> None:
-    """What was found, a line for each map, and where the files are."""
-    from mmcam.page.record import answer_notes
+def report(explanations: Any, title: str, folder: Path) -> None:
+    """Print one line for each map, the text, and the folder of the files."""
+    from mmcam.page.record import notes
 
-    table = Table("label", "score", "probability", "method", "layer", "peak", title=source)
-    for explanation in found:
+    table = Table("label", "score", "probability", "method", "layer", "peak", title=title)
+    for explanation in explanations:
         peak = explanation.peak()
-        at = f"x {peak.x:.0f}, y {peak.y:.0f}"
-        at += "" if peak.frame is None else f", frame {peak.frame}"
-        share = "" if explanation.probability is None else f"{explanation.probability:.4f}"
+        position = f"x {peak.x:.0f}, y {peak.y:.0f}"
+        position += "" if peak.frame is None else f", frame {peak.frame}"
+        probability = "" if explanation.probability is None else f"{explanation.probability:.4f}"
         table.add_row(
             explanation.label,
             f"{explanation.score:.3f}",
-            share,
+            probability,
             explanation.method,
             explanation.layer,
-            "no positive evidence" if explanation.empty else at,
+            "no positive evidence" if explanation.empty else position,
         )
     console.print(table)
-    text = found.text or {}
+    text = explanations.text or {}
     if "caption" in text:
-        by = "the model says" if text["generated"] else "explained"
-        caption = f"{by}: {text['caption']} (log-probability {text['log_prob']:.3f})"
+        origin = "generated" if text["generated"] else "given"
+        caption = f"{origin} caption: {text['caption']} (log-probability {text['log_prob']:.3f})"
         console.print(caption, soft_wrap=True)
     for note in answer_notes(text):
         console.print(note, soft_wrap=True)
@@ -261,8 +280,8 @@ def report(found: Any, source: str, folder: Path) -> None:
 
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:
-    """The folder of each picture's results: `out`, or one in it by the picture's name."""
-    from mmcam.results.files import unique_names
+    """The output folder of each picture: `out` for one picture, else subfolders by name."""
+    from mmcam.results.files import distinct
 
     if len(images) == 1:
         return [out]

@@ -1,4 +1,4 @@
-"""The commands `mmcam list ...`: what there is to choose from."""
+"""The commands `mmcam list ...`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmcam.cli.options import Model, Weights
 
 
 def list_models(
-    match: Annotated[str, typer.Option(help="only names that hold this text")] = "",
+    match: Annotated[str, typer.Option(help="list only names that contain this text")] = "",
 ) -> None:
-    """The families of models, and the names in them."""
+    """List the model families and their models."""
     from mmcam.models import FAMILIES, model_names
 
-    table = Table("family", "example", "holds", title="Models")
+    table = Table("family", "example", "models", title="Models")
     for family, row in FAMILIES.items():
         table.add_row(family, row.example, row.summary)
     console.print(table)
@@ -26,19 +26,19 @@ def list_models(
 
 
 def list_methods() -> None:
-    """The methods, and where they come from."""
+    """List the methods and their sources."""
     from mmcam.methods import METHODS
 
-    table = Table("method", "what it is", "source", title="Methods")
+    table = Table("method", "description", "source", title="Methods")
     for name, row in METHODS.items():
         table.add_row(name, row.summary, row.source)
     console.print(table)
 
 
 def list_layers(model: Model, weights: Weights = None) -> None:
-    """The layers of a model that have a grid to explain.
+    """List the layers of a model that can be explained.
 
-    They are listed in the order in which they run.
+    These are the layers with a grid, in execution order.
     """
     from mmcam.models.registry import layers_of
 
@@ -53,35 +53,38 @@ def list_layers(model: Model, weights: Weights = None) -> None:
 
 def list_answers(
     model: Model,
-    match: Annotated[str, typer.Option(help="only answers that hold this text")] = "",
+    match: Annotated[str, typer.Option(help="list only answers that contain this text")] = "",
 ) -> None:
-    """The answers that a model of questions chooses from."""
+    """List the answers that a VQA model chooses from."""
     from mmcam import load
     from mmcam.errors import ModelError
 
     answers = getattr(load(model), "labels", None)
     if answers is None:
-        raise ModelError(f"{model} writes its answers word by word; any answer can be forced")
+        raise ModelError(
+            f"{model} generates its answers word by word and has no list of them; "
+            "any answer can be explained"
+        )
     for answer in answers:
         if match.casefold() in answer.casefold():
             console.print(answer, soft_wrap=True)
 
 
 def list_metrics() -> None:
-    """The metrics of mmcam evaluate, and where they come from."""
+    """List the metrics of mmcam evaluate and their sources."""
     from mmcam.evaluators import EVALUATORS
 
-    table = Table("metric", "what it is", "needs", "source", title="Metrics")
+    table = Table("metric", "description", "needs", "source", title="Metrics")
     for name, row in EVALUATORS.items():
         table.add_row(name, row.summary, row.needs, row.source)
     console.print(table)
 
 
 def list_datasets() -> None:
-    """The datasets that mmcam evaluate reads."""
+    """List the datasets that mmcam evaluate reads."""
     from mmcam.datasets.registry import DATASETS
 
-    table = Table("example", "what it is", "options", title="Datasets (--data)")
+    table = Table("example", "description", "options", title="Datasets (--data)")
     for row in DATASETS.values():
         table.add_row(row.example, row.summary, ", ".join(row.options))
     console.print(table)

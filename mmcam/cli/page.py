@@ -11,13 +11,13 @@ import typer
 def page(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="folders of results")],
     colormap: Annotated[
-        str, typer.Option(help="colours of the heat, such as inferno, viridis, jet")
+        str, typer.Option(help="the colour map of the heatmaps, such as inferno, viridis, jet")
     ] = "inferno",
-    out: Annotated[Path, typer.Option(help="the page to write")] = Path("mmcam-gallery.html"),
+    out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("mmcam-gallery.html"),
 ) -> None:
-    """Join results into one page to look through.
+    """Combine results into one HTML gallery.
 
-    Takes the folders that other commands wrote, and all results in the folders under them.
+    The gallery has all results in the given folders and their subfolders.
     """
     from mmcam.page import gallery, write_page
     from mmcam.results.drawing import check_drawing_options

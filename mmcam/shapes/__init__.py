@@ -1,14 +1,16 @@
-"""Worlds with known answers: seeded pictures and clips of which every pixel is accounted for.
+"""Synthetic pictures and clips with known ground truth: text, answers, actions and pixel masks.
+
+The arguments, including the seed, determine each scene and clip completely.
 
 >>> from mmcam import shapes
 >>> scene = shapes.scene(7)                 # uint8 pixels [96 96 3], and a mask for each object
 >>> shapes.caption(scene).text
->>> [(ask.text, ask.answer) for ask in shapes.questions(scene)]
+>>> [(question.text, question.answer) for question in shapes.questions(scene)]
 >>> clip = shapes.clip(7)                   # uint8 pixels [16 64 64 3]; clip.action, clip.actor
 """
 
 from mmcam.shapes.captions import Caption, Word, caption
-from mmcam.shapes.clips import ActionClip, Mover, clip
+from mmcam.shapes.clips import ActionClip, ClipObject, clip
 from mmcam.shapes.questions import Question, questions
 from mmcam.shapes.scenes import SPLITS, Part, Scene, Thing, scene
 from mmcam.shapes.words import ACTIONS, ANSWERS, COLOURS, KINDS, QUESTION_WORDS, SHAPES, VOCABULARY
@@ -24,7 +26,7 @@ __all__ = [
     "VOCABULARY",
     "ActionClip",
     "Caption",
-    "Mover",
+    "ClipObject",
     "Part",
     "Question",
     "Scene",

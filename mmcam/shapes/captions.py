@@ -1,6 +1,6 @@
-"""A sentence about a scene, and for each of its words the pixels that make it true.
+"""Captions of scenes, with the pixels that are evidence for each word.
 
-A caption is a function of the scene alone. In the grammar, `[]` may be missing::
+A caption depends on the scene alone. In the grammar, `[]` marks optional parts::
 
     caption    = subject "on a" tone pattern "background"
     subject    = "a" thing
@@ -10,8 +10,8 @@ A caption is a function of the scene alone. In the grammar, `[]` may be missing:
     thing      = ("large" | "small") [texture] colour ["and" colour] shape
     relation   = "left of" | "right of" | "above" | "below"
 
-Of two things the large one comes first; where both have the same size, the left or the upper one,
-by what tells them apart. Of a two-tone thing, the left or the upper colour comes first.
+Of two things, the larger one comes first; of two things of the same size, the left or the upper
+one, depending on their relation. Of a two-tone thing, the left or the upper colour comes first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mmcam.shapes.words import NUMBERS, SHAPES, SIZES, Mask
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Word:
-    """One word of a caption. `mask` is what it must rest on; None for "a", "on", "and" and "of"."""
+    """One word of a caption. `mask` is the evidence for it; None for "a", "on", "and" and "of"."""
 
     text: str
     position: int
@@ -37,79 +37,79 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Caption:
-    """A sentence, and its words in their order."""
+    """A caption and its words, in order."""
 
     text: str
     words: tuple[Word, ...]
 
 
-_Told = Iterator[tuple[str, str, Mask | None]]
-"""Words, each with its kind and its mask."""
+_WordIterator = Iterator[tuple[str, str, Mask | None]]
+"""Words, each with its kind and mask."""
 
 
 def caption(scene: Scene) -> Caption:
     """The caption of a scene."""
     words = tuple(
         Word(text=text, position=position, kind=kind, mask=mask)
-        for position, (text, kind, mask) in enumerate(_told(scene))
+        for position, (text, kind, mask) in enumerate(_describe_scene(scene))
     )
     return Caption(text=" ".join(word.text for word in words), words=words)
 
 
-def _told(scene: Scene) -> _Told:
+def _describe_scene(scene: Scene) -> _WordIterator:
     things = scene.objects
-    alike = [[other for other in things if _look(other) == _look(thing)] for thing in things]
+    alike = [[other for other in things if _look_of(other) == _look_of(thing)] for thing in things]
     group = max(alike, key=len)
     if len(group) > 1:
         yield NUMBERS[len(group)], "number", union(group)
-        yield from _thing(group)
+        yield from _describe_group(group)
         for other in things:
             if other not in group:
                 yield from (("and", "", None), ("a", "", None))
-                yield from _thing([other])
+                yield from _describe_group([other])
     elif len(things) == 2:
-        yield from _pair(things, len(scene.pixels))
+        yield from _describe_pair(things, len(scene.pixels))
     else:
-        # The only one, or the only large one.
+        # The only thing, or the only large one.
         first = min(things, key=lambda thing: SIZES.index(thing.size))
         yield "a", "", None
-        yield from _thing([first])
+        yield from _describe_group([first])
         if others := [thing for thing in things if thing is not first]:
-            everything, small = union(things), union(others)
-            yield "among", "relation", everything
-            yield NUMBERS[len(others)], "number", small
-            yield "small", "size", small
-            yield "things", "shape", small
+            all_pixels, small_pixels = union(things), union(others)
+            yield "among", "relation", all_pixels
+            yield NUMBERS[len(others)], "number", small_pixels
+            yield "small", "size", small_pixels
+            yield "things", "shape", small_pixels
     yield from (("on", "", None), ("a", "", None))
     for text in (scene.tone, scene.pattern, "background"):
         yield text, "background", scene.background
 
 
-def _pair(things: Sequence[Thing], size: int) -> _Told:
-    """Two things and how they lie."""
+def _describe_pair(things: Sequence[Thing], size: int) -> _WordIterator:
+    """The words for two things and their relation."""
     first, other = sorted(things, key=lambda thing: SIZES.index(thing.size))
-    where = relation(first.centre, other.centre, size)
-    assert where is not None  # the scene was laid out so
-    if first.size == other.size and where in ("right of", "below"):
+    relation_name = relation(first.centre, other.centre, size)
+    assert relation_name is not None  # by the layout of the scene
+    if first.size == other.size and relation_name in ("right of", "below"):
         first, other = other, first
-        where = "left of" if where == "right of" else "above"
+        relation_name = "left of" if relation_name == "right of" else "above"
     yield "a", "", None
-    yield from _thing([first])
-    both = union(things)
-    for text in where.split():
-        yield text, "" if text == "of" else "relation", None if text == "of" else both
+    yield from _describe_group([first])
+    both_pixels = union(things)
+    for text in relation_name.split():
+        yield text, "" if text == "of" else "relation", None if text == "of" else both_pixels
     yield "a", "", None
-    yield from _thing([other])
+    yield from _describe_group([other])
 
 
-def _look(thing: Thing) -> tuple[object, ...]:
-    """All that a caption can say of a thing."""
-    places = [part.place for part in thing.parts]
-    return thing.shape, thing.size, thing.texture, thing.colours, places
+def _look_of(thing: Thing) -> tuple[object, ...]:
+    """The properties of a thing that a caption can describe."""
+    halves = [part.place for part in thing.parts]
+    return thing.shape, thing.size, thing.texture, thing.colours, halves
 
 
-def _thing(alike: Sequence[Thing]) -> _Told:
-    """What one thing, or several that look alike, are called."""
+def _describe_group(alike: Sequence[Thing]) -> _WordIterator:
+    """The words for one thing, or for several that look alike."""
     thing, mask = alike[0], union(alike)
     yield thing.size, "size", mask
     if thing.texture != "plain":

@@ -1,8 +1,7 @@
-"""Shapes, textures and backgrounds as arrays, by whole numbers and the four basic operations.
+"""Draw shapes, textures and backgrounds into arrays, identically on every machine.
 
-Sums in floating point, sines and the like may differ in the last digit from machine to machine.
-Here single products and sums decide whether a point lies in a shape, and what follows is counting,
-so that a picture is the same everywhere.
+Sums in floating point, sines and the like may differ in the last digit between machines. Here
+single products and sums decide whether a point lies in a shape; the rest is integer arithmetic.
 """
 
 from __future__ import annotations
@@ -16,21 +15,22 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, UInt8
 
-from mmcam.shapes.dice import Dice
+from mmcam.shapes.random_stream import RandomStream
 from mmcam.shapes.words import COLOURS, JITTER, Mask, Paint
 
 Points = Float32[np.ndarray, "_height _width"]
 Inside = Bool[np.ndarray, "_height _width"]
 
 SAMPLES = 4
-"""A pixel is looked at in so many rows of so many points."""
+"""Each pixel is sampled at `SAMPLES` x `SAMPLES` points."""
 
 FULL = SAMPLES**2
+"""The number of sample points in a pixel, and the unit of opacity."""
 
 
 @cache
 def direction(degrees: int) -> tuple[float, float]:
-    """The cosine and the sine of an angle, rounded to where every machine agrees."""
+    """The cosine and the sine of an angle, rounded so that every machine gives the same values."""
     angle = math.radians(degrees % 360)
     return round(math.cos(angle), 6), round(math.sin(angle), 6)
 
@@ -52,7 +52,7 @@ def _triangle(x: Points, y: Points) -> Inside:
 
 
 def _star(x: Points, y: Points) -> Inside:
-    # A pentagram: every point of it lies inside at least four of its five lines.
+    # A pentagram: each of its points lies inside at least four of its five lines.
     lines = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.int8)
     for tip in range(-90, 270, 72):
         right, down = direction(tip)
@@ -83,7 +83,7 @@ def _heart(x: Points, y: Points) -> Inside:
 
 
 def _moon(x: Points, y: Points) -> Inside:
-    # A disc without another one to the right of it.
+    # A disc minus a second disc, which is shifted to the right.
     left, right = x - 0.25, x - 0.92
     high = y * y
     inside: Inside = (left * left + high <= 1.32) & (right * right + high >= 0.8)
@@ -91,14 +91,14 @@ def _moon(x: Points, y: Points) -> Inside:
 
 
 class Form(NamedTuple):
-    """A shape of radius 1, which is about that of a disc of the same area."""
+    """A shape of radius 1: about the radius of a disc of the same area."""
 
     inside: Callable[[Points, Points], Inside]
-    """Which points (x to the right, y down) lie in it."""
+    """Whether each point (x to the right, y down) lies in the shape."""
     reach: float
-    """How far its outermost point lies from its centre."""
+    """The distance of the outermost point from the centre."""
     middle: tuple[float, float]
-    """The x and the y that cut it into halves of the same area."""
+    """The x and the y that cut the shape into halves of the same area."""
 
 
 FORMS = {
@@ -113,29 +113,29 @@ FORMS = {
 }
 
 
-def _second(form: Form, coat: str, x: Points, y: Points) -> Inside:
-    """Which points of a shape have its second paint."""
-    found: Inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
-    if coat == "striped":
-        found |= np.floor(x / 0.28) % 2 == 1
-    elif coat == "checked":
-        found |= (np.floor(x / 0.4) + np.floor(y / 0.4)) % 2 == 1
-    elif coat == "dotted":
+def _second_paint(form: Form, fill: str, x: Points, y: Points) -> Inside:
+    """Whether each point has the second paint of the shape."""
+    mask: Inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), bool)
+    if fill == "striped":
+        mask |= np.floor(x / 0.28) % 2 == 1
+    elif fill == "checked":
+        mask |= (np.floor(x / 0.4) + np.floor(y / 0.4)) % 2 == 1
+    elif fill == "dotted":
         across, down = (axis - 0.62 * np.floor(axis / 0.62) - 0.31 for axis in (x, y))
-        found |= across * across + down * down <= 0.036
-    elif coat == "left and right":
-        found |= x > form.middle[0]
-    elif coat == "top and bottom":
-        found |= y > form.middle[1]
-    return found
+        mask |= across * across + down * down <= 0.036
+    elif fill == "left and right":
+        mask |= x > form.middle[0]
+    elif fill == "top and bottom":
+        mask |= y > form.middle[1]
+    return mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stamp:
-    """A shape where it lies: how many of a pixel's `FULL` points it covers, and with which paint.
+class Raster:
+    """A shape rasterised at its position: how many of each pixel's `FULL` points it covers.
 
-    `second` counts those of them that have the second paint. `box` is the part of the picture that
-    the counts are for.
+    `box` is the region of the picture that the counts are for. `cover` counts all covered points,
+    `second` those with the second paint.
     """
 
     box: tuple[slice, slice]
@@ -143,18 +143,18 @@ class Stamp:
     second: UInt8[np.ndarray, "height width"]
 
     def covered(self) -> Mask:
-        """The pixels of the box that are at least half covered."""
-        found: Mask = 2 * self.cover >= FULL
-        return found
+        """The pixels of the box that are at least half covered by the shape."""
+        mask: Mask = 2 * self.cover >= FULL
+        return mask
 
     def masks(self, size: int) -> tuple[Mask, Mask]:
-        """The pixels `[size size]` that are at least half covered, by either paint."""
+        """The masks `[size size]` of the first and the second paint, of pixels in `covered`."""
         covered = self.covered()
         second = covered & (2 * self.second > self.cover)
-        found = np.zeros((2, size, size), bool)
-        found[0][self.box] = covered & ~second
-        found[1][self.box] = second
-        return found[0], found[1]
+        masks = np.zeros((2, size, size), bool)
+        masks[0][self.box] = covered & ~second
+        masks[1][self.box] = second
+        return masks[0], masks[1]
 
     def paint(
         self,
@@ -163,19 +163,21 @@ class Stamp:
         second: Paint,
         opacity: int = FULL,
     ) -> None:
-        """Paint it over a picture, so many of `FULL` parts opaque."""
+        """Paint the shape over a picture, in place, with an opacity of `opacity` / `FULL`."""
         below = pixels[self.box].astype(np.int32)
         cover, other = (count[..., None].astype(np.int32) for count in (self.cover, self.second))
         paints = np.array([first, second], np.int32)
-        mixed = (cover - other) * paints[0] + other * paints[1] - cover * below
-        pixels[self.box] = below + (mixed * opacity + FULL * FULL // 2) // (FULL * FULL)
+        change = (cover - other) * paints[0] + other * paints[1] - cover * below
+        pixels[self.box] = below + (change * opacity + FULL * FULL // 2) // (FULL * FULL)
 
 
 @lru_cache(maxsize=512)
-def stamp(shape: str, coat: str, radius: float, degrees: int, centre: tuple[float, float]) -> Stamp:
-    """A shape of this radius in pixels, turned clockwise about its centre (x, y) with its coat.
+def rasterise(
+    shape: str, fill: str, radius: float, degrees: int, centre: tuple[float, float]
+) -> Raster:
+    """A shape of this radius in pixels, rotated clockwise with its fill about its centre (x, y).
 
-    The coat is one of `TEXTURES` or of `HALVES`. The shape must lie in the picture.
+    The fill is one of `TEXTURES` or of `HALVES`. The shape must lie inside the picture.
     """
     form = FORMS[shape]
     reach = form.reach * radius
@@ -190,33 +192,33 @@ def stamp(shape: str, coat: str, radius: float, degrees: int, centre: tuple[floa
     if degrees % 360:
         across, down = across * cosine + down * sine, down * cosine - across * sine
     inside = form.inside(across, down)
-    second = inside & _second(form, coat, across, down)
+    second = inside & _second_paint(form, fill, across, down)
     (left, right), (top, bottom) = edges
     box = (slice(top, bottom), slice(left, right))
-    return Stamp(box=box, cover=_counts(inside), second=_counts(second))
+    return Raster(box=box, cover=_count_points(inside), second=_count_points(second))
 
 
-def _counts(points: Inside) -> UInt8[np.ndarray, "height width"]:
-    """How many of each pixel's points are true."""
+def _count_points(points: Inside) -> UInt8[np.ndarray, "height width"]:
+    """The number of true points in each pixel."""
     rows = points.view(np.uint8)
     rows = sum((rows[:, step::SAMPLES] for step in range(1, SAMPLES)), rows[:, ::SAMPLES])
-    found: UInt8[np.ndarray, "height width"] = sum(
+    counts: UInt8[np.ndarray, "height width"] = sum(
         (rows[step::SAMPLES] for step in range(1, SAMPLES)), rows[::SAMPLES]
     )
-    found.flags.writeable = False
-    return found
+    counts.flags.writeable = False
+    return counts
 
 
-def mixed(dice: Dice, colour: str) -> Paint:
-    """A paint of this colour: its middle, a little off in each channel."""
+def jittered_paint(rng: RandomStream, colour: str) -> Paint:
+    """A paint of this colour, up to `JITTER` away from the central value in each channel."""
     red, green, blue = (
-        min(max(channel + dice.between(-JITTER, JITTER), 0), 255) for channel in COLOURS[colour]
+        min(max(channel + rng.between(-JITTER, JITTER), 0), 255) for channel in COLOURS[colour]
     )
     return red, green, blue
 
 
 def shade(paint: Paint) -> Paint:
-    """What a texture adds to a paint: a darker one, or a lighter one of what is nearly black."""
+    """The second paint of a texture: darker than the first, or lighter if that is nearly black."""
     red, green, blue = paint
     if red + green + blue < 150:
         return red + 84, green + 84, blue + 84
@@ -224,41 +226,41 @@ def shade(paint: Paint) -> Paint:
 
 
 def background(
-    dice: Dice, tone: str, pattern: str, size: int
+    rng: RandomStream, tone: str, pattern: str, size: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture `[size size 3]` with nothing on it yet."""
-    level = dice.between(168, 196) if tone == "light" else dice.between(62, 86)
-    base = np.array([level + dice.between(-12, 12) for _ in range(3)], np.int16)
-    relief = _relief(dice, pattern, size)
+    """A picture `[size size 3]` of the background alone."""
+    level = rng.between(168, 196) if tone == "light" else rng.between(62, 86)
+    base = np.array([level + rng.between(-12, 12) for _ in range(3)], np.int16)
+    relief = _relief(rng, pattern, size)
     pixels: UInt8[np.ndarray, "height width 3"] = np.clip(base + relief[..., None], 0, 255).astype(
         np.uint8
     )
     return pixels
 
 
-def _relief(dice: Dice, pattern: str, size: int) -> Int16[np.ndarray, "height width"]:
-    """How much lighter than its tone each pixel of a background is."""
+def _relief(rng: RandomStream, pattern: str, size: int) -> Int16[np.ndarray, "height width"]:
+    """How much lighter than the background's tone each pixel is."""
     down, across = np.mgrid[:size, :size].astype(np.int16)
     relief = np.zeros((size, size), np.int16)
     if pattern == "noisy":
         grain = max(1, size // 64)
         cells = -(-size // grain)
-        noise = dice.bytes(cells, cells).astype(np.int16) % 37 - 18
+        noise = rng.bytes(cells, cells).astype(np.int16) % 37 - 18
         relief = noise.repeat(grain, 0).repeat(grain, 1)[:size, :size]
     elif pattern == "striped":
-        right, low = dice.choose([(1, 0), (0, 1), (1, 1), (1, -1)])
-        width = size * dice.between(5, 8) // 96 * (2 if right and low else 1)
-        bands = (right * across + low * down + dice.below(width)) // width % 2
-        relief = (2 * bands - 1) * dice.between(8, 11)
+        right, low = rng.choose([(1, 0), (0, 1), (1, 1), (1, -1)])
+        width = size * rng.between(5, 8) // 96 * (2 if right and low else 1)
+        bands = (right * across + low * down + rng.below(width)) // width % 2
+        relief = (2 * bands - 1) * rng.between(8, 11)
     elif pattern == "faded":
-        right, low = dice.choose([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b])
+        right, low = rng.choose([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b])
         steps = right * (2 * across - size + 1) + low * (2 * down - size + 1)
-        relief = steps.astype(np.int32) * dice.between(22, 28) // (size * (abs(right) + abs(low)))
+        relief = steps.astype(np.int32) * rng.between(22, 28) // (size * (abs(right) + abs(low)))
     elif pattern == "cluttered":
-        for _ in range(dice.between(14, 20)):
-            wide, high = (size * dice.between(6, 22) // 96 for _ in range(2))
-            left, top = dice.below(size - wide), dice.below(size - high)
-            step = dice.between(7, 13) * dice.choose([-1, 1])
+        for _ in range(rng.between(14, 20)):
+            wide, high = (size * rng.between(6, 22) // 96 for _ in range(2))
+            left, top = rng.below(size - wide), rng.below(size - high)
+            step = rng.between(7, 13) * rng.choose([-1, 1])
             relief[top : top + high, left : left + wide] = step
-    found: Int16[np.ndarray, "height width"] = relief.astype(np.int16)
-    return found
+    narrow: Int16[np.ndarray, "height width"] = relief.astype(np.int16)
+    return narrow

@@ -1,8 +1,8 @@
-"""Questions about a scene, with every right answer and the pixels that it rests on.
+"""Questions about a scene, with all right answers and the pixels that are evidence for each.
 
-A scene has at most one question of each kind. The dice decide which, so that the question alone
-does not give its answer away: as many "yes" as "no", each number as often as any other, and every
-colour and shape.
+A scene has at most one question of each kind. The random draws balance the answers, so that the
+question alone does not give its answer away: "yes" is as frequent as "no", and all numbers, all
+colours and all shapes are equally frequent.
 """
 
 from __future__ import annotations
@@ -11,68 +11,68 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mmcam.shapes.dice import Dice
+from mmcam.shapes.random_stream import RandomStream
 from mmcam.shapes.scenes import Scene, Thing, relation, union
 from mmcam.shapes.words import COLOURS, COUNTS, KINDS, RELATIONS, SHAPES, Mask
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """A question, and what is right to answer."""
+    """A question and its right answers."""
 
     kind: str
     text: str
     answer: str
-    """A right answer; of a two-tone thing's colours, either with the same chance."""
+    """A right answer; for a two-tone thing, either colour with the same probability."""
     answers: Mapping[str, Mask | None]
-    """Each right answer and what it rests on: the thing, half or things that it is true of.
+    """The evidence for each right answer: the thing, the half or the things that it is true of.
 
     None for "no" and "0": no pixels show that something is missing.
     """
     about: Mask | None
-    """What the question itself points at: the thing that is named in "what is left of the star ?",
-    the thing whose colour or shape is asked for. None where it points at nothing that is there."""
+    """The region that the question refers to: the star in "what is left of the star ?", the thing
+    whose colour or shape is asked for. None if the scene has no such thing."""
 
 
-def questions(scene: Scene, turn: int = 0) -> tuple[Question, ...]:
-    """The questions of a scene, in the order of `KINDS`; a kind that does not fit is left out.
+def questions(scene: Scene, variant: int = 0) -> tuple[Question, ...]:
+    """The questions of a scene, in the order of `KINDS`; kinds that do not fit are left out.
 
-    Those of another `turn` are drawn anew, and may be the same or others.
+    Each `variant` is an independent draw; two variants may share questions.
     """
-    found = []
+    drawn = []
     for index, kind in enumerate(KINDS):
-        key = (1, index, scene.seed, len(scene.pixels), *([turn] if turn else []))
-        if question := _ASKED[kind](scene, Dice(*key)):
-            found.append(question)
-    return tuple(found)
+        key = (1, index, scene.seed, len(scene.pixels), *([variant] if variant else []))
+        if question := _QUESTION_BUILDERS[kind](scene, RandomStream(*key)):
+            drawn.append(question)
+    return tuple(drawn)
 
 
-def _color(scene: Scene, dice: Dice) -> Question | None:
+def _color_question(scene: Scene, rng: RandomStream) -> Question | None:
     shapes = Counter(thing.shape for thing in scene.objects)
     things = [thing for thing in scene.objects if shapes[thing.shape] == 1]
     if not things:
         return None
-    thing = dice.choose(things)
+    thing = rng.choose(things)
     return Question(
         kind="color",
         text=f"what color is the {thing.shape} ?",
-        answer=dice.choose(thing.colours),
+        answer=rng.choose(thing.colours),
         answers={part.colour: part.mask for part in thing.parts},
         about=thing.mask,
     )
 
 
-def _shape(scene: Scene, dice: Dice) -> Question | None:
-    colours, textures = _colours(scene), Counter(thing.texture for thing in scene.objects)
-    known = []
+def _shape_question(scene: Scene, rng: RandomStream) -> Question | None:
+    colours, textures = _count_colours(scene), Counter(thing.texture for thing in scene.objects)
+    candidates = []
     for thing in scene.objects:
         if all(colours[colour] == 1 for colour in thing.colours):
-            known.append((" and ".join(thing.colours), thing))
+            candidates.append((" and ".join(thing.colours), thing))
         if thing.texture != "plain" and textures[thing.texture] == 1:
-            known.append((thing.texture, thing))
-    if not known:
+            candidates.append((thing.texture, thing))
+    if not candidates:
         return None
-    name, thing = dice.choose(known)
+    name, thing = rng.choose(candidates)
     return Question(
         kind="shape",
         text=f"what shape is the {name} thing ?",
@@ -82,38 +82,43 @@ def _shape(scene: Scene, dice: Dice) -> Question | None:
     )
 
 
-def _colours(scene: Scene) -> Counter[str]:
-    """How many things have each colour, if only in a half."""
+def _count_colours(scene: Scene) -> Counter[str]:
+    """How many things have each colour, in the whole or in one half."""
     return Counter(colour for thing in scene.objects for colour in thing.colours)
 
 
-_SEVERAL = {2: 41, 3: 72}
-"""In how many of a hundred scenes with so many of one shape or colour these are counted."""
+_REPEATED_PERCENT = {2: 41, 3: 72}
+"""For 2 or 3 things of one shape or colour, the percentage of scenes in which these are counted."""
 
-_FEW = 47
-"""In how many of a hundred of the other scenes what is there once or never is asked for."""
+_RARE_PERCENT = 47
+"""The percentage of the other scenes in which a shape or colour with 0 or 1 things is counted."""
 
 
-def _count(scene: Scene, dice: Dice) -> Question | None:
-    # Whether a red and blue star is a red thing is open, so such colours are not counted.
-    half = {colour for thing in scene.objects if len(thing.parts) > 1 for colour in thing.colours}
-    kinds = [
-        {name: _called(scene, (name,)) for name in names}
-        for names in (SHAPES, [colour for colour in COLOURS if colour not in half])
+def _count_question(scene: Scene, rng: RandomStream) -> Question | None:
+    # A red and blue star may or may not count as a red thing, so such colours are not counted.
+    two_tone_colours = {
+        colour for thing in scene.objects if len(thing.parts) > 1 for colour in thing.colours
+    }
+    things_by_name = [
+        {name: _matching(scene, (name,)) for name in names}
+        for names in (SHAPES, [colour for colour in COLOURS if colour not in two_tone_colours])
     ]
-    most = max(len(things) for kind in kinds for things in kind.values())
-    if dice.happens(_SEVERAL.get(most, 0)):
-        number = most
-    elif dice.happens(_FEW):
-        number = dice.below(2)
+    largest = max(len(things) for group in things_by_name for things in group.values())
+    if rng.happens(_REPEATED_PERCENT.get(largest, 0)):
+        number = largest
+    elif rng.happens(_RARE_PERCENT):
+        number = rng.below(2)
     else:
         return None
-    # Shapes and colours are asked for alike, whichever there are more of.
-    found = [[name for name in kind if len(kind[name]) == number] for kind in kinds]
-    if not any(found):
+    # Shapes and colours are equally likely, whichever has more candidates.
+    candidates = [
+        [name for name, things in group.items() if len(things) == number]
+        for group in things_by_name
+    ]
+    if not any(candidates):
         return None
-    name = dice.choose(dice.choose([names for names in found if names]))
-    things = _called(scene, (name,))
+    name = rng.choose(rng.choose([names for names in candidates if names]))
+    things = _matching(scene, (name,))
     mask = union(things) if things else None
     return Question(
         kind="count",
@@ -124,27 +129,27 @@ def _count(scene: Scene, dice: Dice) -> Question | None:
     )
 
 
-def _presence(scene: Scene, dice: Dice) -> Question | None:
-    thing, yes = dice.choose(scene.objects), dice.happens(50)
-    colours, shapes = tuple(_colours(scene)), tuple({t.shape: t for t in scene.objects})
-    # What is missing differs in one word from what is there, in half the cases by another word
-    # that is true of something.
-    near = dice.happens(50)
+def _presence_question(scene: Scene, rng: RandomStream) -> Question | None:
+    thing, yes = rng.choose(scene.objects), rng.happens(50)
+    colours, shapes = tuple(_count_colours(scene)), tuple({t.shape: t for t in scene.objects})
+    # An absent thing differs from a present one in a single word. In half of the cases, that word
+    # is true of another thing in the scene.
+    from_scene = rng.happens(50)
     names: list[tuple[str, ...]]
     if len(thing.parts) > 1:
         names = [(thing.shape,)] if yes else [(name,) for name in SHAPES if name not in shapes]
     elif yes:
         names = [(thing.colours[0], thing.shape)]
-    elif dice.happens(50):
-        names = [(colour, thing.shape) for colour in (colours if near else COLOURS)]
+    elif rng.happens(50):
+        names = [(colour, thing.shape) for colour in (colours if from_scene else COLOURS)]
     else:
-        names = [(thing.colours[0], name) for name in (shapes if near else SHAPES)]
+        names = [(thing.colours[0], name) for name in (shapes if from_scene else SHAPES)]
     if not yes:
-        names = [words for words in names if not _called(scene, words)]
+        names = [words for words in names if not _matching(scene, words)]
         if not names:
             names = [(colour, thing.shape) for colour in COLOURS if colour not in colours]
-    words = dice.choose(names)
-    things = _called(scene, words)
+    words = rng.choose(names)
+    things = _matching(scene, words)
     mask = union(things) if things else None
     answer = "yes" if things else "no"
     return Question(
@@ -156,46 +161,48 @@ def _presence(scene: Scene, dice: Dice) -> Question | None:
     )
 
 
-def _called(scene: Scene, words: tuple[str, ...]) -> list[Thing]:
-    """The things that all the words are true of."""
+def _matching(scene: Scene, words: tuple[str, ...]) -> list[Thing]:
+    """The things for which all the words are true."""
     return [thing for thing in scene.objects if {*words} <= {thing.shape, *thing.colours}]
 
 
-def _relation(scene: Scene, dice: Dice) -> Question | None:
+def _relation_question(scene: Scene, rng: RandomStream) -> Question | None:
     shapes = Counter(thing.shape for thing in scene.objects)
-    known = []
+    candidates = []
     for anchor in scene.objects:
-        for where in RELATIONS if shapes[anchor.shape] == 1 else ():
+        for relation_name in RELATIONS if shapes[anchor.shape] == 1 else ():
             others = [thing for thing in scene.objects if thing is not anchor]
-            lies = [_lies(thing, anchor, where, len(scene.pixels)) for thing in others]
-            if lies.count(True) == 1 and None not in lies:
-                known.append((others[lies.index(True)], where, anchor))
-    if not known:
+            related = [
+                _has_relation(thing, anchor, relation_name, len(scene.pixels)) for thing in others
+            ]
+            if related.count(True) == 1 and None not in related:
+                candidates.append((others[related.index(True)], relation_name, anchor))
+    if not candidates:
         return None
-    thing, where, anchor = dice.choose(known)
+    thing, relation_name, anchor = rng.choose(candidates)
     return Question(
         kind="relation",
-        text=f"what is {where} the {anchor.shape} ?",
+        text=f"what is {relation_name} the {anchor.shape} ?",
         answer=thing.shape,
         answers={thing.shape: thing.mask},
         about=anchor.mask,
     )
 
 
-def _lies(thing: Thing, anchor: Thing, where: str, size: int) -> bool | None:
-    """Whether a thing lies there as seen from the anchor; None where one might argue."""
-    found = relation(thing.centre, anchor.centre, size)
-    if found is not None:
-        return found == where
+def _has_relation(thing: Thing, anchor: Thing, relation_name: str, size: int) -> bool | None:
+    """Whether the thing has this relation to the anchor; None if that is ambiguous."""
+    actual = relation(thing.centre, anchor.centre, size)
+    if actual is not None:
+        return actual == relation_name
     right, down = thing.centre[0] - anchor.centre[0], thing.centre[1] - anchor.centre[1]
-    away = {"left of": right, "right of": -right, "above": down, "below": -down}
-    return False if away[where] >= 0 else None
+    offsets = {"left of": right, "right of": -right, "above": down, "below": -down}
+    return False if offsets[relation_name] >= 0 else None
 
 
-_ASKED: Mapping[str, Callable[[Scene, Dice], Question | None]] = {
-    "color": _color,
-    "shape": _shape,
-    "count": _count,
-    "presence": _presence,
-    "relation": _relation,
+_QUESTION_BUILDERS: Mapping[str, Callable[[Scene, RandomStream], Question | None]] = {
+    "color": _color_question,
+    "shape": _shape_question,
+    "count": _count_question,
+    "presence": _presence_question,
+    "relation": _relation_question,
 }

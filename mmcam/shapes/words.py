@@ -1,4 +1,4 @@
-"""What a world is made of, and every word that speaks of it.
+"""The shapes, colours and other attributes of scenes and clips, and all words of their texts.
 
 Questions and actions spell "color" as the VQA data set does.
 """
@@ -35,17 +35,17 @@ COLOURS: dict[str, Paint] = {
     "white": (244, 244, 244),
     "black": (14, 14, 16),
 }
-"""The middle of each colour, in RGB."""
+"""The central RGB value of each colour."""
 
 JITTER = 10
-"""How far a thing's paint may lie from the middle of its colour, in each channel."""
+"""The maximum difference of a thing's paint from the central value, in each channel."""
 
 SIZES = ("large", "small")
 TEXTURES = ("plain", "striped", "dotted", "checked")
-"""How a thing of one colour is painted. Captions do not say "plain" of a thing."""
+"""The textures of things of one colour. Captions do not mention "plain"."""
 
 HALVES = {"left and right": ("left", "right"), "top and bottom": ("top", "bottom")}
-"""How the two colours of a two-tone thing lie, the one that is named first first."""
+"""The arrangements of the two colours of a two-tone thing; captions name the first half first."""
 
 TONES = ("light", "dark")
 PATTERNS = ("plain", "striped", "noisy", "faded", "cluttered")
@@ -66,31 +66,31 @@ ACTIONS = (
     "blinks",
     "changes color",
 )
-"""What the acting object of a clip may do."""
+"""The actions of clips."""
 
 KINDS = ("color", "shape", "count", "presence", "relation")
-"""The kinds of questions, in the order in which a scene's questions come."""
+"""The kinds of questions, in the order of `questions(scene)`."""
 
 COUNTS = ("0", "1", "2", "3")
 
 ANSWERS = (*COLOURS, *SHAPES, *COUNTS, "yes", "no")
-"""Every answer to any question."""
+"""All possible answers."""
 
 
-def _all(*words: str) -> tuple[str, ...]:
-    """The words, once each, in the order in which they first come."""
+def _distinct_words(*words: str) -> tuple[str, ...]:
+    """The distinct words, in order of first occurrence."""
     return tuple(dict.fromkeys(" ".join(words).split()))
 
 
-VOCABULARY = _all(
+VOCABULARY = _distinct_words(
     "a and on among things background",
     *(*RELATIONS, *NUMBERS.values(), *SIZES, *TEXTURES, *TONES, *PATTERNS),
     *(*COLOURS, *SHAPES, *SHAPES.values()),
 )
-"""Every word of any caption."""
+"""All words of captions."""
 
-QUESTION_WORDS = _all(
+QUESTION_WORDS = _distinct_words(
     "what color is the ? shape thing how many things are there any and",
     *(*RELATIONS, *TEXTURES[1:], *COLOURS, *SHAPES, *SHAPES.values()),
 )
-"""Every word of any question; the question mark is a word of its own."""
+"""All words of questions; the question mark is a separate word."""

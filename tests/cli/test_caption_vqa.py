@@ -1,4 +1,4 @@
-"""The commands for captions and questions, from words on a line to files."""
+"""The commands for captions and questions, from arguments to files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.adapters.test_vqa import write_folder as vqa_folder
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A photo, a captioner and a model of answers."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a photo, a captioner and a VQA model."""
     folder = tmp_path_factory.mktemp("cli")
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     write_image(folder / "photo.png", pixels)
@@ -27,26 +27,26 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*words: object) -> str:
-    """What a command prints; errors come through as they are."""
-    ended = CliRunner().invoke(cli.app, [str(word) for word in words], env={"COLUMNS": "200"})
-    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
-        raise ended.exception
-    assert ended.exit_code == 0
-    return " ".join(ended.output.split())
+def run(*arguments: object) -> str:
+    """The output of a command, with white space collapsed; errors are raised."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in arguments], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0
+    return " ".join(result.output.split())
 
 
 def facts(folder: Path) -> dict[str, object]:
-    read: dict[str, object] = json.loads((folder / "explanation.json").read_text())
-    return read
+    content: dict[str, object] = json.loads((folder / "explanation.json").read_text())
+    return content
 
 
-def test_a_caption_is_said_and_explained(here: Path, tmp_path: Path) -> None:
-    said = run(
+def test_a_caption_is_generated_and_explained(folder: Path, tmp_path: Path) -> None:
+    output = run(
         "caption",
-        here / "photo.png",
+        folder / "photo.png",
         "--model",
-        here / "captioner",
+        folder / "captioner",
         "--max-new-tokens",
         3,
         "--out",
@@ -54,15 +54,30 @@ def test_a_caption_is_said_and_explained(here: Path, tmp_path: Path) -> None:
     )
     text = facts(tmp_path)["text"]
     assert isinstance(text, dict)
-    assert f"the model says: {text['caption']}" in said
+    assert f"generated caption: {text['caption']}" in output
 
 
-def test_a_caption_is_forced_and_its_words_are_chosen(here: Path, tmp_path: Path) -> None:
-    words = ("--text", "a dog runs a dog", "--word", "dog", "--word", "0", "--score", "log-prob")
-    said = run(
-        "caption", here / "photo.png", "--model", here / "captioner", *words, "--out", tmp_path
+def test_a_caption_is_forced_and_its_words_are_chosen(folder: Path, tmp_path: Path) -> None:
+    arguments = (
+        "--text",
+        "a dog runs a dog",
+        "--word",
+        "dog",
+        "--word",
+        "0",
+        "--score",
+        "log-prob",
     )
-    assert "explained: a dog runs a dog (log-probability" in said
+    output = run(
+        "caption",
+        folder / "photo.png",
+        "--model",
+        folder / "captioner",
+        *arguments,
+        "--out",
+        tmp_path,
+    )
+    assert "given caption: a dog runs a dog (log-probability" in output
     targets = facts(tmp_path)["targets"]
     assert isinstance(targets, list)
     assert [(t["label"], t["position"]) for t in targets[1:]] == [("a", 0), ("dog", 1), ("dog", 4)]
@@ -70,16 +85,26 @@ def test_a_caption_is_forced_and_its_words_are_chosen(here: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("choice", "count"), [("all", 3), ("visual", 2), ("none", 0)])
-def test_words_are_all_visual_or_none(here: Path, tmp_path: Path, choice: str, count: int) -> None:
-    words = ("--text", "a dog runs", "--words", choice)
-    run("caption", here / "photo.png", "--model", here / "captioner", *words, "--out", tmp_path)
+def test_words_are_all_visual_or_none(
+    folder: Path, tmp_path: Path, choice: str, count: int
+) -> None:
+    arguments = ("--text", "a dog runs", "--words", choice)
+    run(
+        "caption",
+        folder / "photo.png",
+        "--model",
+        folder / "captioner",
+        *arguments,
+        "--out",
+        tmp_path,
+    )
     targets = facts(tmp_path)["targets"]
     assert isinstance(targets, list)
     assert len(targets) == 1 + count
 
 
-def test_answers_are_forced_and_contrasted(here: Path, tmp_path: Path) -> None:
-    asked = (
+def test_answers_are_forced_and_contrasted(folder: Path, tmp_path: Path) -> None:
+    arguments = (
         "What color is the zebra of the zebra?",
         "--answer",
         "red",
@@ -87,11 +112,13 @@ def test_answers_are_forced_and_contrasted(here: Path, tmp_path: Path) -> None:
         "red",
         "blue",
     )
-    said = run("vqa", here / "photo.png", *asked, "--model", here / "vqa", "--out", tmp_path)
-    assert "red rather than blue" in said
-    assert "top answers: " in said
-    assert "words outside the model's vocabulary: is, the, zebra" in said
-    assert "the question is truncated: its last 4 words are left out" in said
+    output = run(
+        "vqa", folder / "photo.png", *arguments, "--model", folder / "vqa", "--out", tmp_path
+    )
+    assert "red rather than blue" in output
+    assert "the model's own answers: " in output
+    assert "words that the model does not know: is, the, zebra" in output
+    assert "the model does not read the last 4 words of the question" in output
     targets = facts(tmp_path)["targets"]
     assert isinstance(targets, list)
     assert [t["kind"] for t in targets] == ["answer", "contrast"]
@@ -100,17 +127,17 @@ def test_answers_are_forced_and_contrasted(here: Path, tmp_path: Path) -> None:
     }
 
 
-def test_answers_are_searched(here: Path) -> None:
-    assert run("list", "answers", "--model", here / "vqa") == "red blue"
-    assert run("list", "answers", "--model", here / "vqa", "--match", "BL") == "blue"
-    with pytest.raises(ModelError, match="writes its answers word by word"):
-        run("list", "answers", "--model", here / "captioner")
+def test_answers_are_searched(folder: Path) -> None:
+    assert run("list", "answers", "--model", folder / "vqa") == "red blue"
+    assert run("list", "answers", "--model", folder / "vqa", "--match", "BL") == "blue"
+    with pytest.raises(ModelError, match="generates its answers word by word"):
+        run("list", "answers", "--model", folder / "captioner")
 
 
-def test_what_cannot_be_said_is_told(here: Path, tmp_path: Path) -> None:
+def test_unknown_words_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="lacks 'cat'"):
         run(
-            *("caption", here / "photo.png", "--model", here / "captioner"),
+            *("caption", folder / "photo.png", "--model", folder / "captioner"),
             *("--text", "a cat", "--out", tmp_path / "none"),
         )
     assert not (tmp_path / "none").exists()

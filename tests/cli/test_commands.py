@@ -37,7 +37,7 @@ def odd_labels():
 PICTURES, CLIPS = "colour_models:pictures", "colour_models:clips"
 
 
-class Ended(NamedTuple):
+class Result(NamedTuple):
     code: Any
     out: str
     err: str
@@ -45,11 +45,11 @@ class Ended(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder with models, a picture and a clip, and room for every table."""
+    """A working folder with models, a picture and a clip, and a wide console for the tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(console, "width", 250)
-    # All in the folder itself, for a process of its own too.
+    # In the working folder, so that child processes can import it too.
     shutil.copy(colour_net.__file__, "colour_net.py")
     Path("colour_models.py").write_text(FACTORIES, encoding="utf-8")
     write_image("photo.png", colour_net.scene({"red": (0.3, 0.5)})[::2, ::2])
@@ -63,41 +63,41 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def mmcam_with(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run the command line as the console script does."""
 
-    def run(*arguments: str) -> Ended:
+    def run(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["mmcam", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as result:
             cli.main()
-        return Ended(ended.value.code, *capsys.readouterr())
+        return Result(result.value.code, *capsys.readouterr())
 
     return run
 
 
 def facts(folder: str = "mmcam-out") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(folder) / "explanation.json").read_text("utf-8"))
-    return found
+    content: dict[str, Any] = json.loads((Path(folder) / "explanation.json").read_text("utf-8"))
+    return content
 
 
 def names(folder: str) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in Path(folder).rglob("*.json"))
 
 
-def test_a_picture_is_classified_told_and_saved(mmcam_with: Any) -> None:
-    ended = mmcam_with("classify", "photo.png", "--model", PICTURES, "--label", "red")
-    assert (ended.code, ended.err) == (0, "")
-    (row,) = [line for line in ended.out.splitlines() if "gradcam" in line]
+def test_a_picture_is_classified_reported_and_saved(mmcam_with: Any) -> None:
+    result = mmcam_with("classify", "photo.png", "--model", PICTURES, "--label", "red")
+    assert (result.code, result.err) == (0, "")
+    (row,) = [line for line in result.out.splitlines() if "gradcam" in line]
     assert re.search(r"red .* \d+\.\d{3} .* 0\.\d{4} .* gradcam .* trunk .* x \d+, y \d+", row)
-    assert "written to mmcam-out" in ended.out
+    assert "written to mmcam-out" in result.out
     (target,) = facts()["targets"]
     assert target["label"] == "red"
     assert facts()["command"] == sys.argv
 
 
 def test_options_that_repeat_are_all_taken_in_order(mmcam_with: Any) -> None:
-    ended = mmcam_with(
+    result = mmcam_with(
         *("classify", "photo.png", "-m", PICTURES, "-l", "blue", "-l", "RED", "--out", "new/out"),
         *("--method", "hirescam", "--method", "gradcam", "--layer", "trunk.2", "--layer", "*.0"),
     )
-    assert ended.code == 0
+    assert result.code == 0
     assert [(t["label"], t["method"], t["layer"]) for t in facts("new/out")["targets"]] == [
         (label, method, layer)
         for label in ("blue", "red")
@@ -116,11 +116,11 @@ def test_labels_may_be_numbers_and_are_the_top_ones_where_none_is_named(mmcam_wi
 
 
 def test_flags_are_passed_on(mmcam_with: Any) -> None:
-    ended = mmcam_with(
+    result = mmcam_with(
         *("classify", "photo.png", "-m", PICTURES, "--guided", "--counterfactual"),
         *("--colormap", "jet", "--device", "cpu"),
     )
-    assert ended.code == 0
+    assert result.code == 0
     assert [(t["method"], t["counterfactual"]) for t in facts()["targets"]] == [
         ("gradcam", True),
         ("guided-gradcam", True),
@@ -129,9 +129,9 @@ def test_flags_are_passed_on(mmcam_with: Any) -> None:
 
 def test_label_files_name_the_classes(mmcam_with: Any) -> None:
     Path("labels.txt").write_text("rot\ngrün\nblau\n", encoding="utf-8")
-    ended = mmcam_with("classify", "photo.png", "-m", PICTURES, "--labels-file", "labels.txt",
+    result = mmcam_with("classify", "photo.png", "-m", PICTURES, "--labels-file", "labels.txt",
                        "-l", "GRÜN")  # fmt: skip
-    assert ended.code == 0
+    assert result.code == 0
     assert facts()["targets"][0]["label"] == "grün"
 
 
@@ -141,21 +141,21 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(mmcam_with: Any) -> No
         write_image(Path(folder) / "photo.png", colour_net.scene({"red": (0.5, 0.5)})[::4, ::4])
     Path("...png").write_bytes(Path("photo.png").read_bytes())
     pictures = ["a/photo.png", "b/photo.png", "photo.png", "...png"]
-    ended = mmcam_with("classify", *pictures, "-m", PICTURES, "--out", "out")
-    assert ended.code == 0
+    result = mmcam_with("classify", *pictures, "-m", PICTURES, "--out", "out")
+    assert result.code == 0
     folders = ["photo", "photo-2", "photo-3", "picture"]
     assert names("out") == sorted(f"{folder}/explanation.json" for folder in folders)
     assert [facts(f"out/{folder}")["input"]["path"] for folder in folders] == pictures
-    assert all(f"written to {Path('out') / folder}\n" in ended.out for folder in folders)
+    assert all(f"written to {Path('out') / folder}\n" in result.out for folder in folders)
 
 
-def test_a_clip_is_explained_told_and_saved(mmcam_with: Any) -> None:
-    ended = mmcam_with(
+def test_a_clip_is_explained_reported_and_saved(mmcam_with: Any) -> None:
+    result = mmcam_with(
         *("action", "clip", "-m", CLIPS, "-l", "red moves", "--pane", "overlay"),
         *("--frames", "--batch", "2"),
     )
-    assert (ended.code, ended.err) == (0, "")
-    assert re.search(r"red moves .* x \d+, y \d+, frame \d", ended.out)
+    assert (result.code, result.err) == (0, "")
+    assert re.search(r"red moves .* x \d+, y \d+, frame \d", result.out)
     assert facts()["input"]["frames"] == 3
     assert len(list(Path("mmcam-out/frames-red-moves").iterdir())) == 3
     with open_clip("mmcam-out/clip-red-moves.mp4") as written:
@@ -176,14 +176,14 @@ def test_markup_and_other_signs_in_texts_are_shown_as_they_are(mmcam_with: Any) 
     picture = "[bold]:cat:[/bold].png"
     Path("[bold]:cat:[").mkdir()
     write_image(picture, colour_net.scene({"red": (0.5, 0.5)})[::4, ::4])
-    ended = mmcam_with(
+    result = mmcam_with(
         *("classify", picture, "-m", "colour_models:odd_labels", "--out", "[i]out", "--top", "3")
     )
-    assert ended.code == 0
+    assert result.code == 0
     for text in ("[red]x[/red]", ":dog: \\[b]", "犬", picture, "written to [i]out"):
-        assert text in ended.out
-    ended = mmcam_with("classify", picture, "-m", PICTURES, "-l", "[red]:dog:[/red]")
-    assert "has no label '[red]:dog:[/red]'" in ended.err
+        assert text in result.out
+    result = mmcam_with("classify", picture, "-m", PICTURES, "-l", "[red]:dog:[/red]")
+    assert "has no label '[red]:dog:[/red]'" in result.err
 
 
 @pytest.mark.parametrize(
@@ -250,10 +250,10 @@ def test_markup_and_other_signs_in_texts_are_shown_as_they_are(mmcam_with: Any) 
 def test_errors_are_one_line_and_exit_with_2(
     mmcam_with: Any, command: str, arguments: list[str], message: str
 ) -> None:
-    ended = mmcam_with(command, "--model", PICTURES, *arguments)
-    assert ended.code == 2
-    assert ended.out == ""
-    assert re.fullmatch(rf"mmcam: {message}.*\n", ended.err)
+    result = mmcam_with(command, "--model", PICTURES, *arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert re.fullmatch(rf"mmcam: {message}.*\n", result.err)
     assert not Path("mmcam-out").exists()
 
 
@@ -264,11 +264,11 @@ def test_errors_stay_on_one_line_whatever_they_say(
         raise MmcamError("a long tale, " * 40 + "\n\n  told [red]here[/red]\r\n")
 
     monkeypatch.setattr("mmcam.load", fail)
-    ended = mmcam_with("classify", "photo.png")
-    assert ended.code == 2
-    assert ended.err.startswith("mmcam: MmcamError: a long tale, a long tale")
-    assert ended.err.endswith("a long tale, told [red]here[/red]\n")
-    assert ended.err.count("\n") == 1
+    result = mmcam_with("classify", "photo.png")
+    assert result.code == 2
+    assert result.err.startswith("mmcam: MmcamError: a long tale, a long tale")
+    assert result.err.endswith("a long tale, told [red]here[/red]\n")
+    assert result.err.count("\n") == 1
 
 
 def test_a_wrong_look_is_told_before_the_model_is_loaded(
@@ -297,11 +297,11 @@ def test_a_wrong_look_is_told_before_the_model_is_loaded(
     ],
 )
 def test_wrong_usage_exits_with_2(mmcam_with: Any, arguments: list[str], message: str) -> None:
-    ended = mmcam_with(*arguments)
-    assert ended.code == 2
-    assert ended.out == ""
-    assert message in ended.err
-    assert "Traceback" not in ended.err
+    result = mmcam_with(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert message in result.err
+    assert "Traceback" not in result.err
 
 
 def test_an_interrupt_exits_with_130_and_no_traceback(
@@ -311,11 +311,11 @@ def test_an_interrupt_exits_with_130_and_no_traceback(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mmcam.load", interrupt)
-    ended = mmcam_with("classify", "photo.png")
-    assert (ended.code, ended.out, ended.err.strip()) == (130, "", "")
+    result = mmcam_with("classify", "photo.png")
+    assert (result.code, result.out, result.err.strip()) == (130, "", "")
     monkeypatch.setattr(cli, "app", interrupt)  # before or after a command
-    ended = mmcam_with("list", "methods")
-    assert (ended.code, ended.err) == (130, "")
+    result = mmcam_with("list", "methods")
+    assert (result.code, result.err) == (130, "")
 
 
 def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,13 +329,13 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_models_and_methods_are_listed(mmcam_with: Any) -> None:
-    ended = mmcam_with("list", "methods")
-    assert ended.code == 0
-    assert all(re.search(rf"│ {re.escape(name)} ", ended.out) for name in METHODS)
-    ended = mmcam_with("list", "models", "--match", "x3d_")
-    assert ended.code == 0
-    assert all(row.example in ended.out for row in FAMILIES.values())
-    listed = ended.out.split("┘")[-1].split()
+    result = mmcam_with("list", "methods")
+    assert result.code == 0
+    assert all(re.search(rf"│ {re.escape(name)} ", result.out) for name in METHODS)
+    result = mmcam_with("list", "models", "--match", "x3d_")
+    assert result.code == 0
+    assert all(row.example in result.out for row in FAMILIES.values())
+    listed = result.out.split("┘")[-1].split()
     assert "pytorchvideo:x3d_xs" in listed
     assert all("x3d_" in name for name in listed)
 
@@ -344,18 +344,18 @@ def test_models_and_methods_are_listed(mmcam_with: Any) -> None:
     ("model", "expected"), [(PICTURES, ["3", "18 x 24"]), (CLIPS, ["6", "15 x 18 x 24"])]
 )
 def test_layers_of_a_model_are_listed(mmcam_with: Any, model: str, expected: list[str]) -> None:
-    ended = mmcam_with("list", "layers", "--model", model)
-    assert ended.code == 0
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in ended.out.splitlines()]
-    found = {cells[0]: cells[1:] for cells in rows if cells}
-    assert found["trunk (default)"] == expected
-    assert {"trunk.0", "trunk.1", "trunk.2"} < found.keys()
-    assert "head" not in found
+    result = mmcam_with("list", "layers", "--model", model)
+    assert result.code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.out.splitlines()]
+    content = {cells[0]: cells[1:] for cells in rows if cells}
+    assert content["trunk (default)"] == expected
+    assert {"trunk.0", "trunk.1", "trunk.2"} < content.keys()
+    assert "head" not in content
 
 
 def test_the_module_runs_and_finds_models_in_the_working_folder() -> None:
     environment = {**os.environ, "COLUMNS": "120", "PYTHONIOENCODING": "ascii"}
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mmcam", "classify", "caf\udce9.png", "--model", PICTURES],
         capture_output=True,
         text=True,
@@ -363,31 +363,31 @@ def test_the_module_runs_and_finds_models_in_the_working_folder() -> None:
         check=False,
     )
     # A name that the terminal cannot show is no reason for a traceback.
-    assert ended.returncode == 2
-    assert ended.stderr.startswith(r"mmcam: InputError: caf\udce9.png: there is no such file")
-    assert ended.stderr.count("\n") == 1
+    assert result.returncode == 2
+    assert result.stderr.startswith(r"mmcam: InputError: caf\udce9.png: there is no such file")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     "command", [[], ["classify"], ["caption"], ["action"], ["demo"], ["list"], ["list", "layers"]]
 )
 def test_help_is_plain_and_says_what_there_is(command: list[str]) -> None:
-    ended = CliRunner().invoke(cli.app, [*command, "--help"])
-    assert ended.exit_code == 0
-    assert ended.output.startswith("Usage: ")
-    first, *lines = ended.output.splitlines()
+    result = CliRunner().invoke(cli.app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: ")
+    first, *lines = result.output.splitlines()
     assert first.count("...") <= 1
     assert not any(line.endswith("...") for line in lines)  # no summary is cut off
     if command in (["classify"], ["action"]):
         for option in ("--label NAME", "--method NAME", "--layer NAME", "--model", "--out"):
-            assert option in ended.output
+            assert option in result.output
 
 
 def test_the_demo_prints_what_it_wrote(mmcam_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     line = "  [red]moves[/red] :dog: " + "x" * 300
     monkeypatch.setattr(demo, "run", lambda folder: iter([line, f"written to {folder}"]))
-    ended = mmcam_with("demo", "--out", "here")
-    assert (ended.code, ended.out) == (0, f"{line}\nwritten to here\n")
+    result = mmcam_with("demo", "--out", "here")
+    assert (result.code, result.out) == (0, f"{line}\nwritten to here\n")
 
 
 def test_file_names_that_are_no_text_are_explained_too(mmcam_with: Any) -> None:

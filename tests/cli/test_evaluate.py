@@ -1,4 +1,4 @@
-"""The command line of runs, from a model's factory to the table on the screen."""
+"""The commands evaluate and summarize, from a model factory to the printed tables."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.evaluation.coloured import rows_of, square
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`call("evaluate", ...)`: what was printed; errors come through."""
+    """`call("evaluate", ...)` returns the output; errors are raised."""
     monkeypatch.setattr(console, "width", 160)
 
     def run(*arguments: object) -> str:
-        result = CliRunner().invoke(app, [str(one) for one in arguments])
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         if result.exception:
             raise result.exception
         return result.output
@@ -53,11 +53,11 @@ MODEL = ("--model", "tests.evaluation.coloured:network")
 
 def test_evaluate_and_summarize(call: Any, data: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    more = ("--method", "gradcam", "--method", "hirescam", "--baseline", "centre", "--plots")
-    said = call("evaluate", "pointing", "win", "--data", data, *MODEL, "--out", out, *more)
-    assert "5 items, 1 failed" in said
-    assert "there is no such file" in said
-    assert "win over centre (up)" in said
+    options = ("--method", "gradcam", "--method", "hirescam", "--baseline", "centre", "--plots")
+    output = call("evaluate", "pointing", "win", "--data", data, *MODEL, "--out", out, *options)
+    assert "5 items, 1 failed" in output
+    assert "there is no such file" in output
+    assert "win over centre (up)" in output
     assert {row["method"] for row in rows_of(out)} == {"gradcam", "hirescam", "centre", None}
     assert (out / "plot-pointing.png").is_file()
     settings = json.loads((out / "manifest.json").read_text())["settings"]

@@ -116,29 +116,31 @@ def test_an_actions_map_lies_more_on_what_acts_than_its_share_of_the_clip(
     assert np.mean(shares) > 1.3 * np.mean(areas)
 
 
-def _world(tell: st.Teller, count: int) -> st.World:
-    samples = [tell(seed) for seed in shapes.SPLITS["train"][:count]]
-    return st.World(np.stack([pixels for pixels, _ in samples]), [facts for _, facts in samples])
+def _dataset(make_sample: st.SampleMaker, count: int) -> st.Dataset:
+    samples = [make_sample(seed) for seed in shapes.SPLITS["train"][:count]]
+    return st.Dataset(
+        np.stack([pixels for pixels, _ in samples]), [labels for _, labels in samples]
+    )
 
 
 @pytest.mark.parametrize("name", ["caption", "vqa", "action"])
 def test_two_trainings_from_one_seed_give_the_same_weights(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tell, _, course = train_shapes.COURSES[name]
-    world = _world(tell, 12)
+    make_sample, _, config = train_shapes.TRAININGS[name]
+    dataset = _dataset(make_sample, 12)
     files = []
     for number, seed in enumerate((0, 0, 1)):
-        short = st.Course(**{**vars(course), "seed": seed, "steps": 3, "batch": 4})
+        short = st.TrainingConfig(**{**vars(config), "seed": seed, "steps": 3, "batch": 4})
         folder = tmp_path / str(number)
         if name == "action":
-            train_shapes.action(folder, short, world, short)
+            train_shapes.train_action(folder, short, dataset, short)
         elif name == "vqa":
-            cnn = train_shapes.asking_cnn(packaged("captioner"))
-            train_shapes.vqa(folder, short, world, cnn, short)
+            cnn = train_shapes.make_vqa_cnn(packaged("captioner"))
+            train_shapes.train_vqa(folder, short, dataset, cnn, short)
         else:
-            cnn = train_shapes.lesson(short, _world(st.tell_thing, 12))
-            train_shapes.caption(folder, short, world, cnn)
+            cnn = train_shapes.pretrain_cnn(short, _dataset(st.make_single_thing, 12))
+            train_shapes.train_captioner(folder, short, dataset, cnn)
         files.append((folder / "weights.safetensors").read_bytes())
     assert files[0] == files[1] != files[2]
     adapter: Any = mmcam.load(tmp_path / "0")
@@ -146,7 +148,7 @@ def test_two_trainings_from_one_seed_give_the_same_weights(
     packaged_as = json.loads((packaged(_folder(name)) / "mmcam.json").read_text())
     assert manifest == packaged_as
     assert adapter.weights.sha256
-    assert "step" not in capsys.readouterr().out  # fewer than are told of
+    assert "step" not in capsys.readouterr().out  # too few to be printed
 
 
 def _folder(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Many worlds for the tests that count."""
+"""Many scenes and clips for the statistical tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmcam.shapes import ActionClip, Scene
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Without the checks of shapes, which take most of the time where functions are short."""
+    """Disable the runtime checks of array shapes, which dominate the time of short functions."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
@@ -36,7 +36,7 @@ def clips(split: str, count: int) -> tuple[ActionClip, ...]:
         return tuple(shapes.clip(seed) for seed in shapes.SPLITS[split][:count])
 
 
-def asked(scenes: Iterable[Scene]) -> list[tuple[Scene, shapes.Question]]:
-    """The questions of all the scenes, each with its scene."""
+def scene_questions(scenes: Iterable[Scene]) -> list[tuple[Scene, shapes.Question]]:
+    """The questions of all scenes, each with its scene."""
     with unchecked():
-        return [(scene, ask) for scene in scenes for ask in shapes.questions(scene)]
+        return [(scene, question) for scene in scenes for question in shapes.questions(scene)]

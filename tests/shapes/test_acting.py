@@ -1,4 +1,4 @@
-"""In a clip one object does what the clip says, and nothing else changes."""
+"""In a clip one object performs the action, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def _colours(clip: ActionClip) -> np.ndarray:
 def test_what_slides_goes_one_way(seed: int, action: str) -> None:
     clip, masks = _acting(seed, action)
     along, across = (
-        _centres(masks) @ np.array(way) for way in (SLIDES[action], SLIDES[action][::-1])
+        _centres(masks) @ np.array(direction)
+        for direction in (SLIDES[action], SLIDES[action][::-1])
     )
     assert along[-1] - along[0] > 4.5
     steps = np.diff(along)
@@ -91,7 +92,7 @@ def test_what_spins_keeps_its_place_and_area(seed: int) -> None:
     assert abs(_centres(masks) - _centres(masks)[0]).max() < 3.5
     change = abs(np.diff(clip.pixels.astype(int), axis=0)).mean(3)
     spinning = [change[frame][masks[frame]].mean() for frame in range(*clip.span)]
-    # What is painted moves over each point, by far more than the noise of frames.
+    # The texture moves over each pixel, which changes far more than by noise.
     assert np.mean(spinning) > 4
 
 
@@ -101,9 +102,9 @@ def test_what_blinks_is_there_and_gone_in_turn(seed: int) -> None:
     clip, masks = _acting(seed, "blinks")
     assert (masks == masks[0]).all()
     frames = clip.pixels.astype(int)
-    away = abs(frames - frames[0])[:, masks[0]].mean((1, 2)) > 15
-    assert not away[0]
-    assert ndimage.label(away)[1] >= 2
+    change = abs(frames - frames[0])[:, masks[0]].mean((1, 2)) > 15
+    assert not change[0]
+    assert ndimage.label(change)[1] >= 2
 
 
 @settings(max_examples=10)
@@ -112,28 +113,30 @@ def test_what_changes_colour_does_only_that(seed: int) -> None:
     clip, masks = _acting(seed, "changes color")
     assert (masks == masks[0]).all()
     frames = clip.pixels[:, masks[0]].astype(int)
-    away = abs(frames - frames[0]).mean((1, 2))
-    assert away[-1] > 20
+    change = abs(frames - frames[0]).mean((1, 2))
+    assert change[-1] > 20
     first, last = clip.span
-    assert (np.diff(away[first : last + 1]) > -2).all()
+    assert (np.diff(change[first : last + 1]) > -2).all()
 
 
 @settings(max_examples=8)
 @given(seed=SEEDS)
-def test_the_world_is_the_same_whatever_is_done(seed: int) -> None:
+def test_all_actions_share_the_rest_of_the_clip(seed: int) -> None:
     with unchecked():
-        made = [shapes.clip(seed, frames=8, action=action) for action in shapes.ACTIONS]
-    # The first frame, noise and all, cannot tell what will be done.
-    for clip in made:
-        np.testing.assert_array_equal(clip.pixels[0], made[0].pixels[0])
-    for first, other in combinations(made[::3], 2):
-        near = [clip.objects[clip.actor].masks for clip in (first, other)]
-        # Thin tips reach beyond the pixels that they cover by half.
-        around = ndimage.binary_dilation(near[0] | near[1], np.ones((1, 7, 7)))
+        clips = [shapes.clip(seed, frames=8, action=action) for action in shapes.ACTIONS]
+    # The first frame, including its noise, does not depend on the action.
+    for clip in clips:
+        np.testing.assert_array_equal(clip.pixels[0], clips[0].pixels[0])
+    for first, other in combinations(clips[::3], 2):
+        actor_masks = [clip.objects[clip.actor].masks for clip in (first, other)]
+        # Thin tips reach beyond the mask, which has only pixels that are half covered.
+        around = ndimage.binary_dilation(actor_masks[0] | actor_masks[1], np.ones((1, 7, 7)))
         np.testing.assert_array_equal(first.pixels[~around], other.pixels[~around])
-        for index, (one, same) in enumerate(zip(first.objects, other.objects, strict=True)):
+        for index, (first_object, other_object) in enumerate(
+            zip(first.objects, other.objects, strict=True)
+        ):
             if index != first.actor:
-                np.testing.assert_array_equal(one.masks, same.masks)
+                np.testing.assert_array_equal(first_object.masks, other_object.masks)
 
 
 @given(seed=SEEDS, size=st.sampled_from([48, 64, 112]), frames=st.sampled_from([8, 16]))
@@ -142,37 +145,41 @@ def test_the_others_stand_or_jitter(seed: int, size: int, frames: int) -> None:
     clip = shapes.clip(seed, frames, size)
     assert clip.pixels.shape == (frames, size, size, 3)
     assert 2 <= len(clip.objects) <= 4
-    for index, mover in enumerate(clip.objects):
-        assert mover.masks.shape == (frames, size, size)
-        assert (mover.motion == "acts") == (index == clip.actor)
-        away = abs(_centres(mover.masks) - _centres(mover.masks)[0])
-        if mover.motion == "stands":
-            assert (mover.masks == mover.masks[0]).all()
-        if mover.motion == "jitters":
-            assert 0.3 < away.max() * 64 / size < 2.2
-            np.testing.assert_allclose(mover.masks.sum((1, 2)), mover.masks[0].sum(), rtol=0.4)
+    for index, clip_object in enumerate(clip.objects):
+        assert clip_object.masks.shape == (frames, size, size)
+        assert (clip_object.motion == "acts") == (index == clip.actor)
+        offset = abs(_centres(clip_object.masks) - _centres(clip_object.masks)[0])
+        if clip_object.motion == "stands":
+            assert (clip_object.masks == clip_object.masks[0]).all()
+        if clip_object.motion == "jitters":
+            assert 0.3 < offset.max() * 64 / size < 2.2
+            np.testing.assert_allclose(
+                clip_object.masks.sum((1, 2)), clip_object.masks[0].sum(), rtol=0.4
+            )
 
 
 def test_objects_stay_in_the_picture_and_apart() -> None:
     for clip in clips("test", 120):
-        for mover in clip.objects:
-            assert mover.masks[:, 1:-1, 1:-1].any((1, 2)).all()
-            edges = (mover.masks[:, [0, -1]], mover.masks[:, :, [0, -1]])
+        for clip_object in clip.objects:
+            assert clip_object.masks[:, 1:-1, 1:-1].any((1, 2)).all()
+            edges = (clip_object.masks[:, [0, -1]], clip_object.masks[:, :, [0, -1]])
             assert not any(edge.any() for edge in edges)
         for first, other in combinations(clip.objects, 2):
             assert not (first.masks & other.masks).any()
 
 
 def test_every_action_and_motion_occurs() -> None:
-    found = clips("test", 120)
-    assert {clip.action for clip in found} == {*shapes.ACTIONS}
-    assert {mover.motion for clip in found for mover in clip.objects} == {
+    all_clips = clips("test", 120)
+    assert {clip.action for clip in all_clips} == {*shapes.ACTIONS}
+    assert {clip_object.motion for clip in all_clips for clip_object in clip.objects} == {
         "acts",
         "jitters",
         "stands",
     }
-    assert {len(clip.objects) for clip in found} == {2, 3, 4}
-    assert {mover.shape for clip in found for mover in clip.objects} == {*shapes.SHAPES}
+    assert {len(clip.objects) for clip in all_clips} == {2, 3, 4}
+    assert {clip_object.shape for clip in all_clips for clip_object in clip.objects} == {
+        *shapes.SHAPES
+    }
 
 
 def test_what_cannot_be_made_is_refused() -> None:
@@ -180,5 +187,5 @@ def test_what_cannot_be_made_is_refused() -> None:
         shapes.clip(0, frames=7)
     with pytest.raises(InputError, match="size 32"):
         shapes.clip(0, size=32)
-    with pytest.raises(LabelError, match="'spin' here; nearest: spins"):
+    with pytest.raises(LabelError, match="no action 'spin'; nearest: spins"):
         shapes.clip(0, action="spin")

@@ -1,4 +1,4 @@
-"""The masks of scenes are right, and their pictures are always the same."""
+"""The masks of scenes are right, and their pictures are reproducible."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from mmcam import shapes
 from mmcam.errors import InputError
-from mmcam.shapes.dice import Dice
-from mmcam.shapes.drawing import FORMS, FULL, shade, stamp
+from mmcam.shapes.drawing import FORMS, FULL, rasterise, shade
+from mmcam.shapes.random_stream import RandomStream
 from mmcam.shapes.words import HALVES, JITTER, PATTERNS, TEXTURES, TONES
 from tests.shapes.many import scenes
 
@@ -35,13 +35,17 @@ def test_the_world_is_the_same_everywhere() -> None:
             for part in thing.parts:
                 digest.update(repr((part.colour, part.paint, part.place)).encode())
                 digest.update(part.mask.tobytes())
-        said = shapes.caption(scene)
-        digest.update(said.text.encode())
-        for word in said.words:
+        caption = shapes.caption(scene)
+        digest.update(caption.text.encode())
+        for word in caption.words:
             digest.update(b"" if word.mask is None else word.mask.tobytes())
-        for ask in shapes.questions(scene):
-            digest.update(repr((ask.kind, ask.text, ask.answer, list(ask.answers))).encode())
-            for mask in (*ask.answers.values(), ask.about):
+        for question in shapes.questions(scene):
+            digest.update(
+                repr(
+                    (question.kind, question.text, question.answer, list(question.answers))
+                ).encode()
+            )
+            for mask in (*question.answers.values(), question.about):
                 digest.update(b"" if mask is None else mask.tobytes())
     for seed in range(20):
         clip = shapes.clip(seed, action=shapes.ACTIONS[seed % 10] if seed < 10 else None)
@@ -64,7 +68,7 @@ def test_a_seed_gives_one_scene(seed: int, size: int) -> None:
 
 
 @given(seed=SEEDS, size=SIZES)
-def test_masks_part_the_picture(seed: int, size: int) -> None:
+def test_masks_partition_the_picture(seed: int, size: int) -> None:
     scene = shapes.scene(seed, size)
     assert 1 <= len(scene.objects) <= 4
     masks = [part.mask for thing in scene.objects for part in thing.parts]
@@ -87,9 +91,11 @@ def test_later_things_lie_in_front_and_enough_of_each_is_seen(seed: int, size: i
 
 
 def test_things_overlap_often_enough() -> None:
-    found = scenes("test", 500)
-    hidden = [any((t.mask != t.whole).any() for t in scene.objects) for scene in found]
-    assert np.mean(hidden) > 0.2
+    occluded = [
+        any((thing.mask != thing.whole).any() for thing in scene.objects)
+        for scene in scenes("test", 500)
+    ]
+    assert np.mean(occluded) > 0.2
 
 
 @given(seed=SEEDS, size=SIZES)
@@ -129,7 +135,7 @@ def test_the_background_shows_wherever_no_thing_is(seed: int, size: int) -> None
 
 
 @given(seed=SEEDS, size=SIZES)
-def test_halves_are_where_they_are_said_to_be(seed: int, size: int) -> None:
+def test_halves_lie_on_their_named_sides(seed: int, size: int) -> None:
     for thing in shapes.scene(seed, size).objects:
         if len(thing.parts) == 1:
             assert thing.parts[0].place == ""
@@ -166,19 +172,19 @@ def test_large_and_small_things_can_be_told_apart(seed: int, size: int) -> None:
 @pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_a_shape_keeps_its_area_however_it_turns(shape: str) -> None:
     areas = [
-        stamp(shape, "plain", 17.0, degrees, (50.25, 49.5)).cover.sum() / FULL / 17**2
+        rasterise(shape, "plain", 17.0, degrees, (50.25, 49.5)).cover.sum() / FULL / 17**2
         for degrees in range(0, 360, 15)
     ]
-    # About a disc's area as large as the others', and nothing cut off by the edges of its box.
+    # About the area of the other shapes, and nothing cut off by the edges of the box.
     np.testing.assert_allclose(areas, areas[0], rtol=0.03)
     assert 2.2 < areas[0] < 2.6
 
 
-@pytest.mark.parametrize("coat", HALVES)
+@pytest.mark.parametrize("fill", HALVES)
 @pytest.mark.parametrize("shape", shapes.SHAPES)
-def test_halves_have_the_same_area(shape: str, coat: str) -> None:
-    found = stamp(shape, coat, 30.0, 0, (60.0, 60.0))
-    assert found.second.sum() / found.cover.sum() == pytest.approx(0.5, abs=0.015)
+def test_halves_have_the_same_area(shape: str, fill: str) -> None:
+    raster = rasterise(shape, fill, 30.0, 0, (60.0, 60.0))
+    assert raster.second.sum() / raster.cover.sum() == pytest.approx(0.5, abs=0.015)
 
 
 def test_shapes_are_those_of_their_names() -> None:
@@ -198,10 +204,10 @@ def test_shapes_are_those_of_their_names() -> None:
     for shape, polygon in drawn.items():
         picture = Image.new("1", (1200, 1200))
         ImageDraw.Draw(picture).polygon([(10 * x, 10 * y) for x, y in polygon], fill=1)
-        expected, found = np.array(picture)[5::10, 5::10], np.zeros((120, 120), bool)
-        placed = stamp(shape, "plain", 30.0, 0, (60.0, 60.0))
-        found[placed.box] = placed.covered()
-        assert (expected & found).sum() / (expected | found).sum() > 0.97
+        expected, mask = np.array(picture)[5::10, 5::10], np.zeros((120, 120), bool)
+        raster = rasterise(shape, "plain", 30.0, 0, (60.0, 60.0))
+        mask[raster.box] = raster.covered()
+        assert (expected & mask).sum() / (expected | mask).sum() > 0.97
     holes = {name: ndimage.label(~_mask(name))[1] for name in FORMS}
     assert {name for name, count in holes.items() if count > 1} == {"ring"}
 
@@ -218,15 +224,15 @@ def test_what_cannot_be_drawn_is_refused(seed: int, size: int) -> None:
         shapes.scene(seed, size)
 
 
-def test_dice_are_fair_and_bounded() -> None:
-    dice = Dice(7)
-    drawn = [dice.between(2, 5) for _ in range(2000)]
+def test_random_streams_are_fair_and_bounded() -> None:
+    rng = RandomStream(7)
+    drawn = [rng.between(2, 5) for _ in range(2000)]
     assert set(drawn) == {2, 3, 4, 5}
     assert np.bincount(drawn)[2:].min() > 400
-    assert sorted(dice.sample("abc", 3)) == ["a", "b", "c"]
-    assert dice.bytes(3, 5).shape == (3, 5)
-    assert [Dice(1, 2).below(10**9)] != [Dice(2, 1).below(10**9)]
-    assert {dice.quarter(1, 1.6) for _ in range(50)} == {1, 1.25, 1.5}
+    assert sorted(rng.sample("abc", 3)) == ["a", "b", "c"]
+    assert rng.bytes(3, 5).shape == (3, 5)
+    assert [RandomStream(1, 2).below(10**9)] != [RandomStream(2, 1).below(10**9)]
+    assert {rng.quarter(1, 1.6) for _ in range(50)} == {1, 1.25, 1.5}
 
 
 def test_textures_all_occur() -> None:
@@ -237,12 +243,12 @@ def test_textures_all_occur() -> None:
 
 
 def _inside(mask: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
-    """The pixels of a mask that no other paint reaches: thin tips end beyond their masks."""
+    """The pixels of a mask that no other paint reaches: thin tips extend beyond their masks."""
     near = np.any([np.zeros_like(mask), *others], axis=0)
     edges = ndimage.binary_erosion(mask, np.ones((3, 3)), border_value=1)
     return edges & ~ndimage.binary_dilation(near, np.ones((3, 3)), iterations=3)
 
 
 def _mask(shape: str) -> np.ndarray:
-    placed = stamp(shape, "plain", 30.0, 0, (60.0, 60.0))
-    return np.pad(placed.covered(), 1)
+    raster = rasterise(shape, "plain", 30.0, 0, (60.0, 60.0))
+    return np.pad(raster.covered(), 1)

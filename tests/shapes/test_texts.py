@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mmcam import shapes
 from mmcam.shapes import Question, Scene, Thing
 from mmcam.shapes.words import NUMBERS, RELATIONS, SIZES
-from tests.shapes.many import asked, scenes
+from tests.shapes.many import scene_questions, scenes
 
 SEEDS = st.integers(0, 2**32 - 1)
 SINGULAR = {plural: name for name, plural in shapes.SHAPES.items()}
@@ -27,32 +27,32 @@ _CAPTION = re.compile(
 
 
 def _matching(scene: Scene, words: tuple[str | None, ...]) -> list[Thing]:
-    """The things of which a size, a texture, one or two colours and a shape are true."""
+    """The things with this size, texture, one or two colours and shape."""
     size, texture, first, second, shape = (word and word.split()[-1] for word in words)
     colours = (first, second) if second else (first,)
     looks = (size, texture or "plain", colours, SINGULAR.get(shape, shape))
     return [t for t in scene.objects if (t.size, t.texture, t.colours, t.shape) == looks]
 
 
-def _is(thing: Thing, other: Thing, where: str) -> bool:
-    """Whether one thing lies there, by the means of their pixels and with a margin."""
-    (y, x), (v, u) = (np.argwhere(one.mask).mean(0) for one in (thing, other))
+def _is(thing: Thing, other: Thing, relation_name: str) -> bool:
+    """Whether a thing has this relation to another: by their mean pixels, with a margin."""
+    (y, x), (v, u) = (np.argwhere(item.mask).mean(0) for item in (thing, other))
     size = len(thing.mask)
     ahead, aside = {
         "left of": (u - x, y - v),
         "right of": (x - u, y - v),
         "above": (v - y, x - u),
         "below": (y - v, x - u),
-    }[where]
+    }[relation_name]
     return bool(ahead >= 0.139 * size and ahead >= 1.49 * abs(aside))
 
 
 @given(seed=SEEDS)
 def test_captions_are_true(seed: int) -> None:
     scene = shapes.scene(seed, 64)
-    found = _CAPTION.fullmatch(shapes.caption(scene).text)
-    assert found
-    number, *words = found.groups()
+    match = _CAPTION.fullmatch(shapes.caption(scene).text)
+    assert match
+    number, *words = match.groups()
     first, link, other, among = words[:5], words[5], words[6:11], words[11]
     assert words[12:] == [scene.tone, scene.pattern]
     subjects, objects = _matching(scene, tuple(first)), _matching(scene, tuple(other))
@@ -74,21 +74,21 @@ def test_captions_are_true(seed: int) -> None:
 
 
 @given(seed=SEEDS)
-def test_words_rest_on_what_they_speak_of(seed: int) -> None:
+def test_word_masks_show_what_the_words_describe(seed: int) -> None:
     scene = shapes.scene(seed, 64)
-    said = shapes.caption(scene)
-    texts = [word.text for word in said.words]
-    assert " ".join(texts) == said.text
-    assert [word.position for word in said.words] == list(range(len(texts)))
+    caption = shapes.caption(scene)
+    texts = [word.text for word in caption.words]
+    assert " ".join(texts) == caption.text
+    assert [word.position for word in caption.words] == list(range(len(texts)))
     assert {*texts} <= {*shapes.VOCABULARY}
-    for word in said.words:
+    for word in caption.words:
         assert (word.mask is None) == (word.kind == "") == (word.text in ("a", "and", "on", "of"))
         if word.mask is None:
             continue
         if word.kind == "background":
             np.testing.assert_array_equal(word.mask, scene.background)
             continue
-        # Nothing that the word is not true of, and no pixel of the background.
+        # The mask has only things of which the word is true, and no background.
         assert word.mask.any()
         assert not (word.mask & scene.background).any()
         for thing in scene.objects:
@@ -113,7 +113,7 @@ _TRUE: dict[str, Callable[[str, Thing, str], bool]] = {
 
 
 @given(seed=SEEDS)
-def test_a_colour_of_a_two_tone_thing_rests_on_its_half(seed: int) -> None:
+def test_the_mask_of_a_colour_of_a_two_tone_thing_is_its_half(seed: int) -> None:
     scene = shapes.scene(seed, 64)
     halves = {part.colour: part for thing in scene.objects for part in thing.parts if part.place}
     for word in shapes.caption(scene).words:
@@ -124,49 +124,56 @@ def test_a_colour_of_a_two_tone_thing_rests_on_its_half(seed: int) -> None:
 
 
 def test_every_word_and_answer_is_used() -> None:
-    found = scenes("test", 500)
-    words = {word.text for scene in found for word in shapes.caption(scene).words}
+    all_scenes = scenes("test", 500)
+    words = {word.text for scene in all_scenes for word in shapes.caption(scene).words}
     assert words == {*shapes.VOCABULARY}
-    asks = [ask for _, ask in asked(found)]
-    assert {word for ask in asks for word in ask.text.split()} == {*shapes.QUESTION_WORDS}
-    assert {answer for ask in asks for answer in ask.answers} == {*shapes.ANSWERS}
-    assert {ask.kind for ask in asks} == {*shapes.KINDS}
+    all_questions = [question for _, question in scene_questions(all_scenes)]
+    assert {word for question in all_questions for word in question.text.split()} == {
+        *shapes.QUESTION_WORDS
+    }
+    assert {answer for question in all_questions for answer in question.answers} == {
+        *shapes.ANSWERS
+    }
+    assert {question.kind for question in all_questions} == {*shapes.KINDS}
     for names in (shapes.VOCABULARY, shapes.QUESTION_WORDS, shapes.ANSWERS, shapes.ACTIONS):
         assert len({*names}) == len(names)
 
 
-@given(seed=SEEDS, turn=st.integers(0, 3))
-def test_answers_are_true_and_rest_on_what_makes_them_so(seed: int, turn: int) -> None:
+@given(seed=SEEDS, variant=st.integers(0, 3))
+def test_answers_and_their_masks_are_true(seed: int, variant: int) -> None:
     scene = shapes.scene(seed, 64)
-    asked = shapes.questions(scene, turn)
-    assert len({ask.kind for ask in asked}) == len(asked)
-    for ask in asked:
-        assert ask.answer in ask.answers
-        expected = _EXPECTED[ask.kind](scene, ask)
-        assert expected.keys() == ask.answers.keys()
+    questions = shapes.questions(scene, variant)
+    assert len({question.kind for question in questions}) == len(questions)
+    for question in questions:
+        assert question.answer in question.answers
+        expected = _EXPECTED[question.kind](scene, question)
+        assert expected.keys() == question.answers.keys()
         for answer, parts in expected.items():
-            mask = ask.answers[answer]
+            mask = question.answers[answer]
             if parts:
                 np.testing.assert_array_equal(mask, np.any([p.mask for p in parts], axis=0))
             else:
                 assert mask is None
 
 
-def test_another_turn_asks_other_questions() -> None:
-    found = scenes("test", 30)
-    turns = [[[ask.text for ask in shapes.questions(s, turn)] for s in found] for turn in (0, 1, 2)]
-    assert turns[0] == [[ask.text for ask in shapes.questions(s)] for s in found]
-    assert turns[0] != turns[1] != turns[2] != turns[0]
+def test_another_variant_has_other_questions() -> None:
+    all_scenes = scenes("test", 30)
+    variants = [
+        [[question.text for question in shapes.questions(s, variant)] for s in all_scenes]
+        for variant in (0, 1, 2)
+    ]
+    assert variants[0] == [[question.text for question in shapes.questions(s)] for s in all_scenes]
+    assert variants[0] != variants[1] != variants[2] != variants[0]
 
 
-def _color(scene: Scene, ask: Question) -> dict[str, list[object]]:
-    (shape,) = re.fullmatch(r"what color is the (\w+) \?", ask.text).groups()
+def _color(scene: Scene, question: Question) -> dict[str, list[object]]:
+    (shape,) = re.fullmatch(r"what color is the (\w+) \?", question.text).groups()
     (thing,) = [thing for thing in scene.objects if thing.shape == shape]
     return {part.colour: [part] for part in thing.parts}
 
 
-def _shape(scene: Scene, ask: Question) -> dict[str, list[object]]:
-    (name,) = re.fullmatch(r"what shape is the (.+) thing \?", ask.text).groups()
+def _shape(scene: Scene, question: Question) -> dict[str, list[object]]:
+    (name,) = re.fullmatch(r"what shape is the (.+) thing \?", question.text).groups()
     words = {*name.split(" and ")}
     # One colour alone would also be true of a thing of which it is a half.
     (thing,) = [thing for thing in scene.objects if words & {thing.texture, *thing.colours}]
@@ -174,19 +181,19 @@ def _shape(scene: Scene, ask: Question) -> dict[str, list[object]]:
     return {thing.shape: [thing]}
 
 
-def _count(scene: Scene, ask: Question) -> dict[str, list[object]]:
-    (what,) = re.fullmatch(r"how many (.+) are there \?", ask.text).groups()
-    colour = what.removesuffix(" things")
+def _count(scene: Scene, question: Question) -> dict[str, list[object]]:
+    (name,) = re.fullmatch(r"how many (.+) are there \?", question.text).groups()
+    colour = name.removesuffix(" things")
     if colour in shapes.COLOURS:
         things = [thing for thing in scene.objects if colour in thing.colours]
         assert all(len(thing.parts) == 1 for thing in things)
     else:
-        things = [thing for thing in scene.objects if thing.shape == SINGULAR[what]]
+        things = [thing for thing in scene.objects if thing.shape == SINGULAR[name]]
     return {str(len(things)): things}
 
 
-def _presence(scene: Scene, ask: Question) -> dict[str, list[object]]:
-    colour, shape = re.fullmatch(r"is there any (?:(\w+) )?(\w+) \?", ask.text).groups()
+def _presence(scene: Scene, question: Question) -> dict[str, list[object]]:
+    colour, shape = re.fullmatch(r"is there any (?:(\w+) )?(\w+) \?", question.text).groups()
     things = [thing for thing in scene.objects if thing.shape == shape]
     if colour:
         things = [thing for thing in things if colour in thing.colours]
@@ -194,12 +201,14 @@ def _presence(scene: Scene, ask: Question) -> dict[str, list[object]]:
     return {"yes": things} if things else {"no": []}
 
 
-def _relation(scene: Scene, ask: Question) -> dict[str, list[object]]:
-    where, shape = re.fullmatch(rf"what is ({'|'.join(RELATIONS)}) the (\w+) \?", ask.text).groups()
+def _relation(scene: Scene, question: Question) -> dict[str, list[object]]:
+    relation_name, shape = re.fullmatch(
+        rf"what is ({'|'.join(RELATIONS)}) the (\w+) \?", question.text
+    ).groups()
     (anchor,) = [thing for thing in scene.objects if thing.shape == shape]
-    np.testing.assert_array_equal(ask.about, anchor.mask)
+    np.testing.assert_array_equal(question.about, anchor.mask)
     others = [thing for thing in scene.objects if thing is not anchor]
-    (thing,) = [thing for thing in others if _is(thing, anchor, where)]
+    (thing,) = [thing for thing in others if _is(thing, anchor, relation_name)]
     return {thing.shape: [thing]}
 
 

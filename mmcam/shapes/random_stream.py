@@ -1,7 +1,7 @@
-"""Seeded draws that come out the same on every machine and with every NumPy.
+"""Seeded random draws that are the same on every machine and with every NumPy version.
 
-NumPy promises to keep the stream of bits of PCG64 and of SeedSequence as they are, and no more:
-the methods of its Generator may change (NEP 19). So draws are made from the bits themselves.
+NumPy guarantees the bit streams of PCG64 and SeedSequence, but not those of the methods of its
+Generator (NEP 19). The draws are therefore computed from the raw bits.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from jaxtyping import UInt8
 
 T = TypeVar("T")
 
-_BLOCK = 64
+_BLOCK_SIZE = 64
 
 
-class Dice:
-    """A stream of draws. Streams with different keys have nothing to do with each other."""
+class RandomStream:
+    """A stream of random draws. Streams with different keys are independent."""
 
     def __init__(self, *key: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(key))
-        self._words = self._draw()
+        self._words = self._draw_words()
 
-    def _draw(self) -> Iterator[int]:
+    def _draw_words(self) -> Iterator[int]:
         while True:
-            yield from self._bits.random_raw(_BLOCK).tolist()
+            yield from self._bits.random_raw(_BLOCK_SIZE).tolist()
 
     def below(self, bound: int) -> int:
-        """A whole number from 0 to `bound` - 1."""
+        """An integer from 0 to `bound` - 1."""
         return next(self._words) % bound
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, both of them possible."""
+        """An integer from `low` to `high`, both included."""
         return low + self.below(high - low + 1)
 
     def quarter(self, low: float, high: float) -> float:
-        """A multiple of 1/4 from `low` to `high`, or `low` rounded where there is none."""
+        """A multiple of 1/4 from `low` to `high`, or `low` rounded to 1/4 if there is none."""
         first, last = round(4 * low), round(4 * high)
         return self.between(first, max(first, last)) / 4
 
     def happens(self, percent: int) -> bool:
-        """True in so many of a hundred cases."""
+        """True with a probability of `percent` / 100."""
         return self.below(100) < percent
 
     def choose(self, options: Sequence[T]) -> T:
-        """One of the options, all of them alike."""
+        """One of the options, each with the same probability."""
         return options[self.below(len(options))]
 
     def sample(self, options: Sequence[T], count: int) -> list[T]:
-        """So many different ones of the options, in any order."""
-        left = list(options)
-        return [left.pop(self.below(len(left))) for _ in range(count)]
+        """`count` of the options without replacement, in random order."""
+        remaining = list(options)
+        return [remaining.pop(self.below(len(remaining))) for _ in range(count)]
 
     def bytes(self, *shape: int) -> UInt8[np.ndarray, "..."]:
-        """Numbers from 0 to 255 in an array of this shape."""
+        """An array of this shape with values from 0 to 255."""
         count = int(np.prod(shape))
         words = np.asarray(self._bits.random_raw(-(-count // 8)))
         return words.astype("<u8").view(np.uint8)[:count].reshape(shape)
