@@ -207,7 +207,7 @@ class TeacherForced(nn.Module):
         rest = case.inputs.rest
         self.is_blip = case.is_blip
         if case.is_blip:
-            (prompt,), (sentence,) = rest["asked"], rest["sentences"]
+            (prompt,), (sentence,) = rest["prompt_tokens"], rest["sentences"]
             self.text: tuple[Tensor, ...] = (
                 torch.tensor([[*prompt.prefix, *sentence.tokens[:-1]]]),
             )

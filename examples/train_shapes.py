@@ -133,7 +133,7 @@ def train_captioner(
         tokens[row, : len(caption) + 1] = torch.tensor([*caption, token_ids["<end>"]])
     torch.manual_seed(config.seed)
     args = {"embedding": 256, "hidden": 256}
-    trunk, head = halves(cnn, "trunk", "small")
+    trunk, head = split_cnn(cnn, "trunk", "small")
     sizes = (CAPTION_FEATURES, len(CAPTION_TOKENS))
     model = ShowAndTell(trunk, head, *sizes, start=token_ids["<start>"], **args)
     st.open_forget_gates(model.lstm)
@@ -253,7 +253,7 @@ def train_vqa(
     torch.manual_seed(config.seed)
     args = {"embedding": 128, "hidden": 128, "layers": 1, "common": 768, "answer_hidden": 384}
     args |= {"normalised": False}
-    trunk, head = halves(cnn, "trunk", "small")
+    trunk, head = split_cnn(cnn, "trunk", "small")
     sizes = (VQA_CNN["features"], len(QUESTION_TOKENS), len(shapes.ANSWERS))
     model = LstmVqa(trunk, head, *sizes, **args)
     st.open_forget_gates(model.lstm)
@@ -278,9 +278,9 @@ def train_vqa(
         unique, inverse = torch.tensor([text_rows[text] for _, text, _ in questions]).unique(
             return_inverse=True
         )
-        encoded = model.ask(tokens[unique], lengths[unique])[inverse]
+        encoded = model.encode_question(tokens[unique], lengths[unique])[inverse]
         vectors = model.pool(encode(st.to_input(dataset.pixels, rows)))
-        logits = model.answer(vectors[[row for row, _, _ in questions]], encoded)
+        logits = model.classify(vectors[[row for row, _, _ in questions]], encoded)
         answer_loss = -(logits.float().log_softmax(1) * targets).sum() / len(questions)
         predicted = model.places(vectors).float().unflatten(1, (len(NAMES), 3))
         present, once, centres = locations[rows].split([1, 1, 2], 2)

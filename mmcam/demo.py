@@ -90,7 +90,9 @@ def _caption(folder: Path) -> _Part:
     tiles = [(scene.pixels, "the picture", "")]
     for index in (0, kinds.index("shape"), last_colour):
         title = f'"{explanations[index].label}"' if index else "the whole caption"
-        tiles.append((draw.picture(explanations[index], scene.pixels), title, shares[index]))
+        tiles.append(
+            (draw.draw_explanation(explanations[index], scene.pixels), title, shares[index])
+        )
     lines = [*map(_line, explanations, shares), _save(explanations, folder / "caption")]
     return f'A captioner generates "{explanations.text["caption"]}"', lines, tiles
 
@@ -98,7 +100,7 @@ def _caption(folder: Path) -> _Part:
 def _question(folder: Path) -> _Part:
     """Explain both right answers to a question about a two-tone thing."""
     scene = shapes.scene(TWO_TONE, SIDE)
-    question = two_tone(scene)
+    question = two_tone_question(scene)
     assert question is not None
     assert question.about is not None
     picture = folder / "two-tone.png"
@@ -111,7 +113,7 @@ def _question(folder: Path) -> _Part:
     ]
     tiles = [(scene.pixels, "the picture", "")]
     tiles += [
-        (draw.picture(explanation, scene.pixels), f'"{explanation.label}"', share)
+        (draw.draw_explanation(explanation, scene.pixels), f'"{explanation.label}"', share)
         for explanation, share in zip(explanations, shares, strict=True)
     ]
     highlighted = explanation_map(scene.pixels, np.where(question.about, 1.0, 0.2))
@@ -138,7 +140,7 @@ def _clip(folder: Path) -> _Part:
     return title, lines, _frames(explanation, clip)
 
 
-def two_tone(scene: Scene) -> Question | None:
+def two_tone_question(scene: Scene) -> Question | None:
     """The scene's question with two right answers, the colours of a two-tone thing, if any."""
     questions = shapes.questions(scene)
     return next((question for question in questions if len(question.answers) == 2), None)

@@ -69,7 +69,7 @@ def test_both_colours_are_explained_and_each_lies_on_its_half(
     demo_output: tuple[Path, list[str]],
 ) -> None:
     folder, _ = demo_output
-    question = demo.two_tone(shapes.scene(demo.TWO_TONE, demo.SIDE))
+    question = demo.two_tone_question(shapes.scene(demo.TWO_TONE, demo.SIDE))
     assert question is not None
     targets = facts(folder, "question")["targets"]
     assert [target["label"] for target in targets] == [*question.answers]

@@ -164,7 +164,7 @@ def caption(
     from mmcam import Caption, load
     from mmcam.results.drawing import check_drawing_options
 
-    check_look(colormap)
+    check_drawing_options(colormap)
     selected_words = word or ([] if words == "none" else words)
     task = Caption(
         text,
@@ -252,7 +252,7 @@ def explain_pictures(
 
 def report(explanations: Any, title: str, folder: Path) -> None:
     """Print one line for each map, the text, and the folder of the files."""
-    from mmcam.page.record import notes
+    from mmcam.page.record import answer_notes
 
     table = Table("label", "score", "probability", "method", "layer", "peak", title=title)
     for explanation in explanations:
@@ -281,7 +281,7 @@ def report(explanations: Any, title: str, folder: Path) -> None:
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:
     """The output folder of each picture: `out` for one picture, else subfolders by name."""
-    from mmcam.results.files import distinct
+    from mmcam.results.files import unique_names
 
     if len(images) == 1:
         return [out]
