@@ -117,7 +117,7 @@ def test_maps_of_the_wrong_answer_are_other_maps() -> None:
     model, similarities = mmcam.load(packaged("vqa")), []
     for seed in SEEDS:
         scene = shapes.scene(seed)
-        question = two_tone(scene) or shapes.questions(scene)[0]
+        question = two_tone_question(scene) or shapes.questions(scene)[0]
 
         def explain(
             label: int, scene: shapes.Scene = scene, text: str = question.text

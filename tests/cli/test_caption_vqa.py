@@ -116,9 +116,9 @@ def test_answers_are_forced_and_contrasted(folder: Path, tmp_path: Path) -> None
         "vqa", folder / "photo.png", *arguments, "--model", folder / "vqa", "--out", tmp_path
     )
     assert "red rather than blue" in output
-    assert "the model's own answers: " in output
-    assert "words that the model does not know: is, the, zebra" in output
-    assert "the model does not read the last 4 words of the question" in output
+    assert "top answers: " in output
+    assert "words outside the model's vocabulary: is, the, zebra" in output
+    assert "the question is truncated: its last 4 words are left out" in output
     targets = facts(tmp_path)["targets"]
     assert isinstance(targets, list)
     assert [t["kind"] for t in targets] == ["answer", "contrast"]
