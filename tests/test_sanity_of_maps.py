@@ -15,7 +15,7 @@ from torch import nn
 
 import mmcam
 from mmcam import shapes
-from mmcam.demo import packaged
+from mmcam.demo import packaged, two_tone_question
 from mmcam.evaluators.pointing import energy_inside
 from mmcam.evaluators.sanity import (
     cascading_randomization,
