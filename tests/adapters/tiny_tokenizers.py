@@ -34,7 +34,6 @@ def word_pieces() -> Any:
         "s",
         "snow",
         "\u72d7",
-        "yellow",
     ]
     return BertTokenizer(vocab={word: i for i, word in enumerate(dict.fromkeys(vocabulary))})
 

@@ -198,10 +198,10 @@ def test_the_relevance_of_a_questions_words(case: TinyModel) -> None:
         ((explanation,),) = explained(adapter, [sample], task)
         inputs = prepared(adapter, sample, task)
     if case.name == "instructblip":  # the Q-Former embeds the question too
-        assert adapter.words is None
+        assert adapter.word_embedding is None
         assert explanation.words == ()
         return
-    layer = adapter.words
+    layer = adapter.word_embedding
     assert layer is not None
     assert [text for text, _ in explanation.words] == QUESTION.split()
     (words,), (prompt,) = inputs.rest["words"], inputs.rest["prompt_tokens"]

@@ -195,7 +195,7 @@ def test_gradients_and_parts_of_words_are_those_of_finite_differences() -> None:
     adapter = replace(vilt(), model=copy.deepcopy(vilt().model).double())
     task = Answers(QUESTION, ["red", "yellow and red"], contrast=("red", "two"))
     inputs = adapter.prepare([picture(WIDE)], task)
-    layers = [adapter.layers[0], adapter.words]
+    layers = [adapter.layers[0], adapter.word_embedding]
     with capture(adapter.model, [str(layer) for layer in layers]) as (recording, check):
         output = adapter.forward(inputs)
         check()
