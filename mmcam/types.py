@@ -157,6 +157,30 @@ class Weights:
 
 
 @runtime_checkable
+class Layouts(Protocol):
+    """The proven layouts of a model's layers: which entry of an output lies where on the input."""
+
+    def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
+        """Find the layouts of these layers for inputs of this size, unless they are known.
+
+        A pass that cannot be followed leaves them unknown; an error of the model itself is raised.
+        """
+        ...
+
+    def knows(self, layer: str, inputs: Inputs) -> bool:
+        """Whether a layer's output has been followed for inputs of this size."""
+        ...
+
+    def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Float[Tensor, "batch channel *g"]:
+        """An output of `layer`, or its gradient, as a grid over the input.
+
+        Raises:
+            LayerError: the layer has no grid.
+        """
+        ...
+
+
+@runtime_checkable
 class Adapter(Protocol):
     """What mmcam needs to know about a model to explain it."""
 
@@ -171,6 +195,11 @@ class Adapter(Protocol):
     @property
     def model(self) -> nn.Module:
         """The user's network, unchanged."""
+        ...
+
+    @property
+    def layouts(self) -> Layouts | None:
+        """Layouts found by following the input through the model; None: `grid` knows them all."""
         ...
 
     @property

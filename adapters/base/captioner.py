@@ -15,7 +15,7 @@ from mmcam.adapters.base import captions
 from mmcam.adapters.base.captions import CaptionOutput, CaptionTokenizer, Sentence
 from mmcam.errors import LabelError, ModelError
 from mmcam.tasks import Caption
-from mmcam.types import Inputs, Sample, Target, Weights, Window
+from mmcam.types import Inputs, Layouts, Sample, Target, Weights, Window
 
 
 @contextmanager
@@ -52,6 +52,7 @@ class CaptionAdapter(ABC):
     weights: Weights | None = None
     has_attention: bool = False
     word_embedding: str | None = None
+    layouts: Layouts | None = None
 
     window: Window | None = None
 

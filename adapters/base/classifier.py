@@ -17,7 +17,7 @@ from mmcam.adapters.base.preprocess import Preprocess, Transform, prepare_batch
 from mmcam.errors import LabelError, LayerError, ModelError, nearest
 from mmcam.grids import to_grid
 from mmcam.tasks import Classes
-from mmcam.types import Inputs, Sample, Target, Weights, Window
+from mmcam.types import Inputs, Layouts, Sample, Target, Weights, Window
 
 ToGrid = Callable[[str, Tensor, Sequence[int]], Tensor]
 
@@ -43,7 +43,8 @@ class Classifier:
 
     `pack` turns pixels `[batch, 3, *space]` into the model's argument, and `unpack` the model's
     output into logits. `to_grid` turns a layer's output into a grid, given the layer's name, the
-    output and the size of the input (`space`).
+    output and the size of the input (`space`); `layouts`, if given, come before it for the layers
+    that they know.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Classifier:
     unpack: Callable[[Any], Tensor] = logits_of
     to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
 
+    layouts: Layouts | None = field(default=None, kw_only=True)
     encoder: str | None = field(default=None, init=False)
     word_embedding: str | None = field(default=None, init=False)
     gradient_strategy: str = field(default="loop", init=False)
@@ -167,6 +169,8 @@ class Classifier:
             LayerError: the layer has no grid.
         """
         try:
+            if self.layouts is not None and self.layouts.knows(layer, inputs):
+                return self.layouts.grid(layer, tensor, inputs)
             return self.to_grid(layer, tensor, inputs.pixels.shape[2:])
         except LayerError as error:
             raise LayerError(f"layer '{layer}': {error}") from error

@@ -1,16 +1,21 @@
-"""Find the layers of a model that have a grid, by one forward."""
+"""Find the layers of a model that have a grid, and the one to explain by default."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mmcam.capture.layers import map_tensor
+from mmcam.capture.layers import map_tensor, tapped
 from mmcam.capture.model_state import untouched
+from mmcam.capture.proof import ProvenLayouts
 from mmcam.errors import LayerError, MmcamError
 from mmcam.types import Adapter, Inputs
+
+Score = Callable[[Any], Tensor]
+"""From a model's output to one number with a gradient."""
 
 
 class SpatialLayer(NamedTuple):
@@ -27,6 +32,14 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     A container comes directly after the last layer inside it. A module that runs more than once is
     listed by its last call. Costs one forward.
     """
+    if isinstance(adapter.layouts, ProvenLayouts):
+        proven = adapter.layouts.spatial(adapter, inputs)
+        if proven:
+            return [
+                SpatialLayer(name, layout.channel_count, layout.grid)
+                for name, layout in proven.items()
+                if min(layout.grid[-2:]) > 1
+            ]
     layers: dict[str, SpatialLayer] = {}
     names = {module: name for name, module in adapter.model.named_modules() if name}
 
@@ -55,22 +68,60 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     return list(layers.values())
 
 
-def default_layer(adapter: Adapter, inputs: Inputs) -> str:
-    """The layer to explain by default: the last block with a grid.
+def default_layer(adapter: Adapter, inputs: Inputs, score: Score | None = None) -> str:
+    """The layer to explain by default: the last block with a grid that the score depends on.
 
     Of the layers that finish with the last grid, the outermost is taken (a stage rather than the
-    ReLU at its end), except pooling and dropout.
+    ReLU at its end), except pooling, dropout and single linear layers.
+
+    Args:
+        adapter: the model.
+        inputs: of any samples.
+        score: what is to be explained; the highest logit when None.
 
     Raises:
         LayerError: no layer has a grid.
     """
-    layers = spatial_layers(adapter, inputs)
-    skipped = ("Pool", "Dropout", "Identity", "Flatten")
-    for layer in reversed(layers):
-        class_name = type(adapter.model.get_submodule(layer.name)).__name__
-        if not any(word in class_name for word in skipped):
-            return layer.name
-    raise LayerError(
-        f"no layer of {adapter.name} has a grid over its input, so there is nothing to explain; "
-        "name one with layers=[...] and give its grid with mmcam.wrap(..., grid=...)"
-    )
+    skipped = ("Pool", "Dropout", "Identity", "Flatten", "Linear")
+    names = []
+    for layer in reversed(spatial_layers(adapter, inputs)):
+        module = adapter.model.get_submodule(layer.name.partition("#")[0])
+        if not any(word in type(module).__name__ for word in skipped):
+            names.append(layer.name)
+    if not names:
+        raise LayerError(
+            f"no layer of {adapter.name} has a grid over its input, so there is nothing to "
+            "explain; name one with layers=[...] and give its grid with mmcam.wrap(..., grid=...)"
+        )
+    if adapter.layouts is None:
+        return names[0]
+    return next(iter(_with_gradient(adapter, inputs, names, score)), names[0])
+
+
+def _with_gradient(
+    adapter: Adapter, inputs: Inputs, names: Sequence[str], score: Score | None
+) -> list[str]:
+    """The layers at whose grid the score has a gradient, in the order given."""
+    inputs = inputs.row(0).copied()
+    outputs: dict[str, Tensor] = {}
+
+    def keep(layer: str, tensor: Tensor) -> Tensor:
+        outputs[layer] = tensor
+        return tensor
+
+    try:
+        with untouched(adapter.model), tapped(adapter.model, names, keep):
+            inputs.pixels.requires_grad_(True)
+            output = adapter.forward(inputs)
+            value = adapter.logits(output).amax(1).sum() if score is None else score(output)
+            kept = list(outputs)
+            gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
+            with torch.no_grad():
+                reached = {
+                    layer
+                    for layer, gradient in zip(kept, gradients, strict=True)
+                    if gradient is not None and adapter.grid(layer, gradient, inputs).any()
+                }
+    except (RuntimeError, MmcamError):  # the forward that is explained says what is wrong
+        return []
+    return [name for name in names if name in reached]

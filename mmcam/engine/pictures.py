@@ -7,10 +7,10 @@ graph with another backward rule. Only re-scoring methods run the model again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from mmcam.methods.plan import Plan, split
 from mmcam.results.explanation import Explanation
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Inputs, Sample, Target
+
+T = TypeVar("T")
 
 
 class SampleResult(NamedTuple):
@@ -140,8 +142,14 @@ def _explain_batch(
     if not plan.needs_layers:
         layers = []
     elif layers is None:
-        adapter.layers = layers = adapter.layers or [default_layer(adapter, inputs)]
+        if not adapter.layers:
+            score = partial(_first_score, adapter, tasks, given)
+            adapter.layers = [_run(adapter, inputs, partial(default_layer, adapter, inputs, score))]
+        layers = adapter.layers
     layer_names = resolve(adapter.model, layers, adapter.name) if layers else []
+    if adapter.layouts is not None:
+        prove = partial(adapter.layouts.prove, adapter, inputs, layer_names)
+        _run(adapter, inputs, prove)
     _check_tiles(adapter, plan, inputs)
     at_pixels = plan.needs("pixels")
     if at_pixels or any(layer != adapter.encoder for layer in layer_names):
@@ -161,7 +169,8 @@ def _explain_batch(
     ) as (recording, check):
         # A model may modify its input in place, but the leaf must stay unchanged.
         needs_copy = at_pixels or plan.needs("rescore")
-        output = _forward(adapter, inputs.copied() if needs_copy else inputs)
+        model_inputs = inputs.copied() if needs_copy else inputs
+        output = _run(adapter, inputs, partial(adapter.forward, model_inputs))
         check()
         rows = len(inputs.placements)
         targets = [given] * rows if given is not None else _targets(adapter, output, tasks, rows)
@@ -266,14 +275,14 @@ def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Met
             )
 
 
-def _forward(adapter: Adapter, inputs: Inputs) -> Any:
-    """The model's output.
+def _run(adapter: Adapter, inputs: Inputs, function: Callable[[], T]) -> T:
+    """The result of a function that runs the model.
 
     Raises:
         ModelError: the model fails on this input.
     """
     try:
-        return adapter.forward(inputs)
+        return function()
     except RuntimeError as error:
         raise ModelError(
             f"{adapter.name} failed on an input of shape {tuple(inputs.pixels.shape)}: {error}; "
@@ -298,6 +307,14 @@ def _targets(
             known.append((task, task_targets))
         targets.append(task_targets[row])
     return targets
+
+
+def _first_score(
+    adapter: Adapter, tasks: Sequence[Any], given: Sequence[Target] | None, output: Any
+) -> Tensor:
+    """The score of each sample's first target, summed; `given` targets come before the tasks'."""
+    targets = given or _targets(adapter, output, tasks[:1], 1)[0]
+    return targets[0].score(output).sum()
 
 
 def _class_count(adapter: Adapter, output: Any) -> int | None:

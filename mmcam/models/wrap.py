@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
 from mmcam.adapters.base.classifier import Classifier, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
-from mmcam.errors import MmcamError, ModelError, reason_of
-from mmcam.grids import to_grid
+from mmcam.capture.proof import ProvenLayouts
+from mmcam.errors import LayerError, MmcamError, ModelError, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.types import Adapter
 
@@ -104,11 +104,24 @@ def wrap(
         "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
-        "to_grid": grid or (lambda _, tensor, space: to_grid(tensor, space)),
+        "to_grid": grid or _refuse,
+        "layouts": None if grid else ProvenLayouts(),
     }
     if question is None:
         return Classifier(**common)
     return AnswerClassifier(**common, encode_question=partial(_read, question))
+
+
+def _refuse(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    """Refuse a layer of a module whose forward pass could not be followed.
+
+    Raises:
+        LayerError: always.
+    """
+    raise LayerError(
+        f"the places of its output of shape {tuple(tensor.shape)} on the input could not be "
+        "followed; give its grid with mmcam.wrap(..., grid=...)"
+    )
 
 
 def _read(question: Callable[[str], Any], text: str) -> EncodedQuestion:

@@ -127,7 +127,7 @@ def test_one_file_may_hold_the_cnn_too(folder: Path, tmp_path: Path) -> None:
         ({"cnn": SQUEEZENET}, ModelError, "no linear layer"),
         ({"args": {"hidden": 9, "embedding": 8}}, WeightsError, "of another shape"),
         ({"args": {"heads": 9}}, ModelError, 'mend "args"'),
-        ({"weights": {"a": "cnn.safetensors", "b": "weights.safetensors"}}, ModelError, "2 weights files"),
+        ({"weights": {"a": "cnn.safetensors", "b": "weights.safetensors"}}, ModelError, "names 2"),
         ({"special": {"end": "<stop>"}}, ModelError, "no '<stop>'"),
     ],
 )  # fmt: skip

@@ -102,6 +102,7 @@ def test_several_layers_from_one_forward_equal_one_by_one(wrapped: Callable[...,
     setup = wrapped(net)
     sample = setup.sample(9, 8)
     layers = ["stem", "blocks.*", "head.0"]
+    setup.explain(sample, "hirescam", 0, layers)  # finds their layouts, once
     runs = []
     handle = net.register_forward_hook(lambda *args: runs.append(1))
     (together,) = setup.explain(sample, "hirescam", mmcam.Classes([0, 2]), layers)

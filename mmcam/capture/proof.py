@@ -1,0 +1,177 @@
+"""The proof of a layer's place: its layout, followed through one forward pass and kept.
+
+A layout is found once for a model, a layer and a size of the input. The pass runs without gradients
+on two copies of a sample, so that layouts in which samples and cells share an axis are recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from mmcam.capture.layers import map_tensor
+from mmcam.capture.layout import Layout, layout_of
+from mmcam.capture.model_state import untouched
+from mmcam.capture.places import FollowPlaces
+from mmcam.errors import LayerError
+from mmcam.types import Adapter, Inputs
+
+Proof = Layout | LayerError
+"""The layout of a layer's output, or the reason why it has none."""
+
+
+@dataclass
+class ProvenLayouts:
+    """The layouts of one model's layers, found when they are first needed."""
+
+    proofs: dict[tuple[str, tuple[int, ...]], Proof] = field(default_factory=dict)
+
+    def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
+        """Find the layouts of these layers for inputs of this size, if they are not known yet.
+
+        A pass that cannot be followed leaves them unknown; an error of the model itself is raised.
+        """
+        missing = [layer for layer in layers if not self.knows(layer, inputs)]
+        if missing:
+            self._add(adapter, inputs, missing)
+
+    def spatial(self, adapter: Adapter, inputs: Inputs) -> dict[str, Layout]:
+        """The layouts of all layers that have one, in the order in which they run."""
+        proofs = self._add(adapter, inputs, None)
+        return {layer: proof for layer, proof in proofs.items() if isinstance(proof, Layout)}
+
+    def _add(
+        self, adapter: Adapter, inputs: Inputs, layers: Sequence[str] | None
+    ) -> dict[str, Proof]:
+        try:
+            proofs = follow_layers(adapter, inputs, layers)
+        except Exception:
+            with untouched(adapter.model), torch.no_grad():
+                adapter.forward(inputs.row(0).copied())  # raises the model's own error, if any
+            return {}
+        size = tuple(inputs.pixels.shape[1:])
+        self.proofs |= {(layer, size): proof for layer, proof in proofs.items()}
+        return proofs
+
+    def knows(self, layer: str, inputs: Inputs) -> bool:
+        """Whether a layer's output has been followed for inputs of this size."""
+        return (layer, tuple(inputs.pixels.shape[1:])) in self.proofs
+
+    def grid(
+        self, layer: str, tensor: Tensor, inputs: Inputs
+    ) -> Float[Tensor, "batch channel *grid"]:
+        """An output of a layer, or its gradient, as a grid over the input.
+
+        Raises:
+            LayerError: the layer's place is not proven.
+        """
+        proof = self.proofs[layer, tuple(inputs.pixels.shape[1:])]
+        if isinstance(proof, LayerError):
+            raise LayerError(
+                f"{proof}; explain another layer (mmcam list layers), or give its grid with "
+                "mmcam.wrap(..., grid=...)"
+            )
+        return proof.to_grid(tensor)
+
+
+def follow_layers(
+    adapter: Adapter, inputs: Inputs, layers: Sequence[str] | None = None
+) -> dict[str, Proof]:
+    """The layout of each layer's output, or the reason why it has none, in the order they ran.
+
+    Args:
+        adapter: the model.
+        inputs: of any samples; the first one is used.
+        layers: names as `capture.resolve` gives them; all modules, by their last call, when None.
+    """
+    first = inputs.row(0)
+    try:
+        return _follow(adapter, first, 2, layers)
+    except Exception:  # some models take one sample at a time
+        return _follow(adapter, first, 1, layers)
+
+
+def _follow(
+    adapter: Adapter, first: Inputs, copies: int, layers: Sequence[str] | None
+) -> dict[str, Proof]:
+    inputs = first.repeated(first.pixels.repeat(copies, *[1] * (first.pixels.ndim - 1))).copied()
+    space = tuple(inputs.pixels.shape[2:])
+    proofs: dict[str, Proof] = {}
+    mode = FollowPlaces(inputs.pixels)
+
+    def add(layer: str, tensor: Tensor) -> None:
+        proofs.pop(layer, None)  # the last call decides the order
+        try:
+            proofs[layer] = layout_of(tensor.shape, mode.places(tensor), copies, space)
+        except LayerError as error:
+            proofs[layer] = error
+
+    with ExitStack() as stack:
+        stack.enter_context(untouched(adapter.model))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_single_operations())
+        counts = stack.enter_context(_watch(adapter.model, layers, add))
+        stack.enter_context(mode)
+        adapter.forward(inputs)
+    if layers is None:  # a module that runs several times is named with its last call
+        proofs = {
+            f"{layer}#{counts[layer] - 1}" if counts[layer] > 1 else layer: proof
+            for layer, proof in proofs.items()
+        }
+    return proofs
+
+
+@contextmanager
+def _watch(
+    model: nn.Module, layers: Sequence[str] | None, add: Callable[[str, Tensor], None]
+) -> Iterator[dict[str, int]]:
+    """Inside, `add(layer, map)` is called with the map of each layer when it has run.
+
+    Yields how often each module has run.
+    """
+    names = [name for name, _ in model.named_modules() if name] if layers is None else layers
+    calls: dict[str, set[str]] = {}
+    for name in names:
+        stem, _, call = name.partition("#")
+        calls.setdefault(stem, set()).add(call)
+    counts = dict.fromkeys(calls, 0)
+
+    def hook_for(stem: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: object) -> None:
+            number = str(counts[stem])
+            counts[stem] += 1
+            with _disable_current_modes():
+                for call in calls[stem] & {"", number}:
+                    layer = f"{stem}#{call}" if call else stem
+
+                    def keep(tensor: Tensor, layer: str = layer) -> Tensor:
+                        add(layer, tensor)
+                        return tensor
+
+                    map_tensor(output, keep)
+
+        return hook
+
+    handles = [model.get_submodule(s).register_forward_hook(hook_for(s)) for s in calls]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _single_operations() -> Iterator[None]:
+    """Inside, torch's own transformer layers run as single operations, which can be followed."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
