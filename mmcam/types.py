@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -110,7 +111,7 @@ class Target:
         return Target(
             label=str(index) if label is None else label,
             score=lambda logits: logits[:, index],
-            log_prob=lambda logits: logits.float().log_softmax(-1)[:, index],
+            log_prob=lambda logits: log_probs_of(logits)[:, index],
             kind=kind,
         )
 
@@ -118,6 +119,19 @@ class Target:
         """The counterfactual target (IJCV eq. 12): evidence against the score."""
         score = self.score
         return replace(self, score=lambda output: -score(output))
+
+
+def log_probs_of(
+    logits: Float[Tensor, "batch classes"], head: str = "softmax"
+) -> Float[Tensor, "batch classes"]:
+    """Log-probabilities of logits: of rival classes ("softmax"), or of each by itself ("sigmoid").
+
+    A single logit has no rivals, so its probability is the sigmoid in either case.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if head == "sigmoid" or logits.shape[1] == 1:
+        return torch.nn.functional.logsigmoid(logits)
+    return logits.log_softmax(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +262,10 @@ class Adapter(Protocol):
 
     def forward(self, inputs: Inputs) -> Any:
         """The model's output, in the form that `targets` takes."""
+        ...
+
+    def log_probs(self, output: Any) -> Float[Tensor, "batch classes"] | None:
+        """The log-probabilities of all classes; None if the model has none."""
         ...
 
     def logits(self, output: Any) -> Float[Tensor, "batch classes"]:

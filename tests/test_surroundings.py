@@ -213,3 +213,32 @@ def test_dead_layer_gives_an_empty_map_not_an_error(wrapped: Callable[..., Any])
         assert not explanation.cam.any()
         assert explanation.empty
         assert (explanation.heatmap() == 0).all()
+
+
+def test_maps_inside_autocast_are_in_single_precision(wrapped: Callable[..., Any]) -> None:
+    """The model may run in half precision; what comes of its activations does not."""
+    setup = wrapped(Net(), "trunk")
+    sample = setup.sample(8, 8)
+    plain = setup.cam(sample, "gradcam-signed", 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = setup.cam(sample, "gradcam-signed", 0)
+        product = setup.cam(sample, "guided-gradcam", 0)
+    assert halved.dtype == torch.promote_types(plain.dtype, torch.float32)
+    assert product.dtype != torch.bfloat16
+    assert_close(halved.to(plain.dtype), plain, rtol=0.1, atol=0.1 * float(plain.abs().max()))
+
+
+def test_integers_before_floats_leave_the_pixels_floating(wrapped: Callable[..., Any]) -> None:
+    class Quantised(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            zero = torch.zeros(3, dtype=torch.uint8)
+            self._parameters = {
+                "packed": nn.Parameter(zero, requires_grad=False),
+                **self._parameters,
+            }
+
+    setup = wrapped(Quantised(), "trunk")
+    sample = setup.sample(8, 8)
+    assert setup.pixels(sample).is_floating_point()
+    assert_close(setup.cam(sample, "gradcam", 0), wrapped(Net(), "trunk").cam(sample, "gradcam", 0))

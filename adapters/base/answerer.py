@@ -146,14 +146,10 @@ class AnswerClassifier(Classifier):
         return Target(
             label=self.label(index),
             score=lambda output: output.logits[:, index],
-            log_prob=lambda output: self.log_probs(output)[:, index],
+            log_prob=self._log_prob(index),
             kind="answer",
             attention=_mean_attention if self.has_attention else None,
         )
-
-    def log_probs(self, output: AnswerOutput) -> Float[Tensor, "row answer"]:
-        """The log-probability of every answer."""
-        return output.logits.float().log_softmax(1)
 
     def _contrast(self, first: int, second: int) -> Target:
         return Target(
@@ -164,13 +160,16 @@ class AnswerClassifier(Classifier):
         )
 
     def text(self, output: AnswerOutput, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
-        """The question as encoded, and the model's top answers."""
-        top = self.log_probs(output).exp().topk(min(TOP, output.logits.shape[1]))
+        """The question as encoded, and the model's top answers, if answers have probabilities."""
+        log_probs = self.log_probs(output)
         records = []
         for row, (text, question) in enumerate(
             zip(inputs.rest["questions"], inputs.rest["encoded"], strict=True)
         ):
-            answers = zip(top.indices[row].tolist(), top.values[row].tolist(), strict=True)
+            answers = []
+            if log_probs is not None:
+                values, indices = log_probs[row].exp().topk(min(TOP, log_probs.shape[1]))
+                answers = list(zip(indices.tolist(), values.tolist(), strict=True))
             records.append(
                 {
                     "question": text,

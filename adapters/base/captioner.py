@@ -119,6 +119,10 @@ class CaptionAdapter(ABC):
         """The caption of each picture, with log-probabilities."""
         return captions.caption_facts(output)
 
+    def log_probs(self, output: Any) -> Tensor | None:
+        """None: a captioner has no classes."""
+        return None
+
     def logits(self, output: Any) -> Tensor:
         """Refuse: a captioner has no classes.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,7 +18,9 @@ from mmcam.adapters.base.preprocess import Preprocess, Transform, prepare_batch
 from mmcam.errors import LabelError, LayerError, ModelError, nearest
 from mmcam.grids import to_grid
 from mmcam.tasks import Classes
-from mmcam.types import Inputs, Layouts, Sample, Target, Weights, Window
+from mmcam.types import Inputs, Layouts, Sample, Score, Target, Weights, Window, log_probs_of
+
+Probability = str | Callable[[Tensor], Tensor] | None
 
 ToGrid = Callable[[str, Tensor, Sequence[int]], Tensor]
 
@@ -44,7 +47,9 @@ class Classifier:
     `pack` turns pixels `[batch, 3, *space]` into the model's argument, and `unpack` the model's
     output into logits. `to_grid` turns a layer's output into a grid, given the layer's name, the
     output and the size of the input (`space`); `layouts`, if given, come before it for the layers
-    that they know.
+    that they know. `probability` says how logits become probabilities: "softmax" over rival classes
+    (for a single logit the sigmoid), "sigmoid" for each class by itself, a function of the logits,
+    or None for scores without one, such as those of a regression.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Classifier:
     to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
 
     layouts: Layouts | None = field(default=None, kw_only=True)
+    probability: Probability = field(default="softmax", kw_only=True)
     encoder: str | None = field(default=None, init=False)
     word_embedding: str | None = field(default=None, init=False)
     gradient_strategy: str = field(default="loop", init=False)
@@ -122,11 +128,32 @@ class Classifier:
         top_classes = logits.detach().topk(task.top, dim=1).indices.tolist()
         return [[self._target(index, task) for index in row] for row in top_classes]
 
+    def log_probs(self, output: Any) -> Float[Tensor, "batch classes"] | None:
+        """The log-probabilities of all classes; None if the scores have no probabilities."""
+        if self.probability is None:
+            return None
+        if callable(self.probability):
+            probabilities = self.probability(self.logits(output)).float()
+            return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return log_probs_of(self.logits(output), self.probability)
+
+    def _log_prob(self, index: int) -> Score | None:
+        """The log-probability of one class as a function of the output, if there is one."""
+        if self.probability is None:
+            return None
+
+        def log_prob(output: Any) -> Tensor:
+            log_probs = self.log_probs(output)
+            assert log_probs is not None
+            return log_probs[:, index]
+
+        return log_prob
+
     def _target(self, index: int, task: Classes) -> Target:
         return Target(
             label=self.label(index),
             score=lambda output: self.logits(output)[:, index],
-            log_prob=lambda output: self.logits(output).float().log_softmax(-1)[:, index],
+            log_prob=self._log_prob(index),
             kind=task.kind,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -136,12 +137,22 @@ def prepare_batch(
             f"inputs of different sizes {sorted(sizes)} cannot be one batch; crop to one size in "
             "the transform, or explain them one by one"
         )
-    parameter = next(model.parameters(), torch.zeros(()))
+    parameter = floating_parameter(model)
     pixels = torch.stack([pixels for pixels, _ in prepared])
     return Inputs(
         pixels=pixels.to(device=parameter.device, dtype=parameter.dtype),
         placements=tuple(placement for _, placement in prepared),
     )
+
+
+def floating_parameter(model: nn.Module) -> Tensor:
+    """A parameter or buffer on the model's device and in its floating-point type.
+
+    Quantised models may hold integers first; a model without any number is one in single precision.
+    """
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    first = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+    return torch.zeros(()) if first is None else first
 
 
 def clip_spans(sample: Sample) -> tuple[tuple[float, float], ...]:

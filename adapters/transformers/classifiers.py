@@ -59,6 +59,9 @@ CLASSIFIER_TYPES: dict[str, ClassifierType] = {
 }
 """Model type -> its default layer. For types that are not listed, a probe finds the layer."""
 
+PROBABILITIES = {"multi_label_classification": "sigmoid", "regression": None}
+"""`problem_type` of a configuration -> how its logits become probabilities; softmax for others."""
+
 RESAMPLING = {0: "nearest-exact", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's filter numbers, which processors store -> torchvision's names."""
 
@@ -85,6 +88,7 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
         weights=recipe.load_weights(model, partial(convert_state_dict, type(model), config)),
         pack=_frames_first if video else _identity,
         to_grid=_to_grid_of(config, classifier_type),
+        probability=PROBABILITIES.get(config.problem_type, "softmax"),
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmcam.adapters.base import captions
 from mmcam.adapters.base.captions import CaptionOutput, Sentence
+from mmcam.adapters.base.preprocess import floating_parameter
 from mmcam.adapters.transformers.hooks import (
     concatenate,
     every_nth_row,
@@ -152,7 +153,7 @@ class GenerativeAdapter(TeacherForcing):
                 f"{self.name} makes inputs of different shapes {sizes} of these pictures, which "
                 "cannot be one batch; explain them one by one (batch=1)"
             )
-        parameter = next(self.model.parameters())
+        parameter = floating_parameter(self.model)
         metadata = {
             key: value.to(parameter.device) if isinstance(value, Tensor) else value
             for key, value in collate([image.metadata for image in images]).items()

@@ -32,6 +32,8 @@ RELU_NODES: dict[str, Callable[[Any], bool]] = {
     "ReluBackward": lambda node: True,
     "ThresholdBackward": lambda node: node._saved_threshold == 0,
     "HardtanhBackward": lambda node: node._saved_min_val == 0,
+    "ClampBackward": lambda node: _is_zero(node._saved_min),
+    "ClampMinBackward": lambda node: _is_zero(node._saved_min),
 }
 """Autograd nodes that a ReLU may leave in the graph -> whether a given node is a ReLU's."""
 
@@ -78,12 +80,12 @@ class ReluRule:
 
     def _hook(
         self, at_inputs: Sequence[Tensor | None], at_outputs: Sequence[Tensor | None]
-    ) -> tuple[Tensor] | None:
+    ) -> tuple[Tensor | None, ...] | None:
         """Apply the rule to the gradient of a ReLU; None leaves the gradient unchanged."""
         gated, gradient = at_inputs[0], at_outputs[0]
         if not self.is_active or gated is None or gradient is None:  # a custom backward gave None
             return None
-        return (self.rule(gated, gradient),)
+        return (self.rule(gated, gradient), *at_inputs[1:])
 
 
 class _HiddenRelus(TorchDispatchMode):
@@ -101,6 +103,11 @@ class _HiddenRelus(TorchDispatchMode):
             return output
         self.relu_rule.has_relus = True
         return self.relu_rule.rule(output, args[0])
+
+
+def _is_zero(bound: Any) -> bool:
+    """Whether the lower bound of a clamp, a number, a tensor or None, is 0."""
+    return bound is not None and not torch.as_tensor(bound).any()
 
 
 def _nodes(end: Any) -> Iterator[Any]:

@@ -85,12 +85,14 @@ def _top_labels(
 def _probabilities(
     adapter: Adapter, clip: Clip, windows: Sequence[tuple[float, float]], task: Classes
 ) -> Iterator[torch.Tensor]:
-    """The probabilities of all classes in each window."""
+    """The probabilities of all classes in each window; their scores if they have none."""
     assert adapter.window is not None
     for span in windows:
         inputs = adapter.prepare([sample_window(clip, span, adapter.window)], task)
         with untouched(adapter.model), torch.no_grad():
-            yield adapter.logits(adapter.forward(inputs))[0].float().softmax(0)
+            output = adapter.forward(inputs)
+            log_probs = adapter.log_probs(output)
+            yield adapter.logits(output)[0].float() if log_probs is None else log_probs[0].exp()
 
 
 class _ClipAccumulator:

@@ -171,6 +171,18 @@ class RecordedBatch:
         moments: Mapping[str, Moments],
     ) -> Tensor:
         method = METHODS[name]
+        # A surrounding autocast is for the model; maps are computed in single precision or wider.
+        with torch.autocast(self.inputs.pixels.device.type, enabled=False):
+            return self._compute(method, layer, slot, gradients, moments)
+
+    def _compute(
+        self,
+        method: Method,
+        layer: str,
+        slot: int,
+        gradients: Mapping[str, Mapping[str, Tensor]],
+        moments: Mapping[str, Moments],
+    ) -> Tensor:
         if method.needs == "pixels":
             return with_contrasts(gradients[method.rule]["pixels"].detach(), self.inputs.contrasts)
         if method.needs == "rescore":

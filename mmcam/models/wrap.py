@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
-from mmcam.adapters.base.classifier import Classifier, logits_of
+from mmcam.adapters.base.classifier import Classifier, Probability, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.capture.proof import ProvenLayouts
 from mmcam.errors import LayerError, MmcamError, ModelError, reason_of
@@ -67,6 +67,7 @@ def wrap(
     stride: float = 1.0,
     fps: float | None = None,
     question: Callable[[str], Any] | None = None,
+    probability: Probability = "softmax",
     name: str | None = None,
 ) -> Classifier:
     """Wrap any module, ready to be explained.
@@ -78,7 +79,7 @@ def wrap(
         layer: the layers to explain by default; found by a probe when None.
         labels: class names.
         grid: maps a layer's name, its output and the input's size to the output as
-            `[batch, channel, *grid]`; decided by shape when None.
+            `[batch, channel, *grid]`; followed through the module when None.
         logits: extracts `[batch, classes]` from the module's output.
         pack: turns pixels `[batch, 3, *space]` into the module's argument.
         frames: for a model of clips, the number of frames in its input.
@@ -86,6 +87,9 @@ def wrap(
         fps: the rate that `stride` refers to; each clip's own rate when None.
         question: for a model that answers questions, turns a question into the module's arguments
             after the pixels: a tensor or a tuple of tensors, without a batch axis.
+        probability: "softmax" if the logits are those of rival classes (a single logit has the
+            sigmoid), "sigmoid" if each class is decided by itself, a function from logits to
+            probabilities, or None for scores without probabilities, such as regressions.
         name: the model's name in results.
 
     Example:
@@ -105,6 +109,7 @@ def wrap(
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
         "to_grid": grid or _refuse,
+        "probability": probability,
         "layouts": None if grid else ProvenLayouts(),
     }
     if question is None:

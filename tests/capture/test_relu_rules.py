@@ -362,3 +362,30 @@ def test_captum_misses_the_functional_relus(wrapped: Callable[..., Any]) -> None
     captum = GuidedBackprop(net).attribute(setup.pixels(sample).requires_grad_(), LABEL)[0]
     plain = setup.cam(sample, "gradient", LABEL)
     assert_close(captum / plain.abs().max(), plain / plain.abs().max(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "clamp",
+    [
+        lambda x: x.clamp(min=0),
+        lambda x: x.clamp_min(0),
+        lambda x: torch.clamp(x, 0.0, 6.0),
+        lambda x: x.clamp(min=torch.zeros(())),
+    ],
+)
+def test_a_clamp_at_zero_is_a_relu(clamp: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(7, dtype=torch.float64)
+    scores = (clamp(x) * weights).sum(1)
+    rule = ReluRule(scores, "guided")
+    assert rule.has_relus
+    with rule.active():
+        (guided,) = torch.autograd.grad(scores.sum(), x)
+    (plain,) = torch.autograd.grad((clamp(x) * weights.relu()).sum(), x)
+    assert_close(guided, plain)
+
+
+@pytest.mark.parametrize("clamp", [lambda x: x.clamp(max=1), lambda x: x.clamp(min=-1)])
+def test_other_clamps_are_no_relus(clamp: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(3, 7, requires_grad=True)
+    assert not ReluRule(clamp(x).sum(1), "guided").has_relus
