@@ -87,12 +87,20 @@ def load(recipe: Recipe) -> Classifier:
         name=recipe.title,
         model=model,
         preprocess=recipe.preprocessing(default),
-        labels=recipe.labels,
+        labels=recipe.labels or (kinetics_names() if recipe.downloads else ()),
         layers=recipe.layers or published.layers,
         weights=recipe.load_weights(model),
         pack=split_pathways if recipe.name.startswith("slowfast") else single_pathway,
         to_grid=_to_grid,
     )
+
+
+def kinetics_names() -> Sequence[str]:
+    """The classes of Kinetics-400 in the order of the published weights, which is alphabetical."""
+    from torchvision.models.video import R3D_18_Weights
+
+    names: Sequence[str] = R3D_18_Weights.KINETICS400_V1.meta["categories"]
+    return names
 
 
 def _to_grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 import mmcam
 from mmcam import METHODS
 from mmcam.adapters.networks.c3d import C3D
+from mmcam.adapters.pytorchvideo import kinetics_names
 from mmcam.cli import app
 from mmcam.media import ClipWriter
 from mmcam.models import FAMILIES
@@ -100,6 +101,8 @@ def reader(
         model: Any = load(name, weights=weights, **options)
         if name.startswith("torchvision:"):
             model.labels = torchvision.models.ResNet50_Weights.DEFAULT.meta["categories"]
+        if name.startswith("pytorchvideo:"):
+            model.labels = kinetics_names()
         return model
 
     monkeypatch.setattr(mmcam, "load", load_untrained)
@@ -119,7 +122,6 @@ def reader(
     for name in ("data/captioner", "data/vqa", "data/action"):
         shutil.copytree(ROOT / name, name)
     shutil.copytree(ROOT / "data/vqa", "my_vqa")
-    Path("kinetics400.txt").write_text("".join(f"action {i}\n" for i in range(399)) + "high jump")
     Path("sports1m.txt").write_text("".join(f"sport {i}\n" for i in range(487)))
     annotations = {
         "images": [{"id": 1, "file_name": "000000000001.jpg", "height": 160, "width": 200}],

@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.capture.layers import resolve
 from mmcam.capture.probe import SpatialLayer, default_layer, spatial_layers
+from mmcam.capture.proof import ProvenLayouts
 from mmcam.errors import ModelError, nearest, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.models.folder import folder_recipe, read_labels
 from mmcam.models.wrap import from_factory
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample
+
+FOLLOWED = ("timm",)
+"""Families whose layers have so many layouts that they are followed through the model."""
 
 UNTRAINED = "random"
 """The value of `weights` for an untrained model."""
@@ -106,6 +111,8 @@ def build(recipe: Recipe) -> Adapter:
             f"{recipe.title} cannot be built with the arguments {dict(recipe.args)} "
             f'({reason_of(error)}); mend "args"'
         ) from error
+    if recipe.family in FOLLOWED and isinstance(adapter, Classifier):
+        adapter.layouts = ProvenLayouts()
     adapter.model.eval()  # libraries build their models in training mode
     return adapter
 

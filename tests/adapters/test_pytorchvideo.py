@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.pytorchvideo import MODELS, split_pathways
+from mmcam.adapters.pytorchvideo import MODELS, kinetics_names, split_pathways
 from mmcam.errors import ModelError
 from mmcam.models.registry import build
 from mmcam.types import Inputs
@@ -133,3 +135,19 @@ def test_windows_are_those_of_the_published_results(name: str) -> None:
 def test_an_unknown_model_is_refused_with_the_nearest() -> None:
     with pytest.raises(ModelError, match=r"no 'x3d_xx'; nearest: x3d_xs"):
         build(Recipe(family="pytorchvideo", name="x3d_xx", pretrained=False))
+
+
+@pytest.mark.assets
+def test_pretrained_models_have_the_names_of_kinetics(assets: Path) -> None:
+    names = (assets / "video/labels/kinetics400.txt").read_text().splitlines()
+    assert list(kinetics_names()) == names
+
+
+def test_only_pretrained_models_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorchvideo.models import hub
+
+    small = build(Recipe(family="pytorchvideo", name="x3d_xs", pretrained=False))
+    assert small.labels == ()
+    monkeypatch.setattr(hub, "x3d_xs", lambda pretrained, **options: small.model)
+    published = build(Recipe(family="pytorchvideo", name="x3d_xs"))
+    assert published.labels[151] == "high jump"
