@@ -1,4 +1,4 @@
-"""Show, Attend and Tell (Xu et al. 2015) with soft attention over the grid for each word."""
+"""Show, Attend and Tell (Xu et al. 2015): for each word, soft attention over the feature map."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mmcam.adapters.networks.parts import repeat_blocks
 
 
 class ShowAttendTell(nn.Module):
-    """An LSTM whose input is the previous word and the attended part of the picture.
+    """An LSTM whose inputs are the previous word and the attended features of the picture.
 
-    Keys of the state dict beside the CNN's: `init_h`, `init_c` (f_init, section 3.1.2), `embed`
+    Layers in the state dict besides the CNN: `init_h`, `init_c` (f_init, section 3.1.2), `embed`
     (E), `attend_map`, `attend_state`, `attend` (f_att, eq. 4-5), `gate` (f_beta, section 4.2.1),
     `lstm` (eq. 1-3), and `out_state`, `out_context`, `out` (L_h, L_z, L_o of eq. 7).
 
     Args:
-        cnn: pictures `[row, 3, height, width]` to maps `[row, channel, height, width]`; VGG's
-            conv5_3 before its last pooling in the paper.
-        channels: the number of channels of the maps.
+        cnn: turns pictures `[row, 3, height, width]` into feature maps `[row, channel, height,
+            width]`; in the paper, VGG up to conv5_3, without the pooling after it.
+        channels: the number of channels of the feature maps.
         vocabulary: the number of tokens.
         start: the token that every caption begins with.
         embedding: the size of a word's vector.
         hidden: the size of the LSTM's state.
-        attention: the size of the layer in f_att.
+        attention: the size of the hidden layer in f_att.
     """
 
     def __init__(
@@ -57,48 +57,52 @@ class ShowAttendTell(nn.Module):
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step token"], Float[Tensor, "row step height width"]]:
         """The logits of each caption's tokens, and the attention at each step (alpha)."""
-        states, attention = self.teacher_force(self.cnn(pixels), tokens)
-        return self.out(states), attention
+        readouts, attention = self.teacher_force(self.cnn(pixels), tokens)
+        return self.out(readouts), attention
 
     def teacher_force(
         self, maps: Float[Tensor, "row channel height width"], tokens: Int[Tensor, "caption step"]
     ) -> tuple[Float[Tensor, "row step embedding"], Float[Tensor, "row step height width"]]:
-        """The states that `out` turns into logits, and the attention at each step.
+        """The vectors that `out` turns into logits, and the attention at each step.
 
-        Maps with more rows than captions repeat these in whole blocks.
+        If there are more maps than captions, all captions are repeated, block by block.
         """
         tokens = repeat_blocks(tokens, len(maps))
         previous = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
-        memory = self.initial_state(maps)
-        states, alphas = [], []
+        state = self.initial_state(maps)
+        readouts, alphas = [], []
         for last in previous.T:
-            state, memory, alpha = self._step(memory, last)
-            states.append(state)
+            readout, state, alpha = self._step(state, last)
+            readouts.append(readout)
             alphas.append(alpha)
-        return torch.stack(states, 1), torch.stack(alphas, 1).unflatten(2, maps.shape[2:])
+        return torch.stack(readouts, 1), torch.stack(alphas, 1).unflatten(2, maps.shape[2:])
 
     def initial_state(self, maps: Float[Tensor, "row channel height width"]) -> State:
-        """The LSTM's state before the first word, and the inputs of f_att from the maps."""
-        cells = maps.flatten(2).transpose(1, 2)
-        mean = cells.mean(1)
+        """The LSTM's state before the first word, and two tensors that no step changes.
+
+        They are the annotation vectors (a_i) and the part of f_att that depends on them alone.
+        """
+        annotations = maps.flatten(2).transpose(1, 2)
+        mean = annotations.mean(1)
         return (
             self.init_h(mean).tanh(),
             self.init_c(mean).tanh(),
-            cells,
-            self.attend_map(cells),
+            annotations,
+            self.attend_map(annotations),
         )
 
     def step(self, state: State, last: Int[Tensor, " row"]) -> tuple[Tensor, State]:
         """The logits `[row, token]` of the next token after `last`, and the new state."""
-        states, state, _ = self._step(state, last)
-        return self.out(states), state
+        readout, state, _ = self._step(state, last)
+        return self.out(readout), state
 
     def _step(self, state: State, last: Tensor) -> tuple[Tensor, State, Tensor]:
-        hidden, cell, cells, keys = state
+        """The input of `out` for the token after `last`, the new state, and the attention."""
+        hidden, cell, annotations, keys = state
         scores = self.attend((keys + self.attend_state(hidden)[:, None]).tanh())[..., 0]
         alpha = scores.softmax(1)
-        context = self.gate(hidden).sigmoid() * (alpha[..., None] * cells).sum(1)
+        context = self.gate(hidden).sigmoid() * (alpha[..., None] * annotations).sum(1)
         word = self.embed(last)
         hidden, cell = self.lstm(torch.cat([word, context], 1), (hidden, cell))
-        states = (word + self.out_state(hidden) + self.out_context(context)).tanh()
-        return states, (hidden, cell, cells, keys), alpha
+        readout = (word + self.out_state(hidden) + self.out_context(context)).tanh()
+        return readout, (hidden, cell, annotations, keys), alpha

@@ -1,4 +1,4 @@
-"""The adapter of transformers' generative models of pictures."""
+"""The adapter for transformers' generative vision-language models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample, Target
 
 MAX_ANSWER_TOKENS = 20
-"""The maximum number of tokens of a generated answer."""
+"""The maximum number of tokens in a generated answer."""
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ class GenerativeAdapter(TeacherForcing):
     """A model that generates text about a picture: captions, and answers to questions."""
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """As `CaptionAdapter.prepare`; a given text is tokenized as it follows the prompt.
+        """As `CaptionAdapter.prepare`, but a given text is tokenized as the prompt's continuation.
 
         For `Answers`, each answer is a row: a picture has as many rows as it has answers.
         """
@@ -56,7 +56,7 @@ class GenerativeAdapter(TeacherForcing):
         return super(GenerativeAdapter, adapter).prepare(samples, task)
 
     def _tokenizer_after(self, prompt: str) -> TransformersTokenizer:
-        """The tokenizer of texts that follow a prompt."""
+        """The tokenizer for texts that continue a prompt."""
         if self.is_encoder_decoder:
             return self.tokenizer
         context, separator = caption_context(self.processor, self.model_type, prompt)
@@ -66,8 +66,8 @@ class GenerativeAdapter(TeacherForcing):
         """One row for each given or generated answer.
 
         Raises:
-            LabelError: a captioning model, no question, a question that the model cannot take, or
-                an answer that it cannot generate.
+            LabelError: the model only writes captions, there is no question, the model cannot take
+                the question, or it cannot generate an answer.
         """
         texts = [task.question_for(sample.text, sample.id) for sample in samples]
         prompts = [
@@ -78,8 +78,11 @@ class GenerativeAdapter(TeacherForcing):
             self._locate_question(text, prompt)
             for text, prompt in zip(texts, inputs.rest["prompt_tokens"], strict=True)
         ]
-        facts = {"questions": questions, "words": [question.words for question in questions]}
-        inputs = replace(inputs, rest={**inputs.rest, **facts})
+        question_inputs = {
+            "questions": questions,
+            "words": [question.words for question in questions],
+        }
+        inputs = replace(inputs, rest={**inputs.rest, **question_inputs})
         answer_sets = [self._answer_set(inputs.row(row), task) for row in range(len(samples))]
         return answer_rows(inputs, answer_sets)
 
@@ -87,9 +90,10 @@ class GenerativeAdapter(TeacherForcing):
         """A question with its words' positions in the prompt.
 
         Raises:
-            LabelError: the question is too long, or the tokenizer knows no word of it.
+            LabelError: the question is too long, or all its words are unknown to the tokenizer.
         """
         subject = f'the question "{textwrap.shorten(question, 60, placeholder=" ...")}"'
+        # The decoder needs room for the prefix and at least one token of an answer.
         self._check_length(max(len(prompt.prefix) + 1, len(prompt.source)), subject)
         return locate_question(
             self.tokenizer,
@@ -112,17 +116,19 @@ class GenerativeAdapter(TeacherForcing):
             generated = adapter._generate(
                 inputs, num_beams=task.top, max_new_tokens=MAX_ANSWER_TOKENS, count=task.top
             )
+        # Of the answers with the same text, keep the best, which comes first.
+        best = {sentence.text: sentence for sentence in reversed(generated)}
+        generated = [sentence for sentence in generated if best[sentence.text] is sentence]
+        # If `feed` is "prefix", the encoder's output has a row for each beam.
         repeats = task.top if self.model_type.feed == "prefix" else 1
-        first = {sentence.text: sentence for sentence in reversed(generated)}
-        generated = [sentence for sentence in generated if first[sentence.text] is sentence]
         encoder_output = every_nth_row(repeats, outputs[0], repeats)
         return answer_set(generated, encoder_output, task, adapter.tokenizer)
 
     def prepare_pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
-        """The pictures, preprocessed, with the prompt for each.
+        """The preprocessed pictures, each with the prompt of the task.
 
         Raises:
-            LabelError: a prompt for a model that takes none.
+            LabelError: the task has a prompt and the model takes none.
             InputError: a clip, or pictures whose inputs differ in shape.
         """
         if task.prompt is not None and not self.model_type.takes_prompt:
@@ -134,7 +140,7 @@ class GenerativeAdapter(TeacherForcing):
         return self.prepare_prompts(samples, [prompt] * len(samples))
 
     def prepare_prompts(self, samples: Sequence[Sample], prompts: Sequence[str]) -> Inputs:
-        """The pictures, preprocessed, each with its own prompt.
+        """The preprocessed pictures, each with its own prompt.
 
         Raises:
             InputError: a clip, or pictures whose inputs differ in shape.
@@ -150,8 +156,8 @@ class GenerativeAdapter(TeacherForcing):
         if len(shapes) > 1:
             sizes = sorted({shape for shape, _ in shapes})
             raise InputError(
-                f"{self.name} makes inputs of different shapes {sizes} of these pictures, which "
-                "cannot be one batch; explain them one by one (batch=1)"
+                f"{self.name} turns these pictures into inputs of different shapes {sizes}, which "
+                "cannot form one batch; explain them one by one (batch=1)"
             )
         parameter = floating_parameter(self.model)
         metadata = {
@@ -169,7 +175,7 @@ class GenerativeAdapter(TeacherForcing):
         )
 
     def _tokenize_prompt(self, sample: Sample, prompt: str) -> Prompt:
-        """A prompt as tokens, with image tokens if the model has them in its text."""
+        """A prompt as tokens, with image tokens among them if the model interleaves the two."""
         tokenizer = self.processor.tokenizer
         if self.model_type.feed != "interleaved":
             start = self._start_token
@@ -187,6 +193,7 @@ class GenerativeAdapter(TeacherForcing):
         prompts: list[Prompt] = inputs.rest["prompt_tokens"]
         lengths = {(len(prompt.prefix), len(prompt.source)) for prompt in prompts}
         rows = len(prompts)
+        # Prompts of different lengths are not padded: each runs by itself.
         groups = [slice(0, rows)] if len(lengths) == 1 else [slice(i, i + 1) for i in range(rows)]
         sentences: list[Sentence] = []
         encoder_outputs: list[Any] = []
@@ -201,7 +208,7 @@ class GenerativeAdapter(TeacherForcing):
                 sentences += self._generate(
                     batch, num_beams=task.num_beams, max_new_tokens=task.max_new_tokens
                 )
-            # With "prefix", the encoder's output has a row for each beam.
+            # If `feed` is "prefix", the encoder's output has a row for each beam.
             repeats = task.num_beams if self.model_type.feed == "prefix" else 1
             encoder_outputs.append(every_nth_row(repeats, outputs[0], repeats * len(batch.pixels)))
         return sentences, concatenate(encoder_outputs)
@@ -213,7 +220,7 @@ class GenerativeAdapter(TeacherForcing):
         prompts: list[Prompt] = inputs.rest["prompt_tokens"]
         device = inputs.pixels.device
         prefix = torch.tensor([prompt.prefix for prompt in prompts], device=device)
-        limit = max_new_tokens + 1
+        limit = max_new_tokens + 1  # the end token does not count
         if self.max_positions is not None:
             self._check_length(prefix.shape[1] + 1, "the prompt")
             limit = min(limit, self.max_positions - prefix.shape[1])
@@ -230,16 +237,16 @@ class GenerativeAdapter(TeacherForcing):
             top_p=None,
             top_k=None,
         )
-        first = prefix.shape[1]
-        if not torch.equal(sequences[:, :first], prefix.repeat_interleave(count, 0)):
-            first = 0
+        begin = prefix.shape[1]
+        if not torch.equal(sequences[:, :begin], prefix.repeat_interleave(count, 0)):
+            begin = 0  # `generate` of some models returns the new tokens alone
         return [
             self.tokenizer.decode(self._truncate(row, max_new_tokens))
-            for row in sequences[:, first:].tolist()
+            for row in sequences[:, begin:].tolist()
         ]
 
     def _generate_arguments(self, prompts: Sequence[Prompt], prefix: Tensor) -> dict[str, Any]:
-        """The arguments of `generate` for prompts of the same length."""
+        """The arguments of the model's `generate` for prompts of the same length."""
         arguments: dict[str, Any] = {}
         if self.model_type.feed == "interleaved":
             source = [prompt.source or prompt.prefix for prompt in prompts]
@@ -249,9 +256,9 @@ class GenerativeAdapter(TeacherForcing):
             arguments |= self._token_types(ids, ids.new_tensor([ids.shape[1]] * len(ids)))
         elif self.model_type.feed == "prefix":
             arguments["input_ids"] = prefix
-        elif self.model_type.takes_prompt:  # BLIP drops the last token of its prompt
+        elif self.model_type.takes_prompt:  # BLIP drops the last of these tokens
             arguments["input_ids"] = torch.cat([prefix, prefix[:, :1]], 1)
-        # BLIP's `generate` sets these two itself.
+        # BLIP's `generate` sets its end and padding tokens itself.
         if self.model_type.feed != "cross_attention" or self.is_encoder_decoder:
             arguments["eos_token_id"] = list(self.tokenizer.end_tokens)
             arguments["pad_token_id"] = self._pad_token
@@ -262,7 +269,7 @@ class GenerativeAdapter(TeacherForcing):
         """The token that the decoder starts with.
 
         Raises:
-            ModelError: the configuration names none.
+            ModelError: the configuration names no such token.
         """
         config = self._generation_config
         first = config.decoder_start_token_id if self.is_encoder_decoder else None
@@ -287,7 +294,7 @@ class GenerativeAdapter(TeacherForcing):
         return tokens[:max_new_tokens]
 
     def targets(self, output: CaptionOutput, task: Any) -> list[list[Target]]:
-        """The answer of each row, or the sentence and the words of a caption in reading order.
+        """The targets of each row: its answer, or its sentence and the words in reading order.
 
         Raises:
             LabelError: a word that is not in the caption.
@@ -297,7 +304,7 @@ class GenerativeAdapter(TeacherForcing):
         return super().targets(output, task)
 
     def text(self, output: CaptionOutput, inputs: Inputs) -> list[dict[str, Any]]:
-        """The caption of each picture, or its question with the answers, with log-probabilities."""
+        """Each picture's caption, or its question and answers, with their log-probabilities."""
         if "questions" not in inputs.rest:
             return super().text(output, inputs)
         questions: dict[int, PromptQuestion] = dict(

@@ -1,4 +1,4 @@
-"""Folders of pictures as in ImageNet: a folder for each class, or file names that contain it."""
+"""Folders of pictures as in ImageNet: a folder for each class, or the class in the file names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def read_image_folder(folder: Path, *, names: str | None = None, boxes: str | No
     """Pictures in one folder for each class, or all in one folder as `nXXXXXXXX_name.JPEG`.
 
     Args:
-        folder: the folder; a picture in it with another file name has no label.
-        names: a file with `folder name` on each line; if None, ImageNet's
-            `LOC_synset_mapping.txt` in the folder, if any. The label is the name up to a comma.
-        boxes: a folder of ILSVRC's or VOC's XML files, named like the pictures.
+        folder: the folder; a picture directly in it with any other file name has no label.
+        names: a file with a class's folder, a space and its name on each line; if None, ImageNet's
+            `LOC_synset_mapping.txt` in the folder, if any. The label is the name up to its first
+            comma.
+        boxes: a folder of XML annotations (ILSVRC or VOC), each named like its picture.
 
     Raises:
         InputError: the folder cannot be read or contains no picture.
@@ -33,8 +34,8 @@ def read_image_folder(folder: Path, *, names: str | None = None, boxes: str | No
         for path in sorted(files_in(folder))
         if path.suffix.lower() in IMAGE_SUFFIXES
     ]
-    make = partial(_image_item, folder, mapping, Path(boxes) if boxes else None)
-    return Rows(rows, make, f"folder {folder}")
+    make_item = partial(_image_item, folder, mapping, Path(boxes) if boxes else None)
+    return Rows(rows, make_item, f"folder {folder}")
 
 
 def _class_names(path: Path) -> dict[str, str]:
@@ -42,7 +43,7 @@ def _class_names(path: Path) -> dict[str, str]:
     return {row[0]: row[1].split(",")[0].strip() for row in rows if len(row) == 2}
 
 
-def _image_item(folder: Path, names: dict[str, str], boxes: Path | None, name: str) -> Item:
+def _image_item(folder: Path, names: dict[str, str], box_folder: Path | None, name: str) -> Item:
     path = Path(name)
     match = re.fullmatch(r"n\d{8}_(\D.*)", path.stem)
     if len(path.parts) > 1:
@@ -52,13 +53,13 @@ def _image_item(folder: Path, names: dict[str, str], boxes: Path | None, name: s
     else:
         label = ""
     regions = {}
-    if boxes is not None:
-        candidates = [boxes / path.with_suffix(".xml"), boxes / f"{path.stem}.xml"]
+    if box_folder is not None:
+        candidates = [box_folder / path.with_suffix(".xml"), box_folder / f"{path.stem}.xml"]
         annotation = next((file for file in candidates if file.is_file()), None)
         if annotation is None:
-            raise InputError(f"{candidates[0]}: there is no such file; check the option boxes")
-        objects = [box for _, box in read_objects(annotation)]
-        regions = {label: Region(boxes=tuple(objects))}
+            raise InputError(f"{candidates[0]}: there is no such file; check the option 'boxes'")
+        boxes = tuple(box for _, box in read_objects(annotation))
+        regions = {label: Region(boxes=boxes)}
     return Item(
         id=name,
         source=str(folder / name),

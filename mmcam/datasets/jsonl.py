@@ -3,15 +3,16 @@ r"""Plain JSONL: one item per line, a JSON object with these keys.
 ============  =====================================================================================
 key           meaning
 ============  =====================================================================================
-`path`        a picture, a video, or a folder of frames; relative to the folder of the file
+`path`        a picture, a video, or a folder of frames; relative to the JSONL file's folder
 `id`          the name of the item in the rows; `path` by default
 `text`        a caption or a question
 `labels`      a list of classes, actions or answers, by name or by index
 `regions`     a list of regions, each with a `label` (a class or COCO category; without a label the
               region holds for any target) and one or more of `box` (`[left, top, right, bottom]`
-              in pixels of the original), `segmentation` (COCO's format: polygons or run lengths)
-              and `mask` (a picture of the original's size, not black on the object). Regions of
-              one label are merged; segments and masks take precedence over boxes
+              in pixels of the original), `segmentation` (COCO's format: polygons or run-length
+              encoding) and `mask` (a picture of the original's size, black except on the object).
+              Regions with the same label are merged; where there is a segmentation or mask, boxes
+              are not used for the region's mask
 `human_maps`  a list of pictures or `.npy` files, one per person, bright where the person looked
 `group`       shared by dependent items, such as the captions of one photo: statistics do not treat
               items of one group as independent
@@ -19,8 +20,8 @@ key           meaning
 `end`
 ============  =====================================================================================
 
-Only `path` is required. An unknown key is an error of that item, as it may be a typo; keys that
-begin with `_` and empty lines are ignored. The encoding is UTF-8.
+Only `path` is required. An item with an unknown key is an error, as the key may be a typo. Empty
+lines are ignored, and so are keys that begin with `_`. The encoding is UTF-8.
 
     {"path": "a.jpg", "text": "a dog runs", "regions": [{"label": "dog", "box": [8, 20, 90, 70]}]}
 """
@@ -42,10 +43,10 @@ REGION_KEYS = ("label", "box", "segmentation", "mask")
 
 
 class JsonLines(Dataset):
-    """The items of a JSONL file, each line read on access.
+    """The items of a JSONL file; a line is read each time its item is accessed.
 
     Raises:
-        InputError: the file cannot be read, or has no item.
+        InputError: the file cannot be read, or has no items.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,7 +67,7 @@ class JsonLines(Dataset):
                 "per line"
             ) from error
         if not self.offsets:
-            raise InputError(f"{path} holds no item; give it one JSON object per line")
+            raise InputError(f"{path} holds no item; write one JSON object per line")
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -84,9 +85,9 @@ class JsonLines(Dataset):
         try:
             return _parse_item(json.loads(line), self.path.parent)
         except (ValueError, TypeError, KeyError) as error:
-            reason = f"{error}" if isinstance(error, ValueError) else f"no valid {error}"
+            reason = f"key {error} is missing" if isinstance(error, KeyError) else f"{error}"
             raise InputError(
-                f"{self.path}, item {number}: {reason}; see the format of JSONL in the README"
+                f"{self.path}, item {number}: {reason}; see the JSONL format in the README"
             ) from error
 
 
@@ -95,12 +96,14 @@ def _parse_item(values: Any, folder: Path) -> Item:
     path = _parse_text(values, "path")
     labels = values.get("labels", [])
     if not isinstance(labels, list) or not all(type(label) in (str, int) for label in labels):
-        raise ValueError(f"labels {labels!r} are no list of names or numbers")
+        raise ValueError(f"labels {labels!r} is not a list of names or indices")
     regions: dict[str, Region] = {}
     for region in values.get("regions", []):
         _check_keys(region, REGION_KEYS)
         label = str(region.get("label", WHOLE))
         regions[label] = regions.get(label, Region()).joined(_parse_region(region, folder))
+    if ("start" in values) != ("end" in values):
+        raise ValueError("'start' and 'end' belong together, and one of them is missing")
     span = (float(values["start"]), float(values["end"])) if "start" in values else None
     return Item(
         id=str(values.get("id", path)),
@@ -133,7 +136,7 @@ def _parse_region(values: Mapping[str, Any], folder: Path) -> Region:
 
 def _check_keys(values: Any, known: tuple[str, ...]) -> None:
     if not isinstance(values, dict):
-        raise ValueError(f"{values!r} is no JSON object")
+        raise ValueError(f"{values!r} is not a JSON object")
     for key in values:
         if key not in known and not key.startswith("_"):
             raise ValueError(f"key '{key}' is unknown; nearest: {nearest(key, known)}")
@@ -141,5 +144,5 @@ def _check_keys(values: Any, known: tuple[str, ...]) -> None:
 
 def _parse_text(values: Mapping[str, Any], key: str) -> str:
     if not isinstance(values[key], str):
-        raise ValueError(f"{key} {values[key]!r} is no text")
+        raise ValueError(f"{key} {values[key]!r} is not a string")
     return str(values[key])

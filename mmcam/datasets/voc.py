@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as Xml
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 from mmcam.datasets.files import read_lines
 from mmcam.datasets.items import Item, Region, Rows
@@ -15,8 +15,8 @@ def read_voc(folder: Path, *, split: str | None = None) -> Rows:
     """Pascal VOC's pictures, with the boxes of each class in them.
 
     Args:
-        folder: contains `Annotations` and `JPEGImages` (`VOCdevkit/VOC2012`).
-        split: a list in `ImageSets/Main`, such as `val`; all annotations if None.
+        folder: a folder with `Annotations` and `JPEGImages`, such as `VOCdevkit/VOC2012`.
+        split: the name of a list in `ImageSets/Main`, such as `val`; all annotations if None.
 
     Raises:
         InputError: the list cannot be read.
@@ -38,7 +38,9 @@ def _voc_item(folder: Path, name: str) -> Item:
 
 
 def read_objects(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Names and boxes of an annotation's objects, with edges from 0: VOC counts pixels from 1.
+    """The name and the box (left, top, right, bottom) of each object in an annotation.
+
+    VOC counts pixels from 1 and includes the last; the boxes count from 0 and exclude it.
 
     Raises:
         InputError: the file cannot be read or is not an annotation.
@@ -47,13 +49,15 @@ def read_objects(path: Path) -> list[tuple[str, tuple[float, float, float, float
         if b"<!ENTITY" in (content := path.read_bytes()):
             raise ValueError("it defines entities, which no annotation needs")
         objects = []
-        for element in Xml.fromstring(content).iter("object"):
+        for element in ElementTree.fromstring(content).iter("object"):
             name = element.findtext("name")
             edges = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
             left, top, right, bottom = (float(str(edge)) for edge in edges)
-            objects.append((str(name), (max(left - 1, 0.0), max(top - 1, 0.0), right, bottom)))
+            if name is None:
+                raise ValueError("an object has no name")
+            objects.append((name, (max(left - 1, 0.0), max(top - 1, 0.0), right, bottom)))
         return objects
-    except (OSError, ValueError, Xml.ParseError) as error:
+    except (OSError, ValueError, ElementTree.ParseError) as error:
         raise InputError(
             f"{path} is not a VOC annotation ({error}); it needs objects with name and bndbox"
         ) from error

@@ -1,6 +1,6 @@
 """Explain a batch of samples: run the model and compute all maps of a plan.
 
-One forward serves all targets, layers and methods that take gradients; guided maps use the same
+One forward pass serves all targets, all layers and all gradient methods; guided maps use the same
 graph with another backward rule. Only re-scoring methods run the model again.
 """
 
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 
 class SampleResult(NamedTuple):
-    """The maps of one sample, and its text (caption, or question and answers), if any.
+    """The maps of one sample, and its text, if any: a caption, or a question and its answers.
 
-    `inputs` is the sample's row of the model's input, `class_count` the number of classes in the
+    `inputs` is the sample's row of the model's input. `class_count` is the number of classes in the
     output, or None if the model has no classes.
     """
 
@@ -53,19 +53,19 @@ def explain_samples(
     counterfactual: bool = False,
     targets: Sequence[Target] | None = None,
 ) -> list[SampleResult]:
-    """For each sample its explanations: targets in the adapter's order, each by method and layer.
+    """The result of each sample: explanations by target, in the adapter's order, method and layer.
 
     Args:
         adapter: the model.
         samples: one batch; their shapes after preprocessing must agree.
-        task: a task of the adapter; a list of tasks has one per sample.
+        task: one task for all samples, or a list with one task for each sample.
         plan: the maps to compute.
-        layers: patterns for `capture.resolve`; the adapter's default when None.
-        counterfactual: explain the evidence against each score (IJCV eq. 12).
+        layers: patterns for `capture.layers.resolve`; the adapter's default when None.
+        counterfactual: explain the evidence against each target (Grad-CAM, IJCV 2020, eq. 12).
         targets: explain these for every sample, instead of the adapter's targets for the task.
 
     Raises:
-        MmcamError: of any kind, with the value, the reason and the remedy.
+        MmcamError: any subclass; the message has the bad value, the reason and the remedy.
     """
     tasks = tasks_of(task, len(samples))
     results: list[SampleResult | None] = [None] * len(samples)
@@ -84,24 +84,24 @@ def explain_samples(
     return [result for result in results if result is not None]
 
 
-def tasks_of(task: Any, samples: int) -> list[Any]:
-    """One task for each sample; a list of targets is one task for all samples.
+def tasks_of(task: Any, sample_count: int) -> list[Any]:
+    """One task for each sample; a single task is repeated, and a list of targets is a single task.
 
     Raises:
         LabelError: the number of tasks differs from the number of samples.
     """
     if isinstance(task, Target):
-        return [[task]] * samples
-    if not isinstance(task, (list, tuple)) or not task or _is_targets(task):
-        return [task] * samples
-    if len(task) != samples:
+        return [[task]] * sample_count
+    if not isinstance(task, (list, tuple)) or not task or _is_target_list(task):
+        return [task] * sample_count
+    if len(task) != sample_count:
         raise LabelError(
-            f"{len(task)} tasks for {samples} samples; give one task for all, or one for each"
+            f"{len(task)} tasks for {sample_count} samples; give one task for all, or one for each"
         )
     return [[item] if isinstance(item, Target) else item for item in task]
 
 
-def _is_targets(task: Any) -> bool:
+def _is_target_list(task: Any) -> bool:
     """Whether a task is a list of the user's own targets."""
     return (
         isinstance(task, (list, tuple))
@@ -111,7 +111,7 @@ def _is_targets(task: Any) -> bool:
 
 
 def _batches(tasks: Sequence[Any]) -> list[list[int]]:
-    """Group the samples that run together: those of one task, and all with a `Classes` task."""
+    """The rows of each batch: samples with equal tasks, or all samples with `Classes` tasks."""
     groups: list[tuple[Any, list[int]]] = []
     for row, task in enumerate(tasks):
         for first, rows in groups:
@@ -130,12 +130,12 @@ def _explain_batch(
     plan: Plan,
     layers: Sequence[str] | None,
     counterfactual: bool,
-    given: Sequence[Target] | None,
+    given_targets: Sequence[Target] | None,
 ) -> list[SampleResult]:
     """The results of samples that run together."""
     if counterfactual:
         plan.check_counterfactual()
-    # Only adapters with an encoder may have to generate a text; other models do not run here.
+    # `prepare` may run a model with an encoder, to generate a text; it runs no other model.
     may_generate = adapter.encoder is not None
     with untouched(adapter.model) if may_generate else torch.inference_mode(False):
         inputs = adapter.prepare(samples, tasks[0])
@@ -143,7 +143,7 @@ def _explain_batch(
         layers = []
     elif layers is None:
         if not adapter.layers:
-            score = partial(_first_score, adapter, tasks, given)
+            score = partial(_first_score, adapter, tasks, given_targets)
             adapter.layers = [_run(adapter, inputs, partial(default_layer, adapter, inputs, score))]
         layers = adapter.layers
     layer_names = resolve(adapter.model, layers, adapter.name) if layers else []
@@ -153,7 +153,7 @@ def _explain_batch(
     _check_tiles(adapter, plan, inputs)
     at_pixels = plan.needs("pixels")
     if at_pixels or any(layer != adapter.encoder for layer in layer_names):
-        inputs = replace(inputs, encoder_output=None)  # the graph starts below the encoder's output
+        inputs = replace(inputs, encoder_output=None)  # gradients must pass through the encoder
     inputs = replace(inputs, output_attentions=plan.needs("attention"))
     strategy = "loop" if at_pixels else adapter.gradient_strategy
     word_embedding = adapter.word_embedding if "words" in inputs.rest else None
@@ -167,13 +167,16 @@ def _explain_batch(
             if plan.pooled
         },
     ) as (recording, check):
-        # A model may modify its input in place, but the leaf must stay unchanged.
+        # A model may modify its input in place; pixel gradients and re-scoring need it unchanged.
         needs_copy = at_pixels or plan.needs("rescore")
         model_inputs = inputs.copied() if needs_copy else inputs
         output = _run(adapter, inputs, partial(adapter.forward, model_inputs))
         check()
         rows = len(inputs.placements)
-        targets = [given] * rows if given is not None else _targets(adapter, output, tasks, rows)
+        if given_targets is None:
+            targets = _targets(adapter, output, tasks, rows)
+        else:
+            targets = [given_targets] * rows
         signed_targets = [[t.negated() if counterfactual else t for t in row] for row in targets]
         scores = recording.scores(output, signed_targets)
         batch = RecordedBatch(
@@ -187,11 +190,11 @@ def _explain_batch(
             strategy,
             word_embedding,
         )
+        # A slot is a position in the rows' lists of targets; it has the maps of all rows.
         slots = list(batch.maps(scores, output))
         attributions = batch.word_attributions() if word_embedding else None
-        scores = with_contrasts(scores.detach(), inputs.contrasts, 1) * (
-            -1 if counterfactual else 1
-        )
+        sign = -1 if counterfactual else 1  # report the scores of the targets themselves
+        scores = sign * with_contrasts(scores.detach(), inputs.contrasts, 1)
     _check_finite(adapter, scores, slots)
     probabilities = _probabilities(output, targets)
     with torch.no_grad():
@@ -229,7 +232,7 @@ def _explain_batch(
 
 
 def _contrast(first: Sequence[Target], second: Sequence[Target]) -> Target:
-    """The contrast of two rows: the score of the first target minus that of the second."""
+    """The target for the difference of two rows: the first one's score minus the second one's."""
     return replace(
         first[0],
         label=f"{first[0].label} rather than {second[0].label}",
@@ -240,7 +243,7 @@ def _contrast(first: Sequence[Target], second: Sequence[Target]) -> Target:
 
 
 def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
-    """Check that the plan has no map at the pixels if the model's input consists of tiles.
+    """Check that no method of the plan works on the pixels if the model's input is in tiles.
 
     Raises:
         MethodError: a method of the plan works on the pixels of tiles.
@@ -249,8 +252,8 @@ def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
     for name in plan.names if tiled else ():
         if any(METHODS[part].needs in ("pixels", "rescore") for part in split(name) if part):
             raise MethodError(
-                f"method '{name}' works on the pixels of the model's input, and {adapter.name} "
-                "splits a picture into several tiles that overlap; choose a method that takes "
+                f"method '{name}' works on the pixels of the model's input, but {adapter.name} "
+                "splits a picture into overlapping tiles; choose a method that takes "
                 "gradients at a layer (mmcam list methods)"
             )
 
@@ -276,7 +279,7 @@ def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Met
 
 
 def _run(adapter: Adapter, inputs: Inputs, function: Callable[[], T]) -> T:
-    """The result of a function that runs the model.
+    """The result of a function that runs the model; torch's errors become a `ModelError`.
 
     Raises:
         ModelError: the model fails on this input.
@@ -286,7 +289,8 @@ def _run(adapter: Adapter, inputs: Inputs, function: Callable[[], T]) -> T:
     except RuntimeError as error:
         raise ModelError(
             f"{adapter.name} failed on an input of shape {tuple(inputs.pixels.shape)}: {error}; "
-            "give it the size it was made for (preprocess), or another device if memory ran out"
+            "resize the input to the model's size (preprocess), or, if memory ran out, use another "
+            "device"
         ) from error
 
 
@@ -294,26 +298,29 @@ def _targets(
     adapter: Adapter, output: Any, tasks: Sequence[Any], rows: int
 ) -> Sequence[Sequence[Target]]:
     """The targets of each row of the output: the user's own, or the adapter's for the task."""
-    if _is_targets(tasks[0]):
+    if _is_target_list(tasks[0]):
         return [list(tasks[0])] * rows
     if all(task == tasks[0] for task in tasks):
         return adapter.targets(output, tasks[0])
-    known: list[tuple[Any, Sequence[Sequence[Target]]]] = []  # tasks may not be hashable
+    computed: list[tuple[Any, Sequence[Sequence[Target]]]] = []  # tasks may not be hashable
     targets = []
     for row, task in enumerate(tasks):
-        task_targets = next((known_targets for t, known_targets in known if t == task), None)
+        task_targets = next((found for known, found in computed if known == task), None)
         if task_targets is None:
             task_targets = adapter.targets(output, task)
-            known.append((task, task_targets))
+            computed.append((task, task_targets))
         targets.append(task_targets[row])
     return targets
 
 
 def _first_score(
-    adapter: Adapter, tasks: Sequence[Any], given: Sequence[Target] | None, output: Any
+    adapter: Adapter, tasks: Sequence[Any], given_targets: Sequence[Target] | None, output: Any
 ) -> Tensor:
-    """The score of each sample's first target, summed; `given` targets come before the tasks'."""
-    targets = given or _targets(adapter, output, tasks[:1], 1)[0]
+    """The score of the first sample's first target, summed over the batch.
+
+    `given_targets` take precedence over those of the tasks.
+    """
+    targets = given_targets or _targets(adapter, output, tasks[:1], 1)[0]
     return targets[0].score(output).sum()
 
 

@@ -1,4 +1,4 @@
-"""One item as the metrics need it: its maps, its ground truth, and the model for re-scoring."""
+"""One item with all that the metrics need: maps, ground truth, and the model for re-scoring."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from mmcam.results.explanation import Explanation
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample, Target
 
-CELLS = 14
-"""Rows and columns of the baselines' maps."""
+BASELINE_CELLS = 14
+"""The number of rows, and of columns, of a baseline's map."""
 
 
 def seed_of(item_id: str) -> int:
@@ -42,7 +42,7 @@ def seed_of(item_id: str) -> int:
 def with_baselines(
     explanations: Sequence[Explanation], study: Study, item_id: str
 ) -> tuple[Explanation, ...]:
-    """All maps of an item, target by target in the order of `study.series`, with the baselines."""
+    """An item's maps and baselines, target by target; for each target in `study.series`' order."""
     groups: list[list[Explanation]] = []
     for explanation in explanations:
         if groups and groups[-1][0].target is explanation.target:
@@ -59,20 +59,23 @@ def with_baselines(
 
 
 def _baseline(name: str, template: Explanation, seed: int) -> Explanation:
-    """A map over the model's input, placed as `template`; noise has cells in time too."""
-    time = 4 * len(template.placement.spans)
-    shape = (CELLS, CELLS)
+    """A baseline's map for the target and the placement of `template`.
+
+    For a clip, it has four steps in time for each window; random maps differ from step to step.
+    """
+    steps = 4 * len(template.placement.spans)  # 0 for a picture
+    shape = (BASELINE_CELLS, BASELINE_CELLS)
     if name == "random":
-        values = random_map(seed, (max(time, 1) * CELLS, CELLS)).reshape(-1, *shape)
+        values = random_map(seed, (max(steps, 1) * shape[0], shape[1])).reshape(-1, *shape)
     else:
         plane = centre_map(shape) if name == "centre" else np.ones(shape)
-        values = np.repeat(plane[None], max(time, 1), 0)
-    cam = torch.from_numpy(values if time else values[0]).float()
+        values = np.repeat(plane[None], max(steps, 1), 0)
+    cam = torch.from_numpy(values if steps else values[0]).float()
     return replace(template, cam=cam, method=name, layer="none")
 
 
 def signed_map(explanation: Explanation) -> Map:
-    """The raw map on the original with its signs, NaN outside the model's input."""
+    """The raw map, with its signs, at the original's size; NaN outside the model's input."""
     frames = range(explanation.frame_count) if explanation.is_clip else None
     placed: Map = onto_original(explanation.saliency, explanation.placement, frames).numpy()
     return placed
@@ -108,7 +111,7 @@ class EvaluatedItem:
     def probabilities(
         self, pictures: Iterable[np.ndarray], targets: Iterable[Target]
     ) -> Float[np.ndarray, " n"]:
-        """The probability of each target on its changed picture; its score if it has none."""
+        """Each target's probability on its changed picture; its score if it has no probability."""
         return self.rescorer.probabilities(pictures, targets, self.task, self.text)
 
     @property
@@ -126,11 +129,11 @@ class EvaluatedItem:
 
     @cached_property
     def regions(self) -> Mapping[str, Region]:
-        """Regions by the model's names of their labels."""
+        """The item's regions by the names that the model has for their labels."""
         return {self.model_name(label): region for label, region in self.item.regions.items()}
 
     def model_name(self, label: str | int) -> str:
-        """The model's name of a dataset label."""
+        """The name that the model has for a dataset label."""
         if label == WHOLE:
             return WHOLE
         return model_label(self.adapter, label, self.class_count)
@@ -150,7 +153,7 @@ class EvaluatedItem:
         """The key of the region that a target refers to; None if no region matches.
 
         Raises:
-            EvaluationError: the item has no region of a label, or none at all.
+            EvaluationError: the item has no regions, or none for the target's label.
         """
         if not self.regions:
             raise EvaluationError(
@@ -174,7 +177,7 @@ class EvaluatedItem:
 
     @cached_property
     def masked_probabilities(self) -> dict[int, float]:
-        """The probability of each map's target on its explanation map, by the map's `id()`.
+        """For each map, by its `id()`: its target's probability on the picture times the heatmap.
 
         Raises:
             EvaluationError: a target without a probability.
@@ -198,7 +201,7 @@ class EvaluatedItem:
         }
 
     def other_methods(self, explanation: Explanation) -> dict[str, Explanation]:
-        """The other methods' maps of the same target, at the same layer if they have it."""
+        """The other methods' maps of the same target, preferably at the same layer."""
         others: dict[str, Explanation] = {}
         for candidate in self.maps:
             if candidate.target is not explanation.target or candidate.method == explanation.method:
@@ -218,7 +221,7 @@ class EvaluatedItem:
     def explain(
         self, task: Any, targets: Sequence[Target] | None = None
     ) -> tuple[Explanation, ...]:
-        """Explain the item again with the model's current weights: the same maps, same order."""
+        """The same maps in the same order, computed again with the model's current weights."""
         sample = replace(self.sample, text=self.text)
         with autocast(self.adapter.model, self.study.amp):
             (result,) = explain_samples(
@@ -227,7 +230,7 @@ class EvaluatedItem:
         return with_baselines(result.explanations, self.study, self.item.id)
 
     def map_of_label(self, explanation: Explanation, label: int) -> Map:
-        """The map of another class by the same method at the same layer."""
+        """The signed map of the class `label` by the same method at the same layer."""
         key = (id(explanation.target), label)
         if key not in self.label_maps:
             self.label_maps[key] = self.explain(replace(self.study.task, labels=(label,)))
@@ -239,7 +242,7 @@ class EvaluatedItem:
         """The index of a target's class.
 
         Raises:
-            EvaluationError: the model has no numbered classes.
+            EvaluationError: the model or the task has no class indices.
         """
         adapter: Any = self.adapter
         if (
@@ -254,7 +257,7 @@ class EvaluatedItem:
 
     @cached_property
     def randomized_similarities(self) -> list[np.ndarray]:
-        """For each map its similarities to the maps of the model as its layers are randomized."""
+        """For each map, its rank similarity to its counterpart after each layer is randomized."""
         originals = [signed_map(explanation) for explanation in self.maps]
 
         def similarities() -> list[float]:
@@ -264,17 +267,19 @@ class EvaluatedItem:
                 for original, explanation in zip(originals, explanations, strict=True)
             ]
 
-        rows = cascading_randomization(self.adapter.model, similarities, seed=seed_of(self.item.id))
-        table = np.asarray([row for layer, row in rows.items() if layer is not None])
+        results = cascading_randomization(
+            self.adapter.model, similarities, seed=seed_of(self.item.id)
+        )
+        table = np.asarray([row for layer, row in results.items() if layer is not None])
         return list(table.T)
 
 
 def model_label(adapter: Adapter, label: str | int, class_count: int | None) -> str:
-    """The model's name of a dataset label; the label itself if the model does not know it."""
-    named: Any = adapter
+    """The name that the model has for a dataset label; the label itself if it has none."""
+    classifier: Any = adapter
     if class_count is not None and hasattr(adapter, "index") and hasattr(adapter, "label"):
         with suppress(LabelError):
-            return str(named.label(named.index(label, class_count)))
+            return str(classifier.label(classifier.index(label, class_count)))
     return str(label)
 
 

@@ -11,7 +11,7 @@ from mmcam.errors import InputError, nearest
 
 
 def describe(array: object) -> str:
-    """The dtype and shape of an array for error messages, `float32 [480 640]`; else the type."""
+    """For error messages: an array as `float32 [480 640]`, anything else as its type."""
     if not isinstance(array, np.ndarray):
         return type(array).__name__
     return f"{array.dtype} [{' '.join(str(side) for side in array.shape)}]"
@@ -27,7 +27,7 @@ def check_picture(pixels: UInt8[np.ndarray, "h w 3"], name: str = "pixels") -> N
     if not fits or pixels.size == 0:
         raise InputError(
             f"{name} is {describe(pixels)}, not one picture of shape [height width 3]; "
-            "give one upright RGB picture, or the frames of a clip one at a time"
+            "give one RGB picture, or the frames of a clip one at a time"
         )
     if pixels.dtype != np.uint8:
         raise InputError(
@@ -40,7 +40,7 @@ def check_floating(values: Shaped[np.ndarray, "*shape"], name: str) -> None:
     """Check that `values` is an array of floating-point numbers, of any shape.
 
     Raises:
-        InputError: it is no array, or has another dtype.
+        InputError: it is not an array, or has another dtype.
     """
     if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
         raise InputError(
@@ -55,7 +55,7 @@ def check_range(
     """Check that `values` are floating-point numbers in [low, high], without NaN.
 
     Raises:
-        InputError: a value is NaN or outside the range, or the dtype is another one.
+        InputError: a value is NaN or outside the range, or the dtype is not floating-point.
     """
     check_floating(values, name)
     if values.size == 0:
@@ -63,7 +63,7 @@ def check_range(
     smallest, largest = float(values.min()), float(values.max())
     if not (low <= smallest and largest <= high):
         raise InputError(
-            f"{name} reaches from {smallest:.4g} to {largest:.4g}, but is drawn in "
+            f"{name} ranges from {smallest:.4g} to {largest:.4g}, but must be in "
             f"[{low:g}, {high:g}]; normalise it first, and replace NaN and infinity"
         )
 
@@ -71,14 +71,14 @@ def check_range(
 def check_heatmap(
     heatmap: Float[np.ndarray, "h w"], pixels: UInt8[np.ndarray, "h w 3"]
 ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
-    """Check a heatmap against its picture, and split off its NaN (outside the model's input).
+    """Check a heatmap against its picture, and replace NaN, which marks what the model did not see.
 
     Returns:
         The heatmap with NaN replaced by 0, and a mask that is False where it was NaN.
 
     Raises:
-        InputError: the pixels are no picture, or the heatmap is not one number in [0, 1] or NaN
-            for each of its pixels.
+        InputError: `pixels` is not a picture, or `heatmap` does not have one value, in [0, 1] or
+            NaN, for each pixel.
     """
     check_picture(pixels)
     check_floating(heatmap, "heatmap")
@@ -100,21 +100,23 @@ def check_fraction(value: float, name: str) -> None:
         InputError: the value is outside the range or NaN.
     """
     if not 0 <= value <= 1:
-        raise InputError(f"{name} is {value!r}, but it is a fraction; give a number from 0 to 1")
+        raise InputError(f"{name} is {value!r}, but must be a fraction; give a number from 0 to 1")
 
 
 def check_size(value: int, name: str) -> None:
     """Check that `value` is a whole number of pixels or columns, at least 1.
 
     Raises:
-        InputError: the value is no whole number, or below 1.
+        InputError: the value is not a whole number, or is below 1.
     """
     if not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} is {value!r}, but it is a count; give a whole number from 1 up")
+        raise InputError(
+            f"{name} is {value!r}, but must be a count; give a whole number, 1 or more"
+        )
 
 
 def check_name(name: str, known: Mapping[str, object], kind: str) -> None:
-    """Check that the table `known` has a row for `name`.
+    """Check that `name` is a key of `known`; `kind` says in the message what is named.
 
     Raises:
         InputError: the name is unknown; the message lists the known names and the nearest of them.

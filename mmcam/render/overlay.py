@@ -1,4 +1,4 @@
-"""A picture and its heatmap as one picture; the frames of a clip are drawn one at a time."""
+"""Draw a heatmap or a gradient as a picture; the frames of a clip are drawn one at a time."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def overlay(
     check_fraction(opacity, "opacity")
     check_name(colormap, COLORMAPS, "colour map")
     filled, valid = check_heatmap(heatmap, pixels)
-    keep, add = _blend_tables(colormap, float(opacity))
+    weights, colors = _blend_tables(colormap, float(opacity))
     step = (filled * STEPS + 0.5).astype(np.intp)  # 0.5 is added so that truncation rounds
-    kept = keep[step]
+    weight = weights[step]
     grey = None if valid.all() else _dim(pixels)
     blended = np.empty_like(pixels)
     for channel in range(3):  # one at a time, because broadcasting over a last axis of 3 is slow
-        color = (pixels[..., channel] * kept + add[channel][step]) >> 8
+        color = (pixels[..., channel] * weight + colors[channel][step]) >> 8
         blended[..., channel] = color if grey is None else np.where(valid, color, grey)
     return blended
 
@@ -54,8 +54,8 @@ def _blend_tables(
 ) -> tuple[UInt16[np.ndarray, " 257"], UInt16[np.ndarray, "3 257"]]:
     """For each step of the heatmap, the weight of the picture and the colour that is added.
 
-    Both are in units of 1/256; the second includes the 128 for rounding. 255 * 256 + 128 still
-    fits 16 bits, and a frame takes about a third of the time of floating-point arithmetic.
+    Both are in units of 1/256; the colour includes the 128 that rounds the sum. All sums fit in 16
+    bits (255 * 256 + 128), and this takes about a third of the time of floating-point arithmetic.
     """
     values = np.linspace(0, 1, STEPS + 1)
     alpha = np.rint(256 * opacity * (1 - (1 - values) ** 2)).astype(np.uint16)
@@ -72,7 +72,7 @@ def _dim(pixels: Picture) -> UInt8[np.ndarray, "h w"]:
 
 @lru_cache(maxsize=2)
 def _hatch(height: int, width: int) -> Bool[np.ndarray, "h w"]:
-    """A mask of diagonal lines, whose width and distance grow with the size of the picture."""
+    """A mask of diagonal lines; their width and spacing grow with the size of the picture."""
     thickness = max(1, min(height, width) // 320)
     down, right = np.ogrid[:height, :width]
     lines: Bool[np.ndarray, "h w"] = (down + right) % (7 * thickness) < thickness
@@ -99,8 +99,8 @@ def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float 
 
     Zero is mid-grey (128); each channel deviates from it in proportion to the gradient, by at most
     127. The scale is symmetric and shared by the channels. It ends at the given percentile of the
-    absolute value, since a few extreme pixels would otherwise leave the rest grey (the pictures of
-    Springenberg et al. 2015 and of Selvaraju et al. 2017). A gradient of zeros is all grey.
+    absolute value, since a few extreme pixels would otherwise leave the rest grey (as in the
+    figures of Springenberg et al. 2015 and Selvaraju et al. 2017). A gradient of zeros is all grey.
 
     Raises:
         InputError: the shape is not [3 h w], a value is NaN or infinite, or the percentile is not
@@ -114,7 +114,7 @@ def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float 
         )
     if not np.isfinite(gradient).all():
         raise InputError(
-            "gradient holds NaN or infinity, which cannot be drawn; compute it in float32 and "
+            "gradient contains NaN or infinity, which cannot be drawn; compute it in float32 and "
             "check the model's activations"
         )
     if not 0 <= percentile <= 100:
@@ -123,7 +123,7 @@ def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float 
         )
     signed = gradient.astype(np.float32 if gradient.dtype.itemsize < 4 else gradient.dtype)
     magnitude = np.abs(signed)
-    # If fewer values differ from zero than the percentile leaves out, the largest is the scale.
+    # The percentile is 0 if almost all values are 0; the largest value is the scale then.
     scale = np.percentile(magnitude, percentile) or magnitude.max() or 1.0
     # Clip before the division, because dividing by a tiny scale overflows.
     level = np.rint(128 + 127 * (np.clip(signed, -scale, scale) / scale))

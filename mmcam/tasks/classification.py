@@ -1,4 +1,4 @@
-"""The tasks of explaining classes of a picture and actions of a clip."""
+"""The tasks of explaining classes in a picture and actions in a clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Label = str | int
 
 @dataclass(frozen=True)
 class Classes:
-    """Explain classes of a picture: `labels`, or the `top` classes of the model.
+    """Explain classes in a picture: `labels`, or the model's `top` highest-scoring classes.
 
     A label is a class's name, regardless of case, or its index.
 
@@ -40,7 +40,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Actions(Classes):
-    """Explain actions of a clip: `labels`, or the `top` actions over the whole clip."""
+    """Explain actions in a clip: `labels`, or the `top` highest-scoring over the whole clip."""
 
     kind: ClassVar[str] = "action"
     name: ClassVar[str] = "actions"

@@ -105,12 +105,14 @@ def test_jsonl_reads_every_key(tmp_path: Path) -> None:
     ("line", "match"),
     [
         ("{broken", "Expecting"),
-        ("[1]", "no JSON object"),
+        ("[1]", "not a JSON object"),
         ("{}", "'path'"),
-        ('{"path": 3}', "path 3 is no text"),
+        ('{"path": "a.png", "end": 3}', "'start' and 'end' belong together"),
+        ('{"path": "a.png", "start": 3}', "'start' and 'end' belong together"),
+        ('{"path": 3}', "path 3 is not a string"),
         ('{"path": "a", "label": "dog"}', "'label' is unknown; nearest: labels"),
-        ('{"path": "a", "labels": "dog"}', "no list of names"),
-        ('{"path": "a", "labels": [true]}', "no list of names"),
+        ('{"path": "a", "labels": "dog"}', "not a list of names"),
+        ('{"path": "a", "labels": [true]}', "not a list of names"),
         ('{"path": "a", "regions": [{"label": "dog"}]}', "no box"),
         ('{"path": "a", "regions": [{"box": [5, 1, 2, 3]}]}', "left, top, right, bottom"),
         ('{"path": "a", "regions": [{"box": [5, 1]}]}', "not enough values"),
@@ -164,7 +166,7 @@ def test_class_folders_and_imagenets_file_names(tmp_path: Path) -> None:
     write(tmp_path / "xml" / "x.xml", voc_file(("n01440764", 1, 2, 5, 6)))
     boxed = open_data(f"imagefolder:{tmp_path}?boxes={tmp_path}/xml")
     assert boxed[0].regions == {"tench": Region(boxes=((0, 1, 5, 6),))}
-    with pytest.raises(InputError, match="check the option boxes"):
+    with pytest.raises(InputError, match="check the option 'boxes'"):
         boxed[1]
 
 

@@ -87,7 +87,7 @@ def test_unknown_map_names_the_known_ones() -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf])
 def test_values_outside_the_range(value: float) -> None:
-    with pytest.raises(InputError, match=r"values reaches from .* drawn in \[0, 1\]; normalise"):
+    with pytest.raises(InputError, match=r"values ranges from .* must be in \[0, 1\]; normalise"):
         colorize(np.array([0.5, value]))
 
 

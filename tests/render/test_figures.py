@@ -200,7 +200,7 @@ def test_sheet_of_any_text_and_size() -> None:
 def test_bad_sheets() -> None:
     with pytest.raises(InputError, match=r"no tiles.*give at least one"):
         sheet([])
-    with pytest.raises(InputError, match=r"columns is 0.*from 1 up"):
+    with pytest.raises(InputError, match=r"columns is 0.*1 or more"):
         sheet([(plain(2, 2), "", "")], columns=0)
     with pytest.raises(InputError, match=r"tile_width is 2\.5"):
         sheet([(plain(2, 2), "", "")], tile_width=2.5)  # type: ignore[arg-type]
