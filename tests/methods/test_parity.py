@@ -12,7 +12,8 @@ import torchvision
 from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam, Saliency
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torchcam import methods as torchcam
+
+torchcam = pytest.importorskip("torchcam.methods")  # needs Python 3.11
 
 NETS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...]]] = {
     "resnet18": (lambda: torchvision.models.resnet18(num_classes=9), "layer4", (80, 64)),
