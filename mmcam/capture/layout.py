@@ -21,6 +21,10 @@ TOLERANCE = 1e-3
 """How much places of one cell may differ by rounding, in pixels."""
 
 
+SAME_CELL = 0.3
+"""How far apart places of one row of cells may be, as a share of the distance between rows."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How a layer's output becomes a grid over the input.
@@ -173,8 +177,11 @@ def _differ(place: Tensor, other: Tensor) -> bool:
 
 def _number_cells(values: Tensor) -> tuple[Tensor, Tensor]:
     """For each place along one axis the number of its cell, and the middles of all cells."""
-    ordered = values.sort().values
-    starts = torch.cat([ordered.new_ones(1).bool(), ordered.diff() > TOLERANCE])
-    middles = ordered[starts]
-    number = torch.searchsorted(middles, values + TOLERANCE / 2, right=True) - 1
-    return number, middles
+    ordered = values.unique()
+    gaps = ordered.diff()
+    # Beside padding, a cell is pulled inwards; it stays much nearer to its own row than to others.
+    limit = max(TOLERANCE, SAME_CELL * float(gaps.max())) if len(gaps) else TOLERANCE
+    starts = torch.cat([ordered.new_ones(1).bool(), gaps > limit])
+    cell = starts.cumsum(0) - 1
+    middles = torch.stack([ordered[cell == number].mean() for number in range(int(cell[-1]) + 1)])
+    return cell[torch.searchsorted(ordered, values)], middles
