@@ -21,7 +21,7 @@ RESIZE = (128, 171)
 """Height and width every frame is resized to; the aspect ratio is not kept (section 3.1)."""
 
 CROP = 112
-"""Side of the centre crop; of a resized frame, rows 8 to 119 and columns 30 to 141."""
+"""Side of the centre crop: rows 8 to 119 and columns 30 to 141 of a resized frame."""
 
 CHANNELS = "BGR"
 """The order of the input's channels. The published Sports-1M weights were trained with Caffe, which
@@ -48,8 +48,8 @@ _FEATURES = (
 )  # fmt: skip
 _CLASSIFIER = ("fc6", "relu6", "drop6", "fc7", "relu7", "drop7", "fc8")
 
-# Ports name the same tensors differently: by their index in two nn.Sequential (`ucf101-caffe`), or,
-# in MMAction2, conv1a and conv2a, with the last layer in a separate head.
+# Ports name the same tensors differently: `ucf101-caffe` numbers the layers of two nn.Sequential,
+# and MMAction2 has conv1a and conv2a, and the last layer in a separate head.
 _SYNONYMS = {
     **{f"features.{index}": name for index, name in enumerate(_FEATURES)},
     **{f"classifier.{index}": name for index, name in enumerate(_CLASSIFIER)},
@@ -81,7 +81,7 @@ class C3D(nn.Module):
         channels: channels of the five groups of convolutions.
         hidden: width of fc6 and fc7.
         size: frames, height and width of the input. A smaller input makes fc6 smaller; each is at
-            least 16, because time is halved four times and space five times.
+            least 16, because pool1 to pool4 halve space and pool2 to pool5 halve time.
 
     Raises:
         ModelError: `size` is too small.
@@ -98,8 +98,8 @@ class C3D(nn.Module):
         super().__init__()
         if min(size) < 16:
             raise ModelError(
-                f"C3D cannot take clips of {_format_size(size)} (frames x height x width): its "
-                "poolings need sides of at least 16; choose at least 16 x 16 x 16"
+                f"C3D does not support clips of {_format_size(size)} (frames x height x width): "
+                "its poolings need sides of at least 16; choose at least 16 x 16 x 16"
             )
         time, height, width = size
         self.size = (time, height, width)
@@ -136,9 +136,9 @@ class C3D(nn.Module):
         """
         if tuple(clip.shape[2:]) != self.size:
             raise InputError(
-                f"C3D was given clips of {_format_size(clip.shape[2:])} and takes "
-                f"{_format_size(self.size)} (frames x height x width); resize and crop the clips, "
-                "or build the network with another size"
+                f"clips of {_format_size(clip.shape[2:])} (frames x height x width) do not fit "
+                f"this C3D, which takes {_format_size(self.size)}; resize and crop the clips, or "
+                "build the network with another size"
             )
         for name in _FEATURES:
             clip = self.get_submodule(name)(clip)
@@ -171,7 +171,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv3d:
 
 
 def _pool5_cells(size: tuple[int, int, int]) -> int:
-    """The number of cells after pool5: time is rounded down, space up because pool5 pads it."""
+    """The number of cells after pool5, whose padding adds a cell along height and width."""
     time, height, width = size
     return (time // 16) * (height // 32 + 1) * (width // 32 + 1)
 

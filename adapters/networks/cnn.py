@@ -1,4 +1,4 @@
-"""A classifier split in two: a trunk that computes a map, and a head that pools the map."""
+"""A classifier split in two: a trunk that computes maps, and a head that pools them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mmcam.errors import ModelError
 
 
 def split_cnn(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Module]:
-    """Split a classifier after `layer`: pictures to maps, and maps to the classified vector.
+    """Split a classifier after `layer`: a trunk from pictures to maps, a head from maps to vectors.
 
-    The vector is the input of the last linear layer: pooled features (ResNet, Inception), or fc7
+    A vector is the input of the last linear layer: pooled features (ResNet, Inception), or fc7
     (AlexNet, VGG), as NeuralTalk2 and Lu et al. 2015 use them. Both parts share the model's
     weights. timm's models are split by their own methods, `forward_features` and `forward_head`.
 
     Args:
         model: an image classifier of torchvision or timm.
-        layer: the layer to split after; every path from the picture to the score must go through.
+        layer: the layer to split after; every path from the picture to the score contains it.
         name: the model's name in errors.
 
     Raises:
@@ -76,7 +76,7 @@ def _subgraph(
             copies[node] = graph.node_copy(node, lambda original: copies[original])
     except KeyError as error:
         raise ModelError(
-            f"layer '{start}' is not the only way to the score ('{error.args[0]}' bypasses it); "
+            f"layer '{start}' is not on every path to the score ('{error.args[0]}' bypasses it); "
             "choose a later layer"
         ) from error
     graph.output(copies[end])

@@ -24,7 +24,7 @@ GRAMS = (1, 2, 3)
 class CoAttention(nn.Module):
     """A question as words, phrases and a sentence, with co-attention to the picture at each level.
 
-    Keys of the state dict beside the CNN's: `img_proj`, `embed`, `grams` (W_c^s, eq. 1), `lstm`,
+    Keys of the state dict besides the CNN's: `img_proj`, `embed`, `grams` (W_c^s, eq. 1), `lstm`,
     `attend` (eq. 3-6, one for each level), `answer_word`, `answer_phrase`, `answer_sentence` and
     `out` (W_w, W_p, W_s and W_h of eq. 7). Details that the paper leaves open follow the
     authors' code: tanh after the word vectors and after the picture's projection, a bias in every
@@ -32,7 +32,7 @@ class CoAttention(nn.Module):
 
     Args:
         cnn: pictures `[row, 3, height, width]` to maps `[row, channel, height, width]`; ResNet's
-            last maps or VGG's last pooling, 14 x 14 cells of a picture of 448 x 448, in the paper.
+            last maps or VGG's last pooling in the paper, 14 x 14 cells for 448 x 448 pixels.
         channels: the number of channels of the maps.
         vocabulary: the number of words in the vocabulary of questions.
         answers: the number of answers.
@@ -45,7 +45,7 @@ class CoAttention(nn.Module):
             trigrams start at the word before), instead of starting at its word (eq. 1).
 
     Raises:
-        ModelError: there is no such kind.
+        ModelError: `kind` is unknown.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CoAttention(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise ModelError(f"Co-attention has no kind '{kind}'; choose {' or '.join(KINDS)}")
+            raise ModelError(f"unknown kind of co-attention '{kind}'; choose {' or '.join(KINDS)}")
         self.centred = centred
         self.cnn = cnn
         self.img_proj = nn.Linear(channels, embedding)
@@ -84,9 +84,9 @@ class CoAttention(nn.Module):
     ) -> tuple[Float[Tensor, "row answer"], Float[Tensor, "row level height width"]]:
         """The logits of all answers, and the attention of each level (each sums to 1).
 
-        The levels are word, phrase and sentence. Maps or embedded words with more rows than
-        questions repeat these in whole blocks. Tokens beyond a question's length (at least 1)
-        have no effect.
+        The levels are word, phrase and sentence. If the maps or the embedded words have more rows
+        than there are questions, the questions are repeated in whole blocks. Tokens beyond a
+        question's length (at least 1) have no effect.
         """
         maps = self.cnn(pixels)
         cells = self.img_proj(maps.flatten(2).transpose(1, 2)).tanh()
@@ -105,7 +105,7 @@ class CoAttention(nn.Module):
     ) -> tuple[list[Float[Tensor, "row word embedding"]], Bool[Tensor, "row word"]]:
         """The vectors of words, phrases and sentence at each word, and the mask of padding.
 
-        (Section 3.2, eq. 1-2.) All vectors of padding are 0.
+        (Section 3.2, eq. 1-2.) All vectors at padding are 0.
         """
         words = self.embed(tokens)
         lengths = repeat_blocks(lengths, len(words))
@@ -168,7 +168,7 @@ class Parallel(nn.Module):
     ]:
         """The attended words, the attended cells, and the attention over the cells.
 
-        Words of padding must be 0: then their affinity is 0 and they do not affect the cells.
+        Words at padding must be 0, so that their affinity is 0 and they do not affect the cells.
         """
         affinity = (words @ self.affinity(cells).mT).tanh()
         word_keys, cell_keys = self.words(words), self.cells(cells)

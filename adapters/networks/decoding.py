@@ -11,7 +11,7 @@ State = tuple[Tensor, ...]
 """A decoder's state: tensors with a row for each sentence of the beam."""
 
 Step = Callable[[State, Tensor], tuple[Tensor, State]]
-"""(state, the last token of each row) -> (logits `[row, token]` of the next, the new state)."""
+"""(state, last token of each row) -> (logits `[row, token]` of the next token, new state)."""
 
 
 def beam_search(
@@ -32,7 +32,7 @@ def beam_search(
 
     Args:
         step: one step of the decoder.
-        state: the decoder's state for one picture, one row.
+        state: the decoder's state for one picture, with one row.
         start: the given first token.
         end: the token that ends a sentence.
         suppressed_tokens: tokens that are never generated.
@@ -62,5 +62,5 @@ def beam_search(
             [*sentences[row], token]
             for row, token in zip(rows.tolist(), last.tolist(), strict=True)
         ]
-        state = tuple(part[rows] for part in state)
+        state = tuple(tensor[rows] for tensor in state)
     return best[1] if best else sentences[0][:max_new_tokens]

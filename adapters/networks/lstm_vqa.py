@@ -14,8 +14,8 @@ from mmcam.adapters.networks.parts import native_lstm_kernels, repeat_blocks
 class LstmVqa(nn.Module):
     """A question's LSTM states times a picture's features, then a classifier over the answers.
 
-    (Antol et al. 2015, section 4, "deeper LSTM Q + norm I".) Keys of the state dict beside the
-    CNN's: `img_proj`, `embed`, `lstm`, `q_proj`, `fc1`, `fc2`; without `answer_hidden` no `fc1`.
+    (Antol et al. 2015, section 4, "deeper LSTM Q + norm I".) Keys of the state dict besides the
+    CNN's: `img_proj`, `embed`, `lstm`, `q_proj`, `fc1` (if there is an `answer_hidden`), `fc2`.
 
     Args:
         cnn: pictures `[row, 3, height, width]` to maps `[row, channel, *grid]`.
@@ -27,8 +27,8 @@ class LstmVqa(nn.Module):
         hidden: the size of each LSTM's state.
         layers: the number of stacked LSTMs; two as published.
         common: the size of the common space of picture and question.
-        answer_hidden: the size of the layer before the answers; None for none.
-        normalised: whether the features are divided by their length, as published.
+        answer_hidden: the size of the layer before the answers; None: no such layer.
+        normalised: whether the features are divided by their L2 norm, as published.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class LstmVqa(nn.Module):
     ) -> Float[Tensor, "row answer"]:
         """The logits of all answers.
 
-        Maps or embedded words with more rows than questions repeat these in whole blocks.
+        If the maps or the embedded words have more rows than there are questions, the questions
+        are repeated in whole blocks.
         """
         return self.classify(self.pool(self.cnn(pixels)), self.encode_question(tokens, lengths))
 
@@ -85,7 +86,7 @@ class LstmVqa(nn.Module):
     def encode_question(
         self, tokens: Int[Tensor, "question word"], lengths: Int[Tensor, " question"]
     ) -> Float[Tensor, "row common"]:
-        """The question's vector: the last hidden state and cell of each LSTM, layer by layer."""
+        """The question's vector, from the last hidden and cell states, layer by layer."""
         words = self.embed(tokens).tanh()
         lengths = repeat_blocks(lengths, len(words)).cpu()
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)

@@ -1,4 +1,4 @@
-"""Helpers of the recurrent networks."""
+"""Helpers for the recurrent networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def repeat_blocks(tensor: Tensor, rows: int) -> Tensor:
 def native_lstm_kernels() -> Iterator[None]:
     """Run LSTMs with torch's native kernels while gradients are enabled.
 
-    cuDNN's kernel has no gradient in evaluation mode. oneDNN's kernel has no batched gradient of
+    cuDNN's kernel has no gradient in evaluation mode. oneDNN's kernel cannot batch the gradients of
     many scores, and also computes the gradient of frozen weights, which takes longer than the rest.
     """
     if not torch.is_grad_enabled():

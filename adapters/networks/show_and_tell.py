@@ -14,7 +14,7 @@ class ShowAndTell(nn.Module):
     """An LSTM whose inputs are a CNN's features, then words (eq. 10-12).
 
     `cnn` turns a picture into a map, and `pool` the map into a vector of length `features`. Keys of
-    the state dict beside theirs: `img_proj`, `embed`, `lstm`, `out`.
+    the state dict besides theirs: `img_proj`, `embed`, `lstm`, `out`.
 
     Args:
         cnn: pictures `[row, 3, height, width]` to maps `[row, channel, *grid]`.
@@ -50,7 +50,7 @@ class ShowAndTell(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "_ 3 _ _"], tokens: Int[Tensor, "caption step"]
     ) -> Float[Tensor, "row step token"]:
-        """The logits of each caption's tokens, given the picture and the tokens before."""
+        """The logits of each caption's tokens, given the picture and the preceding tokens."""
         states, _ = self.teacher_force(self.cnn(pixels), tokens)
         logits: Tensor = self.out(states)
         return logits
@@ -60,7 +60,8 @@ class ShowAndTell(nn.Module):
     ) -> tuple[Float[Tensor, "row step hidden"], None]:
         """The states that `out` turns into logits, and None: the model has no attention.
 
-        Maps or vectors with more rows than captions repeat these in whole blocks.
+        If the maps or their vectors have more rows than there are captions, the captions are
+        repeated in whole blocks.
         """
         picture = self.img_proj(self.pool(maps))[:, None]
         tokens = repeat_blocks(tokens, len(picture))
@@ -72,10 +73,10 @@ class ShowAndTell(nn.Module):
     def initial_state(self, maps: Tensor) -> State:
         """The LSTM's state after the pictures, one row per picture."""
         _, state = self.lstm(self.img_proj(self.pool(maps))[:, None])
-        return tuple(part.transpose(0, 1) for part in state)
+        return tuple(tensor.transpose(0, 1) for tensor in state)
 
     def step(self, state: State, last: Int[Tensor, " row"]) -> tuple[Tensor, State]:
         """The logits `[row, token]` of the next token after `last`, and the new state."""
-        hidden, cell = (part.transpose(0, 1).contiguous() for part in state)
+        hidden, cell = (tensor.transpose(0, 1).contiguous() for tensor in state)
         states, new_state = self.lstm(self.embed(last)[:, None], (hidden, cell))
-        return self.out(states[:, 0]), tuple(part.transpose(0, 1) for part in new_state)
+        return self.out(states[:, 0]), tuple(tensor.transpose(0, 1) for tensor in new_state)

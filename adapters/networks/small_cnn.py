@@ -1,4 +1,4 @@
-"""A convolutional network small enough to be packaged, for captioners and VQA models."""
+"""A convolutional network small enough to ship with the package, for captioners and VQA models."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 
 class SmallCNN(nn.Module):
-    """Convolutions to a map, an eighth of the picture's side, then a vector that encodes positions.
+    """Convolutions to a map of 1/8 the picture's side, then a vector that encodes positions.
 
-    Global average pooling alone loses spatial relations, such as left of. So the vector is computed
-    from the mean over all cells, from a few weighted means, whose learnt weights depend on a cell's
-    content and position, and from the mean positions of these weights. The two parts are
+    Global average pooling alone loses spatial relations, such as "left of". So the vector is
+    computed from the mean over all cells, from a few weighted means, whose learnt weights depend on
+    a cell's content and position, and from the mean positions of these weights. The two parts are
     `forward_features` and `forward_head`, as in timm.
 
     Args:
         classes: the number of classes; 0 for a network that only computes the vector.
-        channels: channels of the convolutions, the first 5 x 5 and the others 3 x 3; the last is
-            the number of channels of the map.
+        channels: channels of the convolutions, the first 5 x 5 and the others 3 x 3; the last
+            entry is the number of channels of the map.
         strides: the stride of each convolution.
         looks: the number of weighted means.
-        values: the number of values per cell that are averaged.
-        cells: the side of the grid on which the weights depend on the position.
+        values: the number of values per cell that each weighted mean averages.
+        cells: the side of the grid on which the weights are computed, in cells.
         features: the length of the vector.
     """
 

@@ -21,16 +21,16 @@ from mmcam.types import Inputs, Sample
 
 @dataclass(kw_only=True)
 class BlipVqaAdapter(GenerativeAdapter):
-    """`BlipForQuestionAnswering`: its question attends to the picture, its answer to those states.
+    """`BlipForQuestionAnswering`: the question attends to the picture, the answer to the question.
 
-    Its attention is the question's: the mean over its words, and over heads and layers.
+    The attention returned is the question's: the mean over its words, heads and layers.
     """
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """As `GenerativeAdapter.prepare`, for questions only.
 
         Raises:
-            LabelError: another task, or a question or answer that the model cannot take.
+            LabelError: the task is not `Answers`, or a question or answer is not supported.
         """
         if not isinstance(task, Answers):
             raise LabelError(
@@ -39,7 +39,7 @@ class BlipVqaAdapter(GenerativeAdapter):
         return super().prepare(samples, task)
 
     def _tokenizer_after(self, prompt: str) -> TransformersTokenizer:
-        """The tokenizer of answers, which are texts of their own."""
+        """The tokenizer of answers, which do not continue the prompt."""
         return self.tokenizer
 
     def _tokenize_prompt(self, sample: Sample, prompt: str) -> Prompt:
@@ -85,7 +85,7 @@ class BlipVqaAdapter(GenerativeAdapter):
         """Logits of a decoder that attends to the first `lengths` states of each question.
 
         Questions of each length are decoded separately: the decoder's cross-attention ignores the
-        mask, so that it would attend to the padding of shorter questions.
+        mask, so it would attend to the padding of shorter questions.
         """
         model: Any = self.model
         logits, rows = [], []
@@ -99,7 +99,10 @@ class BlipVqaAdapter(GenerativeAdapter):
         return torch.cat(logits)[torch.cat(rows).argsort()]
 
     def _question_attention(self, attention: Tensor, inputs: Inputs) -> Tensor:
-        """The attention of each question's words, `[row h w]`, from `[row token patch]`."""
+        """The mean attention of a question's words, `[row h w]`, from that of all its tokens.
+
+        `attention` is `[row token patch]`.
+        """
         questions: list[PromptQuestion] = inputs.rest["questions"]
         means = []
         for row, weights in enumerate(attention):

@@ -122,11 +122,11 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
         if info["missing_keys"]:
             raise WeightsError(
                 f"'{recipe.name}' holds no weights for {', '.join(sorted(info['missing_keys']))}, "
-                "so it is no trained classifier; choose a checkpoint that was trained as one"
+                "so it is not a trained classifier; choose a checkpoint that was trained as one"
             )
         trained: nn.Module = model
         return trained
-    # Types with several classifiers (DeiT, LeViT) are an error without a choice.
+    # `from_config` fails for types with several classifiers (DeiT, LeViT) without `architectures`.
     choice = auto._model_mapping[type(config)]
     classifier = choice[0] if isinstance(choice, (list, tuple)) else choice
     untrained: nn.Module = classifier(config)
@@ -143,7 +143,7 @@ def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
     if "image_mean" not in values and recipe.pretrained and recipe.preprocess is None:
         raise ModelError(
             f"'{recipe.name}' comes without the settings of its image processor, so its input "
-            "cannot be made; save the processor beside the model (processor.save_pretrained), or "
+            "cannot be prepared; save the processor with the model (processor.save_pretrained), or "
             'describe it as "preprocess" in a model folder\'s mmcam.json'
         )
     resize, crop = _geometry(values, getattr(config, "image_size", None) or 224)
@@ -176,7 +176,7 @@ def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
     if isinstance(size, int):
         processor = values.get("image_processor_type", "")
         if processor.startswith("ConvNext"):
-            # It crops to `crop_pct` for sizes below 384 pixels, and squashes otherwise.
+            # ConvNext crops to `crop_pct` for sizes below 384 pixels, and squashes otherwise.
             resized = int(size / values["crop_pct"])
             size, crop = ([size, size], crop) if size >= 384 else (resized, [size, size])
         elif processor.startswith("PoolFormer"):
@@ -187,14 +187,14 @@ def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
 
 
 def _normalisation(values: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """The equivalent mean and standard deviation of a processor for pixels divided by 255."""
+    """The mean and standard deviation that equal a processor's steps for pixels divided by 255."""
     mean = values.get("image_mean") or (0.5,) * 3
     std = values.get("image_std") or (0.5,) * 3
     if not values.get("do_normalize", True):
         mean, std = (0.0,) * 3, (1.0,) * 3
     scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
     offset = float(bool(values.get("offset") or values.get("rescale_offset")))  # ViViT's
-    if values.get("include_top"):  # EfficientNet's divide a second time
+    if values.get("include_top"):  # EfficientNet divides by std twice
         return [(offset + m) / (255 * scale) for m in mean], [s * s / (255 * scale) for s in std]
     return [(offset + m) / (255 * scale) for m in mean], [s / (255 * scale) for s in std]
 
@@ -207,7 +207,7 @@ def _processor(recipe: Recipe) -> Mapping[str, Any]:
         return {}
     for auto in (AutoImageProcessor, AutoVideoProcessor):
         try:
-            # Settings that a class switches off by None are missing from its dict.
+            # `to_dict` omits the settings that a class disables with None.
             off = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"))
             return {**off, **auto.from_pretrained(recipe.name).to_dict()}
         except (OSError, ValueError):
@@ -241,7 +241,7 @@ def _to_grid_of(config: Any, classifier_type: ClassifierType | None) -> ToGrid:
 
 
 def _columns_then_time(tensor: Tensor, space: Sequence[int]) -> Tensor:
-    """TimeSformer's tokens: a class token, then rows, columns and, fastest, time."""
+    """TimeSformer's tokens as a grid: a class token, then patches; frames vary fastest."""
     frames, height, width = space
     time_first = to_grid(tensor, (frames, height, width), prefix=1, slices=frames)
     rows, columns = time_first.shape[3:]

@@ -37,7 +37,7 @@ def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
     weights = recipe.load_weights(model, partial(convert_state_dict, type(model), config))
     text_module: Any = model.get_submodule(model_type.text_module)
     if hasattr(text_module, "set_attn_implementation"):
-        text_module.set_attn_implementation("eager")  # the others return no attention weights
+        text_module.set_attn_implementation("eager")  # others return no attention weights
     install_capture_hooks(model)
     if config.model_type == "vision-encoder-decoder":
         prefix = prefix_tokens(config.encoder)
@@ -90,7 +90,7 @@ def _model(recipe: Recipe, config: Any) -> nn.Module:
 def _end_tokens(
     model: nn.Module, model_type: ModelType, config: Any, tokenizer: Any
 ) -> tuple[int, ...]:
-    """The tokens that end a caption; the first one ends given captions.
+    """The tokens that end a caption; the first one is appended to given captions.
 
     Raises:
         ModelError: there are none.
@@ -102,8 +102,8 @@ def _end_tokens(
     for ids in (eos, getattr(text_config, "eos_token_id", None), tokenizer.eos_token_id):
         if ids is not None:
             end_tokens = tuple(ids) if isinstance(ids, (list, tuple)) else (int(ids),)
-            first = tokenizer.eos_token_id
-            return tuple(sorted(end_tokens, key=lambda token: token != first))
+            preferred = tokenizer.eos_token_id
+            return tuple(sorted(end_tokens, key=lambda token: token != preferred))
     raise ModelError(
         f"the configuration of this {config.model_type} names no token that ends a caption; set "
         "eos_token_id in its generation_config.json"
@@ -111,14 +111,14 @@ def _end_tokens(
 
 
 def _word_embedding(model: nn.Module, model_type: ModelType) -> str | None:
-    """The layer that embeds the words of a question, or None if several layers do."""
+    """The layer that embeds the words of a question; None: no questions, or several such layers."""
     if model_type.question_template is None or not model_type.single_embedding:
         return None
-    embedding: Any = model
-    embedding = embedding.get_input_embeddings()
+    transformers_model: Any = model
+    embedding = transformers_model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is embedding)
     language_model: Any = model.get_submodule(model_type.language_model)
-    # The encoder's call for the prompt comes first; the decoder may share the embedding.
+    # The decoder may share the embedding; the first call is the encoder's, for the prompt.
     return f"{name}#0" if language_model.config.is_encoder_decoder else name
 
 

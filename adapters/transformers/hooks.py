@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 CAPTURE_HOOK = "output_capturing_hook"
-"""The name of the hooks with which transformers collects hidden states and attention."""
+"""The name of the hooks that collect hidden states and attention in transformers."""
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -98,7 +98,7 @@ def install_capture_hooks(model: nn.Module) -> None:
     """Install the hooks of transformers on the model now, not during a forward pass."""
     try:
         from transformers.utils.output_capturing import maybe_install_capturing_hooks
-    except ImportError:  # older releases
+    except ImportError:  # older releases of transformers
         return
     maybe_install_capturing_hooks(model)
 
@@ -107,7 +107,7 @@ def install_capture_hooks(model: nn.Module) -> None:
 def capture_hooks_last(model: nn.Module) -> Iterator[None]:
     """Inside, the hooks of transformers run last and collect outputs that other hooks changed.
 
-    If a hook replaces a layer's output with a new leaf, the hidden states must not bypass it.
+    If a hook replaces a layer's output with a new leaf, the hidden states must contain that leaf.
     """
     orders = []
     for module in model.modules():
@@ -131,7 +131,7 @@ def capture_hooks_last(model: nn.Module) -> Iterator[None]:
 def add_batch_axis(tower: nn.Module) -> Iterator[None]:
     """Inside, other hooks get tokens `[1, token, channel]` if a module returns `[token, channel]`.
 
-    In an output with several parts, this applies to the input of the text (`pooler_output`).
+    In an output with several fields, this applies to `pooler_output`, the language model's input.
     """
     expanded: set[nn.Module] = set()
 
@@ -183,7 +183,7 @@ class ConstantModule(nn.Module):
 
 @contextmanager
 def substitute_module(model: nn.Module, name: str, output: Any) -> Iterator[None]:
-    """Inside, `output` stands for the output of a module; neither it nor its hooks run."""
+    """Inside, a module returns `output`; neither its own forward pass nor its hooks run."""
     parent, _, child = name.rpartition(".")
     modules = model.get_submodule(parent)._modules
     module = modules[child]
@@ -195,7 +195,7 @@ def substitute_module(model: nn.Module, name: str, output: Any) -> Iterator[None
 
 
 class UnusedOutput:
-    """The output of a vision tower for an encoder that does not use it."""
+    """Placeholder for the output of a vision tower, for an encoder that does not use it."""
 
     pooler_output: Any = None
 

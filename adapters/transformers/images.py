@@ -1,4 +1,4 @@
-"""Image inputs as the processors of transformers make them, and the grids over them."""
+"""Image inputs from the processors of transformers, and the grids over them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SingleImage:
     config: Any
 
     def process(self, sample: Sample) -> ProcessedImage:
-        """The picture as the processor makes it."""
+        """The picture, preprocessed by the processor."""
         if any(getattr(self.processor, key, None) for key in ("do_center_crop", "do_pad")):
             pixels, placement = Transform(self._pixels)(sample)
             return ProcessedImage(pixels, placement, {})
@@ -73,18 +73,18 @@ class SingleImage:
 class PackedPatches(SingleImage):
     """Qwen2-VL's layout: a picture of any size as a list of flat patches.
 
-    Patches that are merged later form a group and are adjacent in the list; in Qwen2.5-VL the
-    groups of a window are adjacent too.
+    Patches that are merged later form a group and are adjacent in the list. The groups are in
+    raster order, except in the blocks of Qwen2.5-VL, where those of a window are adjacent.
     """
 
     @cached_property
     def _sizes(self) -> tuple[int, int, int]:
-        """The patch size in pixels, the group size in patches, and the repeats of a picture."""
+        """The patch size in pixels, the group size in patches, and the repeats in time."""
         vision = self.config.vision_config
         return vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
 
     def process(self, sample: Sample) -> ProcessedImage:
-        """The processor's patches, reassembled to a picture."""
+        """The processor's patches, reassembled into a picture."""
         from PIL import Image
 
         features = self.processor(images=Image.fromarray(sample.pixels), return_tensors="pt")
@@ -146,7 +146,7 @@ class PackedPatches(SingleImage):
         return grid.reshape(batch, -1, rows * inner, columns * inner)
 
     def _block_order(self, rows: int, columns: int) -> Tensor:
-        """The raster indices of the groups in the order in which the blocks have them."""
+        """The raster indices of the groups, in the order of the blocks' tokens."""
         vision = self.config.vision_config
         side, group, _ = self._sizes
         window = getattr(vision, "window_size", 0) // side // group or max(rows, columns)
@@ -162,7 +162,7 @@ class PackedPatches(SingleImage):
     def attention_to_grid(
         self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, prefix: int | None
     ) -> Tensor:
-        """Attention weights of the groups, which the text has in raster order."""
+        """Attention weights of the groups, which are in raster order in the text."""
         side, group, _ = self._sizes
         rows, columns = (length // side // group for length in inputs.pixels.shape[2:])
         grid: Tensor = tokens[..., 0].unflatten(1, (rows, columns))
@@ -172,10 +172,10 @@ class PackedPatches(SingleImage):
 class TileLayout(NamedTuple):
     """How a picture is tiled: `rows` x `columns` tiles of a canvas, and a smaller global view.
 
-    `canvas` is the canvas' (height, width) in pixels of the tiles, `content_box` the (top, left,
-    height, width) of the picture in it; the rest is padding. `global_view` is the index of the view
-    of the whole picture, or None if there is no such view. `size` is the (height,
-    width) of the original.
+    `canvas` is the (height, width) of the canvas in pixels of the tiles, `content_box` the (top,
+    left, height, width) of the picture in it; the rest is padding. `global_view` is the index of
+    the view of the whole picture, or None if there is no such view. `size` is the (height, width)
+    of the original.
     """
 
     rows: int
@@ -186,9 +186,9 @@ class TileLayout(NamedTuple):
     size: tuple[int, int]
 
     def unpadded(self, height: int, width: int) -> tuple[slice, slice]:
-        """The rows and columns of a `height` x `width` grid on the canvas that hold the picture.
+        """The rows and columns of the picture in a `height` x `width` grid over the canvas.
 
-        LLaVA-Next gives only these to its text: padding is cut off in whole cells on both sides.
+        LLaVA-Next passes only these to its language model: it cuts whole cells off both sides.
         """
         if self.content_box[2:] == self.canvas:
             return slice(0, height), slice(0, width)
@@ -224,7 +224,7 @@ class TileLayout(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TiledImage(SingleImage):
-    """Several views of a picture, `[3, view, h, w]`, whose layers become one grid.
+    """Several views of a picture, `[3, view, h, w]`, whose layer outputs become one grid.
 
     The tiles are joined side by side. The view of the whole picture is enlarged to the same grid
     and adds channels of its own. Its activation and its gradient are both divided by the square
@@ -233,7 +233,7 @@ class TiledImage(SingleImage):
     """
 
     def process(self, sample: Sample) -> ProcessedImage:
-        """The views that the processor makes."""
+        """The views that the processor creates."""
         from PIL import Image
 
         pixels, layout, metadata = self._tile(
@@ -316,7 +316,7 @@ class TiledImage(SingleImage):
         canvas = tokens.new_zeros(len(tokens), layout.rows * side, layout.columns * side)
         row_slice, column_slice = layout.unpadded(*canvas.shape[1:])
         content = canvas[:, row_slice, column_slice]
-        # Each row of the tiles ends with a newline token.
+        # In the text, each row of cells ends with a newline token.
         lines = tokens[:, side**2 :].view(len(tokens), content.shape[1], content.shape[2] + 1)
         content.copy_(lines[..., :-1])
         tiles = canvas.view(-1, layout.rows, side, layout.columns, side).transpose(2, 3)
@@ -370,12 +370,12 @@ def _check_rows(tensor: Tensor, rows: int) -> None:
     """Check that a layer's output has one row per view.
 
     Raises:
-        LayerError: the rows are something else, such as windows.
+        LayerError: the rows are not views, but windows, for example.
     """
     if len(tensor) != rows:
         raise LayerError(
-            f"an output of shape {tuple(tensor.shape)} has {len(tensor)} rows for {rows} pictures; "
-            "explain the block around it"
+            f"an output of shape {tuple(tensor.shape)} has {len(tensor)} rows for {rows} views; "
+            "explain the block that contains the layer"
         )
 
 
@@ -404,7 +404,7 @@ def _join_tiles(
 
 
 def _overlap_matrix(edges: Tensor, cells: int) -> Float[Tensor, "n {cells}"]:
-    """The share of each interval between two `edges` in [0, 1] that lies in each of `cells`."""
+    """The share of each interval between `edges` in each of `cells` equal parts of [0, 1]."""
     edges = edges.clamp(0, 1)
     grid = torch.linspace(0, 1, cells + 1, dtype=edges.dtype)
     low = torch.maximum(edges[:-1, None], grid[None, :-1])
@@ -423,5 +423,5 @@ def collate(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def tile_layout(metadata: Mapping[str, Any]) -> Any:
-    """The tile layout of a picture, if any, which must agree between the pictures of a batch."""
+    """The tile layout of a picture, if any; all pictures of a batch must have the same layout."""
     return metadata.get("tile_layout")

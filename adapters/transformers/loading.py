@@ -20,7 +20,7 @@ def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
     """The configuration of a model; errors suggest the nearest of the `known` model types.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the configuration cannot be loaded.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -76,7 +76,7 @@ def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
 
 
 class ProcessorPair:
-    """An image processor and a tokenizer saved in one folder, without a processor."""
+    """An image processor and a tokenizer saved in one folder, without a combined processor."""
 
     chat_template: str | None = None
 
@@ -89,7 +89,8 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
     """The model's own processor.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no processor.
+        MissingExtra: the processor needs a package that is not installed.
     """
     from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoProcessor, AutoTokenizer
 

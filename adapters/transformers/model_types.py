@@ -14,8 +14,8 @@ class ModelType(NamedTuple):
     `feed` is "cross_attention" (a decoder attends to the image features), "prefix" (they precede
     the text) or "interleaved" (they replace the image tokens of the prompt). `prefix` is the number
     of tokens before the grid in the layers of `vision_modules`, and `attended_prefix` the number
-    before the grid among the tokens that the text attends to; None: inferred from the proportions
-    of the picture.
+    before the grid among the tokens that the text attends to; if None, either is inferred from the
+    proportions of the picture.
     """
 
     feed: str
@@ -90,7 +90,7 @@ QUERIES = ModelType(
     text_module="language_model",
     prefix=1,
     language_model="language_model",
-    has_attention=False,  # the text attends to queries, which have no place in the picture
+    has_attention=False,  # the text attends to queries, which have no position in the picture
     question_template="Question: {} Answer:",
 )
 
@@ -172,7 +172,7 @@ PREFIX_TOKENS = {
 }
 """Type of a vision encoder -> its number of class and distillation tokens.
 
-Those of other types are inferred from the proportions of the picture.
+For other types, the number is inferred from the proportions of the picture.
 """
 
 

@@ -41,7 +41,7 @@ class TextBatch(NamedTuple):
     def caption_steps(self, values: Tensor) -> Tensor:
         """The part `[row, step, *]` of `values` that predicts each row's caption.
 
-        `values` `[row, position, *]` may lack leading positions, but ends at the last one.
+        `values` `[row, position, *]` may lack leading positions, but must contain the last one.
         """
         first = values.shape[1] - self.ids.shape[1]
         if len(set(self.starts)) == 1:
@@ -89,12 +89,12 @@ def caption_context(processor: Any, model_type: ModelType, prompt: str) -> tuple
         return prompt, "" if not prompt or prompt[-1].isspace() else " "
     if model_type.answer_separator is None:
         return "", ""
-    answer = "Answer"
+    placeholder = "Answer"
     before = chat_prompt(processor, model_type, prompt)
-    whole = chat_prompt(processor, model_type, prompt, answer)
+    whole = chat_prompt(processor, model_type, prompt, placeholder)
     if not whole.startswith(before):
         return "", ""
-    return before, whole[len(before) :].partition(answer)[0]
+    return before, whole[len(before) :].partition(placeholder)[0]
 
 
 def image_token_of(processor: Any) -> str:
@@ -106,12 +106,12 @@ def image_token_of(processor: Any) -> str:
 def prompt_tokens(
     processor: Any, config: Any, model_type: ModelType, pixels: Pixels, prompt: str
 ) -> list[int]:
-    """The tokens of a prompt with its image tokens, as the processor makes them."""
+    """The processor's tokens of a prompt, image tokens included."""
     from PIL import Image
 
-    start = getattr(getattr(config, "text_config", None), "bos_token_id", None)
-    if not prompt and model_type.language_model and start is not None:
-        return [config.image_token_id] * config.num_query_tokens + [start]
+    bos_id = getattr(getattr(config, "text_config", None), "bos_token_id", None)
+    if not prompt and model_type.language_model and bos_id is not None:
+        return [config.image_token_id] * config.num_query_tokens + [bos_id]
     text = chat_prompt(processor, model_type, prompt)
     bos = processor.tokenizer.bos_token
     options = {"add_special_tokens": False} if bos and text.startswith(bos) else {}

@@ -32,7 +32,7 @@ class PromptQuestion(NamedTuple):
 
 
 class AnswerSet(NamedTuple):
-    """The answers to one question, the indices of a contrast's pair, and the encoder's output."""
+    """The answers to one question, the indices of the contrasted pair, and the encoder's output."""
 
     answers: list[Sentence]
     contrast: tuple[int, int] | None
@@ -43,7 +43,7 @@ def question_prompt(name: str, processor: Any, model_type: ModelType, question: 
     """A question as a prompt.
 
     Raises:
-        LabelError: a captioning model, or a question that contains the image token.
+        LabelError: the model takes no questions, or the question contains the image token.
     """
     if model_type.question_template is None:
         raise LabelError(
@@ -69,7 +69,7 @@ def locate_question(
     """Find the words of a question among the tokens of its prompt.
 
     Raises:
-        LabelError: the tokenizer knows no word of the question.
+        LabelError: the tokenizer's vocabulary contains no word of the question.
     """
     template = model_type.question_template or ""
     text, marked = template.format(question), template.format(QUESTION_MARKER)
@@ -95,8 +95,8 @@ def _locate_words(
 ) -> tuple[Word, ...]:
     """The words of a question that begins at character `begin` of a tokenized text.
 
-    From the question on, the prompt's tokens equal those of the text, whatever precedes them, such
-    as image tokens or a start token. If they do not, no words are returned.
+    From the question on, the prompt's tokens must equal those of the text; what precedes them may
+    differ, such as image tokens or a start token. If they differ, no words are returned.
     """
     end = begin + len(question)
     inside = [i for i, (first, last) in enumerate(offsets) if first < end and last > begin]
@@ -136,17 +136,15 @@ def answer_set(
     first, second = (indices[given[text].tokens] for text in task.contrast)
     if first == second:
         raise LabelError(
-            f"contrast={task.contrast!r} is no contrast: to {tokenizer.name} both are the same "
-            "tokens; give two different answers"
+            f"contrast={task.contrast!r} is not a contrast: both answers have the same tokens in "
+            f"{tokenizer.name}; give two different answers"
         )
     return AnswerSet(list(unique.values()), (first, second), encoder_output)
 
 
 def answer_rows(inputs: Inputs, answer_sets: Sequence[AnswerSet]) -> Inputs:
     """One row per answer: each sample's inputs are repeated for each of its answers."""
-    sample_index = tuple(
-        sample for sample, replies in enumerate(answer_sets) for _ in replies.answers
-    )
+    sample_index = tuple(sample for sample, group in enumerate(answer_sets) for _ in group.answers)
     rows = torch.tensor(sample_index, device=inputs.pixels.device)
     rest: dict[str, Any] = {
         key: value[rows.to(value.device)]
@@ -154,14 +152,14 @@ def answer_rows(inputs: Inputs, answer_sets: Sequence[AnswerSet]) -> Inputs:
         else [value[sample] for sample in sample_index]
         for key, value in inputs.rest.items()
     }
-    rest["sentences"] = [sentence for replies in answer_sets for sentence in replies.answers]
+    rest["sentences"] = [sentence for group in answer_sets for sentence in group.answers]
     contrasts = tuple(
         (
-            sample_index.index(sample) + replies.contrast[0],
-            sample_index.index(sample) + replies.contrast[1],
+            sample_index.index(sample) + group.contrast[0],
+            sample_index.index(sample) + group.contrast[1],
         )
-        for sample, replies in enumerate(answer_sets)
-        if replies.contrast is not None
+        for sample, group in enumerate(answer_sets)
+        if group.contrast is not None
     )
     return replace(
         inputs,

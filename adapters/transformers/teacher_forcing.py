@@ -71,8 +71,8 @@ class TeacherForcing(CaptionAdapter):
             limit = self._config.qformer_config.max_position_embeddings
             if length > limit:
                 raise LabelError(
-                    f"a prompt has {length} tokens, and the queries of {self.name} read {limit}; "
-                    "give a shorter one"
+                    f"a prompt has {length} tokens, and the Q-Former of {self.name} has "
+                    f"positions for {limit}; give a shorter one"
                 )
             for key in ("input_ids", "attention_mask"):
                 arguments[f"qformer_{key}"] = tokens[key].to(inputs.pixels.device)
@@ -122,7 +122,7 @@ class TeacherForcing(CaptionAdapter):
 
     def forward(self, inputs: Inputs) -> CaptionOutput:
         """The output for the captions of `prepare`, teacher-forced."""
-        # Some models write into the output of their encoder.
+        # Some models modify the output of their encoder in place.
         return super().forward(replace(inputs, encoder_output=shallow_copy(inputs.encoder_output)))
 
     def teacher_force(self, inputs: Inputs, sentences: Sequence[Sentence]) -> CaptionOutput:
@@ -147,7 +147,7 @@ class TeacherForcing(CaptionAdapter):
             out = self._output_layer()
             states = [] if out is None else stack.enter_context(record_inputs(out))
             batch, logits, attention = forward[self.model_type.feed](inputs, sentences)
-        # Of the logits of the whole vocabulary, a word and its gradient need only one.
+        # A word and its gradient need one logit, not those of the whole vocabulary.
         if out is not None and len(states) == 1 and _is_linear_output(out, states[0], logits):
             return CaptionOutput(batch.caption_steps(states[0]), sentences, (), attention, out)
         return CaptionOutput(batch.caption_steps(logits), sentences, (), attention)
@@ -157,7 +157,7 @@ class TeacherForcing(CaptionAdapter):
         model: Any = self.model
         for module in (model, getattr(model, "text_decoder", None)):
             layer = None if module is None else module.get_output_embeddings()
-            if type(layer) is nn.Linear:  # subclasses pack their weights
+            if type(layer) is nn.Linear:  # subclasses may pack their weights
                 return layer
         return None
 
@@ -265,7 +265,7 @@ class TeacherForcing(CaptionAdapter):
         arguments = self._image_arguments(inputs)
         if self.model_type.image_layout != "packed":
             return list(model.get_image_features(**arguments).pooler_output)
-        # The model's own method fails if the reused encoder output holds more pictures.
+        # The model's own method fails if the reused output holds more pictures than `grids`.
         grids = arguments["image_grid_thw"]
         features = self._encoder(arguments["pixel_values"], grid_thw=grids).pooler_output
         length = int(grids[0].prod()) // model.model.visual.spatial_merge_size**2

@@ -1,4 +1,4 @@
-"""Captions as tokens of a tokenizer of transformers."""
+"""Captions as the tokens of a transformers tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmcam.errors import LabelError, nearest
 from mmcam.tasks.words import align, word_spans
 
 Offsets = list[tuple[int, int]]
-"""The first character and the end of each token in a text."""
+"""The first character of each token in a text, and the end (exclusive)."""
 
 SPACE_MARKERS = "\u2581\u0120"
 """The characters that stand for a space in the tokens of SentencePiece and of byte-level BPE."""
@@ -22,7 +22,7 @@ class TransformersTokenizer:
     """A tokenizer, the tokens that end a caption, and the text that a caption follows.
 
     A given caption is tokenized as a continuation of `context` and `separator`, the end of the
-    prompt and the text between the two: at the beginning of a text, words may have other tokens.
+    prompt and the text between the two: words that begin a text may have other tokens.
     """
 
     tokenizer: Any
@@ -32,7 +32,7 @@ class TransformersTokenizer:
     separator: str = ""
 
     def encode(self, text: str) -> Sentence:
-        """A given caption.
+        """Tokenize a given caption.
 
         Raises:
             LabelError: the tokenizer has no tokens for some of the words, or the text contains a
@@ -46,7 +46,7 @@ class TransformersTokenizer:
         return Sentence(text, (*tokens, self.end_tokens[0]), tuple(align(text, offsets)))
 
     def decode(self, tokens: Sequence[int]) -> Sentence:
-        """A generated caption; its tokens are kept as they are."""
+        """Decode a generated caption; its tokens are kept as they are."""
         tokens = list(tokens)
         text_tokens = tokens[:-1] if tokens and tokens[-1] in self.end_tokens else tokens
         raw = self._decode_text(text_tokens)
@@ -76,12 +76,12 @@ class TransformersTokenizer:
 
     def tokenize(self, text: str) -> tuple[list[int], Offsets]:
         """The tokens of a text without context, and their offsets in the text."""
-        fast = self.tokenizer.is_fast
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast)
+        is_fast = self.tokenizer.is_fast
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=is_fast)
         tokens = list(encoding["input_ids"])
-        return tokens, list(encoding["offset_mapping"]) if fast else self._offsets_in_text(
-            text, tokens
-        )
+        if is_fast:
+            return tokens, list(encoding["offset_mapping"])
+        return tokens, self._offsets_in_text(text, tokens)
 
     def _offsets_in_text(self, text: str, tokens: list[int]) -> Offsets:
         """The offsets of tokens in the text that they encode, aligned by their decoded text."""
@@ -98,8 +98,8 @@ class TransformersTokenizer:
     def _offsets_in_decoded(self, tokens: Sequence[int]) -> Offsets:
         """The offsets of tokens in their decoded text, found by decoding ever longer prefixes.
 
-        A character of several tokens, none of which decodes to anything alone, belongs to all of
-        them.
+        If several tokens encode one character, and none decodes to text alone, they all have its
+        offsets.
         """
         whole = self._decode_text(tokens)
         offsets: Offsets = []
@@ -116,7 +116,7 @@ class TransformersTokenizer:
         """Check that the tokens encode the whole text and contain no special tokens.
 
         Raises:
-            LabelError: they do not.
+            LabelError: a word cannot be encoded, or a token is special.
         """
         unk = self.tokenizer.unk_token_id
         known_spans = [span for token, span in zip(tokens, offsets, strict=True) if token != unk]
@@ -145,7 +145,7 @@ class TransformersTokenizer:
                 )
 
     def _vocabulary_words(self) -> list[str]:
-        """The tokens that are or begin a word, without the tokenizer's space markers."""
+        """The tokens made of letters, without space markers and without WordPiece continuations."""
         tokens: dict[str, int] = self.tokenizer.get_vocab()
         words = {token.lstrip(SPACE_MARKERS) for token in tokens if not token.startswith("##")}
         return sorted(word for word in words if word.isalpha())
@@ -158,10 +158,10 @@ def _common_prefix_length(first: str, second: str) -> int:
 
 
 def _align_characters(decoded: str, text: str) -> list[int]:
-    """For each character of `decoded` its position in `text`, then the end; spaces may differ."""
-    positions, at = [], 0
+    """The position in `text` of each character of `decoded`, then the end; spaces may differ."""
+    positions, start = [], 0
     for character in decoded:
-        index = text.lower().find(character.lower(), at) if not character.isspace() else -1
-        positions.append(at if index < 0 else index)
-        at = at if index < 0 else index + 1
+        index = text.lower().find(character.lower(), start) if not character.isspace() else -1
+        positions.append(start if index < 0 else index)
+        start = start if index < 0 else index + 1
     return [*positions, len(text)]

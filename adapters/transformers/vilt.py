@@ -79,7 +79,7 @@ def _pixels(processor: Any, image: Any) -> Tensor:
 def _tokenize_question(
     question_tokenizer: TransformersTokenizer, max_positions: int, text: str
 ) -> EncodedQuestion:
-    """A question between its two special tokens, cut off where the model's positions end."""
+    """A question between its two special tokens, truncated to `max_positions` tokens."""
     tokens, offsets = question_tokenizer.tokenize(text)
     kept = tokens[: max_positions - 2]
     tokenizer = question_tokenizer.tokenizer
@@ -97,8 +97,8 @@ def _tokenize_question(
 class OrderedSampling(TorchFunctionMode):
     """Inside, `torch.multinomial` returns evenly spaced indices in ascending order.
 
-    ViLT samples its patches without replacement, in a new random order in every forward. The order
-    does not affect its output.
+    ViLT samples its patches without replacement, in a new random order in every forward
+    pass. The order does not affect its output.
     """
 
     def __torch_function__(
@@ -121,7 +121,7 @@ class ViltAdapter(AnswerClassifier):
 
     @property
     def batch(self) -> int:
-        """One: pictures keep their proportions, so that their inputs differ in size."""
+        """1, because pictures keep their proportions, so their inputs differ in size."""
         return 1
 
     def prepare_pixels(self, samples: Sequence[Sample]) -> Inputs:
@@ -175,7 +175,7 @@ class ViltAdapter(AnswerClassifier):
         return grid.movedim(2, 1).reshape(len(tensor), -1, height, width)
 
     def _sampled_patches(self, patches: int) -> Tensor:
-        """The patches that the model samples, in the encoder's order, up to `max_image_length`."""
+        """The indices of the at most `max_image_length` sampled patches, in the encoder's order."""
         config: Any = self.model.config
         limit = config.max_image_length
         is_limited = isinstance(limit, int) and limit >= 0

@@ -72,7 +72,7 @@ class Shortcut(nn.Module):
 
 
 def test_a_layer_that_can_be_bypassed_is_refused() -> None:
-    with pytest.raises(ModelError, match="only way to the score"):
+    with pytest.raises(ModelError, match="not on every path to the score"):
         split_cnn(Shortcut(), "trunk", "Shortcut")
 
 

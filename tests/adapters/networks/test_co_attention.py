@@ -197,5 +197,7 @@ def test_the_words_are_embedded_once_and_any_cnn_will_do(kind: str) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ModelError, match="no kind 'serial'; choose parallel or alternating"):
+    with pytest.raises(
+        ModelError, match="unknown kind of co-attention 'serial'; choose parallel or alternating"
+    ):
         network("serial")
