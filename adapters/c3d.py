@@ -18,7 +18,7 @@ def names() -> Sequence[str]:
 
 
 def load(recipe: Recipe) -> Classifier:
-    """C3D with its published names and preprocessing; no library has weights, so give a file.
+    """C3D with its published layer names and preprocessing; no library provides its weights.
 
     `recipe.args` are those of `networks.c3d.C3D`; the default is 487 classes (Sports-1M).
 

@@ -41,7 +41,7 @@ MODELS: dict[str, PublishedSetting] = {
     "mvit_base_16x4": PublishedSetting(16, 4, 224, ("blocks.15.norm1",)),
     "mvit_base_32x3": PublishedSetting(32, 3, 224, ("blocks.15.norm1",)),
 }
-"""The hub's names of action classifiers -> the setting of its table of results."""
+"""Name of an action classifier in the hub -> its setting in the hub's table of results."""
 
 NO_ACTIVATION = {"head_activation": None}
 
@@ -57,7 +57,7 @@ def names() -> Sequence[str]:
 def load(recipe: Recipe) -> Classifier:
     """One of `MODELS`; `recipe.args` are further arguments of its builder.
 
-    X3D's head ends in a softmax by default; it is left out, so that scores are logits.
+    The softmax at the end of X3D's head is left out, so that scores are logits.
 
     Raises:
         ModelError: no such model.
@@ -114,7 +114,7 @@ def single_pathway(pixels: Tensor) -> Tensor:
 
 
 def split_pathways(pixels: Tensor) -> list[Tensor]:
-    """SlowFast's two inputs: every fourth frame, and all frames (a new list at each call)."""
+    """SlowFast's inputs, as a new list: a quarter of the frames, evenly spaced, and all frames."""
     frames = pixels.shape[2]
     slow = torch.linspace(0, frames - 1, frames // ALPHA, device=pixels.device).long()
     return [pixels.index_select(2, slow), pixels]

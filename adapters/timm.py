@@ -68,7 +68,7 @@ def _nearest(name: str) -> str:
 
 
 def _preprocess(model: nn.Module, size: int | Sequence[int] | None) -> Preprocess:
-    """The preprocessing of the weights' evaluation, as recorded by timm, at `size` if given."""
+    """The preprocessing that timm records for evaluating the weights, at `size` if given."""
     from timm.data import resolve_model_data_config
 
     size = (size, size) if isinstance(size, int) else size
@@ -98,7 +98,7 @@ def _imagenet_labels(model: nn.Module) -> tuple[str, ...]:
 
 
 def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
-    """The last layer whose grid the score depends on, by timm's metadata of the model.
+    """The last layer whose grid the score depends on, from timm's metadata of the model.
 
     The last entry of timm's table of features is right, except for four kinds of models: those with
     later features (`bn2` after `conv_head`), VGG (its last pooling), models that predict from the
@@ -117,15 +117,15 @@ def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
     if isinstance(block, nn.MaxPool2d):
         stem, _, number = layer.rpartition(".")
         return (f"{stem}.{int(number) - 1}",)
-    by_class_token = getattr(model, "global_pool", "avg") in ("token", "map", "")
-    by_class_token = by_class_token and getattr(model, "num_prefix_tokens", 0) > 0
-    if by_class_token and hasattr(block, "norm1") and not hasattr(model, "blocks_token_only"):
+    uses_class_token = getattr(model, "global_pool", "avg") in ("token", "map", "")
+    uses_class_token = uses_class_token and getattr(model, "num_prefix_tokens", 0) > 0
+    if uses_class_token and hasattr(block, "norm1") and not hasattr(model, "blocks_token_only"):
         return (f"{layer}.norm1",)
     return (layer,)
 
 
 def _to_grid_of(model: nn.Module) -> ToGrid:
-    """Token grids by timm's reduction; axes of maps by the number of channels in timm's table."""
+    """The grid function of a model: timm's feature table gives the reduction and channel number."""
     features = getattr(model, "feature_info", None) or [{}]
     reduction, channels = features[-1].get("reduction"), features[-1].get("num_chs")
     max_prefix = max(8, getattr(model, "num_prefix_tokens", 0))

@@ -75,7 +75,7 @@ def load(recipe: Recipe) -> Classifier:
         )
     args: dict[str, Any] = dict(recipe.args)
     if recipe.name in ("googlenet", "inception_v3") and not recipe.downloads:
-        args.setdefault("init_weights", False)  # its random numbers take minutes
+        args.setdefault("init_weights", False)  # drawing random weights takes minutes
     published = models.get_model_weights(recipe.name).DEFAULT
     model = models.get_model(recipe.name, weights=published if recipe.downloads else None, **args)
     labels = recipe.labels or (published.meta["categories"] if recipe.pretrained else ())
@@ -103,7 +103,7 @@ def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
 
 
 def _preprocess(name: str, preset: Any) -> Preprocess:
-    """The preprocessing of the published weights, by their preset and `WINDOWS`."""
+    """The preprocessing of the published weights, from their preset and `WINDOWS`."""
     frames, fps = _by_prefix(name, WINDOWS) or (None, None)
     resize = list(preset.resize_size)
     return Preprocess(
@@ -118,7 +118,10 @@ def _preprocess(name: str, preset: Any) -> Preprocess:
 
 
 def _to_grid_of(name: str) -> Callable[[str, Tensor, Sequence[int]], Tensor]:
-    """Tokens after a class token for ViT and MViT (whose stem halves the frames), else maps."""
+    """The grid function of a model: tokens after a class token for ViT and MViT, else maps.
+
+    The stem of MViT halves the number of frames.
+    """
 
     def layer_to_grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         if name.startswith("mvit"):

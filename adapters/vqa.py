@@ -1,4 +1,4 @@
-"""The VQA networks of the papers over any CNN of torchvision or timm."""
+"""LSTM and co-attention VQA models over any CNN of torchvision or timm."""
 
 from __future__ import annotations
 

@@ -351,7 +351,7 @@ def test_no_method_lets_values_pass_that_are_no_numbers(part: str, method: str) 
     ids=["one a class", "one for all", "no such class", "no tensor"],
 )
 def test_a_score_of_the_wrong_form_is_told(score: Any) -> None:
-    with pytest.raises(ScoreError, match=r"score of 'mine' .*mend Target\.score"):
+    with pytest.raises(ScoreError, match=r"score of 'mine' .*fix Target\.score"):
         mmcam.explain(tiny(), noise(8, 12), mmcam.Target(label="mine", score=score))
 
 

@@ -24,9 +24,9 @@ TOP = 5
 class EncodedQuestion(NamedTuple):
     """A question, encoded as a model's input.
 
-    `arguments` are the model's inputs beside the pixels, without a batch axis. `words` are the
+    `arguments` are the model's inputs other than the pixels, without a batch axis. `words` are the
     words of the question with their positions in the embedding, `unknown` those outside the
-    vocabulary. `unread` counts the words cut off at the end.
+    vocabulary. `unread` is the number of words that were cut off at the end.
     """
 
     arguments: tuple[Tensor, ...]
@@ -47,8 +47,8 @@ class AnswerClassifier(Classifier):
     """A model of `(pixels, *question)` that returns the logits of its answers (`labels`).
 
     `encode_question` encodes a question as the model's arguments. `word_embedding` names the layer
-    that embeds the words of the question; their share in an answer is measured there. With
-    `has_attention` the model returns `(logits, attention)`, the attention as `[row, level, height,
+    that embeds the words of the question, where the words' shares in an answer are measured. With
+    `has_attention`, the model returns `(logits, attention)`, the attention as `[row, level, height,
     width]`.
     """
 
@@ -76,13 +76,13 @@ class AnswerClassifier(Classifier):
                 not word.is_mark for word in question.words
             ):
                 raise LabelError(
-                    f"{self.name} knows no word of the question '{text}'; ask in the words and "
-                    "the language of its training data"
+                    f"no word of the question '{text}' is in the vocabulary of {self.name}; use "
+                    "the words and the language of its training data"
                 )
         inputs = self.prepare_pixels(samples)
         arguments = [
-            _pad_batch(column).to(inputs.pixels.device)
-            for column in zip(*(question.arguments for question in questions), strict=True)
+            _pad_batch(tensors).to(inputs.pixels.device)
+            for tensors in zip(*(question.arguments for question in questions), strict=True)
         ]
         rest = dict(inputs.rest)
         rest |= {f"question_{i}": tensor for i, tensor in enumerate(arguments)}
@@ -183,13 +183,13 @@ class AnswerClassifier(Classifier):
 
 
 def _mean_attention(output: AnswerOutput) -> Tensor:
-    """The attention, averaged over the model's levels."""
+    """The attention, averaged over the levels."""
     assert output.attention is not None
     return output.attention.mean(1)
 
 
 def _pad_batch(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors of one rank as a batch; vectors are padded with zeros at the end."""
+    """Stack tensors of the same rank; vectors are padded with zeros at the end."""
     if tensors[0].ndim != 1:
         return torch.stack(list(tensors))
     return torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True)

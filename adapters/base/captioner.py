@@ -1,4 +1,4 @@
-"""The base class of adapters for captioning models; each family says how its model is run."""
+"""The base class of adapters for captioning models; each family defines how its model runs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class CaptionAdapter(ABC):
         if None in given:
             with torch.no_grad():
                 generated, encoder_output = self.generate(inputs, task)
-            given = [forced or own for forced, own in zip(given, generated, strict=True)]
+            given = [forced or sentence for forced, sentence in zip(given, generated, strict=True)]
         sentences = [sentence for sentence in given if sentence is not None]
         return replace(
             inputs, rest={**inputs.rest, "sentences": sentences}, encoder_output=encoder_output
@@ -124,7 +124,7 @@ class CaptionAdapter(ABC):
         return None
 
     def logits(self, output: Any) -> Tensor:
-        """Refuse: a captioner has no classes.
+        """Always an error: a captioner has no classes.
 
         Raises:
             ModelError: always.

@@ -46,7 +46,7 @@ class CaptionTokenizer(Protocol):
         """A given caption as tokens.
 
         Raises:
-            LabelError: the vocabulary cannot spell the caption.
+            LabelError: the caption cannot be written with the vocabulary.
         """
         ...
 
@@ -68,10 +68,10 @@ class CaptionOutput:
 
     `states` `[row, step, *]` at step k predict token k of the row's caption, given the tokens
     before it. They are logits `[row, step, token]` or, with `out`, the input of that layer; then
-    only the logits that a score needs are computed. Rows are those of the sentences, or whole
-    blocks of them (changed inputs of the same sentences). `suppressed_tokens` are never generated
-    and have probability 0. `attention` `[row, step, *grid]` is the model's own attention at each
-    step, if any.
+    only the logits that a score needs are computed. There is one row per sentence, or several
+    blocks of such rows (perturbed inputs of the same sentences). `suppressed_tokens` are never
+    generated and have probability 0. `attention` `[row, step, *grid]` is the model's own attention
+    at each step, if any.
     """
 
     states: Float[Tensor, "row step _"]
@@ -115,7 +115,7 @@ class CaptionOutput:
         if self.out is None or not closed_form:
             return log_probs
         # The gradient at the states, computed once for all scores: the weights of the token minus
-        # the expected weights under the predicted probabilities.
+        # the mean of all tokens' weights under the predicted probabilities.
         weight = self.out.weight.to(dtype)
         gradient = (weight[tokens] - logits.softmax(2) @ weight) * mask[..., None]
         states = self.states.to(dtype)
@@ -130,9 +130,12 @@ def caption_targets(
     Raises:
         LabelError: a requested word is not in the caption.
     """
-    whole = {s.text: _sentence_target(s.text, has_attention) for s in sentences}
+    sentence_targets = {s.text: _sentence_target(s.text, has_attention) for s in sentences}
     return [
-        [whole[s.text], *(_word_target(s, i, task, has_attention) for i in word_positions(s, task))]
+        [
+            sentence_targets[s.text],
+            *(_word_target(s, i, task, has_attention) for i in word_positions(s, task)),
+        ]
         for s in sentences
     ]
 
@@ -222,14 +225,14 @@ def _word_target(sentence: Sentence, position: int, task: Caption, has_attention
 
 
 def answer_targets(sentences: Sequence[Sentence], has_attention: bool) -> list[list[Target]]:
-    """For each row its answer, scored by the log-likelihood of the answer's tokens."""
+    """The answer of each row, scored by the log-likelihood of the answer's tokens."""
     return [[replace(_sentence_target(s.text, has_attention), kind="answer")] for s in sentences]
 
 
 def answer_facts(
     output: CaptionOutput, questions: Sequence[str], sample_index: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """The question and the answers of each sample, with log-likelihoods, also per token.
+    """The question and the answers of each sample, with log-likelihoods in total and per token.
 
     Args:
         output: a row for each answer.

@@ -1,7 +1,7 @@
 """The adapter for every model that maps a picture or a window of frames to class logits.
 
-Families build it. They give the functions that pack the model's input, unpack its output and turn
-a layer's output into a grid.
+Each family passes the functions that pack the model's input, unpack its output and turn a layer's
+output into a grid.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class Classifier:
 
     `pack` turns pixels `[batch, 3, *space]` into the model's argument, and `unpack` the model's
     output into logits. `to_grid` turns a layer's output into a grid, given the layer's name, the
-    output and the size of the input (`space`); `layouts`, if given, come before it for the layers
-    that they know. `probability` says how logits become probabilities: "softmax" over rival classes
-    (for a single logit the sigmoid), "sigmoid" for each class by itself, a function of the logits,
-    or None for scores without one, such as those of a regression.
+    output and the size of the input (`space`); `layouts`, if given, take precedence for the layers
+    that they cover. `probability` says how logits become probabilities: "softmax" over mutually
+    exclusive classes (the sigmoid of a single logit), "sigmoid" for independent classes, a function
+    of the logits, or None for scores without probabilities, such as those of a regression.
     """
 
     name: str
@@ -75,15 +75,15 @@ class Classifier:
 
     @property
     def window(self) -> Window | None:
-        """The input window of a video model; None for a model of pictures."""
+        """The input window of a video model; None for an image model."""
         return self.preprocess.window
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The samples preprocessed and stacked, on the model's device and in its dtype.
 
         Raises:
-            InputError: a picture for a video model or a clip for a model of pictures, or samples
-                whose inputs differ in size.
+            InputError: a picture for a video model or a clip for an image model, or samples whose
+                inputs differ in size.
         """
         return prepare_batch(samples, self.preprocess, self.model, self.name)
 
@@ -101,7 +101,7 @@ class Classifier:
         if logits.ndim != 2:
             raise ModelError(
                 f"{self.name} returns logits of shape {tuple(logits.shape)}, not [batch, classes]; "
-                "pool them in a module around the model"
+                "pool them in a wrapper module"
             )
         return logits
 
@@ -164,8 +164,8 @@ class Classifier:
     def index(self, label: str | int, classes: int) -> int:
         """The index of the class with a label: a name in any case, or a number.
 
-        Text is matched with the names first, because names may be numbers too. An int is always a
-        number.
+        Text is compared with the names first, because a name may itself be a number. An int is
+        always a number.
 
         Raises:
             LabelError: no class or several classes have that name, or the number is out of range.

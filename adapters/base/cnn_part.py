@@ -1,4 +1,4 @@
-"""The CNN of a captioner or a VQA model: a classifier from its own recipe, split in two."""
+"""The CNN of a captioner or a VQA model: a classifier with its own recipe, split in two."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks.cnn import feature_sizes, split_cnn
 
 PROBE = 224
-"""The side of the blank picture that measures the size of a CNN's features, in pixels."""
+"""The side, in pixels, of the blank picture with which the size of a CNN's features is measured."""
 
 
 class CnnPart(NamedTuple):
-    """A trunk that maps pictures to feature maps, and a head that pools these into vectors.
+    """A trunk that maps pictures to feature maps, and a head that pools the maps into vectors.
 
     The maps have `channels` channels, the vectors `features` entries.
     """
@@ -30,7 +30,7 @@ class CnnPart(NamedTuple):
     features: int
 
     def to_grid(self, layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
-        """A layer's output as a grid over the input, for a model with the trunk as its `cnn`."""
+        """A layer's output as a grid over the input, for a model whose `cnn` is the trunk."""
         return self.classifier.to_grid(layer.removeprefix("cnn."), tensor, space)
 
 

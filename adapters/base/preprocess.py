@@ -1,4 +1,4 @@
-"""From a sample's pixels to a model's input, with its placement on the sample."""
+"""Turn a sample's pixels into a model's input, and locate the input on the sample."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Preprocess:
         unknown = [key for key in values if key not in known]
         if unknown:
             raise ModelError(
-                f"preprocess has no '{unknown[0]}'; it takes {', '.join(known)}; mend mmcam.json"
+                f"preprocess has no '{unknown[0]}'; it takes {', '.join(known)}; fix mmcam.json"
             )
         return Preprocess(**values)
 
     @property
     def window(self) -> Window | None:
-        """The input window of a video model; None for a model of pictures."""
+        """The input window of a video model; None for an image model."""
         if self.frames is None:
             return None
         return Window(frames=self.frames, stride=self.stride, fps=self.fps)
@@ -102,7 +102,7 @@ class Preprocess:
         return crop(pixels, top, left, height, width), (left, top)
 
     def _crop_start(self, length: int, side: int) -> int:
-        """The first pixel of a crop; with padding, minus half of the padding, towards 0."""
+        """The first pixel of a crop; if it pads, minus half of the padding, rounded towards 0."""
         if side > length:
             return -((side - length) // 2)
         return round((length - side) / 2) if self.centre == "round" else (length - side) // 2
@@ -118,7 +118,7 @@ def prepare_batch(
     """The samples preprocessed and stacked, on the model's device and in its dtype.
 
     Raises:
-        InputError: a picture for a video model or a clip for a model of pictures, or samples whose
+        InputError: a picture for a video model or a clip for an image model, or samples whose
             inputs differ in size.
     """
     is_video = preprocess.window is not None
@@ -148,7 +148,8 @@ def prepare_batch(
 def floating_parameter(model: nn.Module) -> Tensor:
     """A parameter or buffer on the model's device and in its floating-point type.
 
-    Quantised models may hold integers first; a model without any number is one in single precision.
+    The first tensors of a quantised model may be integers. If no tensor is floating-point, the
+    result is a float32 zero on the CPU.
     """
     tensors = itertools.chain(model.parameters(), model.buffers())
     first = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
@@ -156,7 +157,7 @@ def floating_parameter(model: nn.Module) -> Tensor:
 
 
 def clip_spans(sample: Sample) -> tuple[tuple[float, float], ...]:
-    """The spans of a placement: the clip's own span or all its frames; none for a picture."""
+    """The spans of a placement: the clip's own span, or all its frames; empty for a picture."""
     if sample.pixels.ndim == 3:
         return ()
     return (sample.span or (0.0, float(len(sample.pixels))),)
@@ -166,9 +167,9 @@ def clip_spans(sample: Sample) -> tuple[tuple[float, float], ...]:
 class Transform:
     """A user's own transform of a PIL image (torchvision, timm, an image processor).
 
-    The placement of its output is measured by transforming ramps of grey levels, so any mixture of
-    resizing, cropping and padding works. A clip is transformed frame by frame. `frames`, `stride`
-    and `fps` are a video model's window.
+    The placement of its output is measured by transforming ramps of grey levels, so any combination
+    of resizing, cropping and padding works. A clip is transformed frame by frame. `frames`,
+    `stride` and `fps` are a video model's window.
     """
 
     function: Callable[[Any], Tensor]
@@ -178,7 +179,7 @@ class Transform:
 
     @property
     def window(self) -> Window | None:
-        """The input window of a video model; None for a model of pictures."""
+        """The input window of a video model; None for an image model."""
         if self.frames is None:
             return None
         return Window(frames=self.frames, stride=self.stride, fps=self.fps)
@@ -188,7 +189,7 @@ class Transform:
 
         Raises:
             ModelError: the transform does not return `[3, height, width]`, draws random numbers,
-                or does anything to the geometry but resizing, cropping and padding.
+                or changes the geometry other than by resizing, cropping and padding.
         """
         height, width = sample.pixels.shape[-3:-1]
         placement = Placement(
@@ -243,7 +244,7 @@ def _ramp(length: int) -> NDArray[np.float64]:
 
 
 def _random_states() -> tuple[object, ...]:
-    """The states of the random generators that transforms use."""
+    """The states of the random number generators that transforms use."""
     _, keys, position, *_ = np.random.get_state()
     torch_state = torch.get_rng_state().numpy().tobytes()
     return random.getstate(), np.asarray(keys).tobytes(), position, torch_state

@@ -17,12 +17,13 @@ from mmcam.types import Weights
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model of a family: its name there, arguments, weights, and the user's overrides.
+    """A model of a family: its name in the family, arguments, weights, and the user's overrides.
 
-    `parts` are models that this one contains, such as the CNN of a captioner. `vocabulary` is a
-    file of words, `special` maps the roles of special tokens to words, and `max_question_tokens`
-    is the maximum number of words of a question. `weights` is a file. Without a file, `pretrained`
-    means the library's own weights, which it may download; False leaves the model untrained.
+    `parts` are the recipes, later the adapters, of models that this one contains, such as the CNN
+    of a captioner. `vocabulary` is a file of words, `special` maps the roles of special tokens to
+    words, and `max_question_tokens` is the maximum number of words of a question. `weights` is a
+    file. Without a file, `pretrained` selects the library's own weights, which it may download;
+    False leaves the model untrained.
     """
 
     family: str
@@ -61,9 +62,9 @@ class Recipe:
         return Weights(source="the library's own") if self.pretrained else None
 
     def load_decoder_weights(self, model: nn.Module) -> Weights | None:
-        """Load the weights file of a model whose CNN (`cnn`, `pool`) has weights of its own.
+        """Load the weights file of a model whose CNN (`cnn`, `pool`) already has weights.
 
-        If the file holds the CNN's weights too, those are used.
+        If the file holds the CNN's weights too, they replace these weights.
 
         Raises:
             WeightsError: the file does not fit.

@@ -1,4 +1,4 @@
-"""The adapter for captioners of a CNN and an LSTM."""
+"""The adapter for captioners that consist of a CNN and an LSTM."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from mmcam.types import Inputs, Sample
 
 @dataclass(kw_only=True)
 class RecurrentCaptioner(CaptionAdapter):
-    """A CNN and an LSTM (`networks.show_and_tell`, `networks.show_attend_tell`).
+    """A captioner with a CNN and an LSTM (`networks.show_and_tell`, `networks.show_attend_tell`).
 
-    The model's `cnn` returns the map that is explained. `teacher_force` returns the states of a
-    given caption, which `out` turns into logits; `initial_state` and `step` generate a caption.
+    The model's `cnn` returns the map that is explained. The model's `teacher_force` returns the
+    states of a given caption, which `out` turns into logits; `initial_state` and `step` generate a
+    caption.
     """
 
     preprocess: Preprocess
@@ -56,7 +57,7 @@ class RecurrentCaptioner(CaptionAdapter):
         token_ids = [
             beam_search(
                 model.step,
-                tuple(part[row : row + 1] for part in state),
+                tuple(tensor[row : row + 1] for tensor in state),
                 start=self.tokenizer.token("start"),
                 end=self.tokenizer.token("end"),
                 suppressed_tokens=self.tokenizer.suppressed_tokens,
@@ -77,7 +78,7 @@ class RecurrentCaptioner(CaptionAdapter):
         )
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
-        """A layer of the CNN as a grid over the input.
+        """The output of a layer of the CNN as a grid over the input.
 
         Raises:
             LayerError: the layer has no grid.

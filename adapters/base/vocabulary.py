@@ -22,8 +22,8 @@ SPECIAL = {"pad": "<pad>", "start": "<start>", "end": "<end>", "unknown": "<unk>
 class Vocabulary:
     """The words of a captioner's vocabulary, in the order of their tokens.
 
-    Text is split by NLTK's word tokenizer, in lower case. Punctuation is left out unless it is in
-    the vocabulary.
+    Text is put in lower case and split by NLTK's word tokenizer. Punctuation is left out unless
+    it is in the vocabulary.
 
     Raises:
         ModelError: a special token is missing.
@@ -59,7 +59,7 @@ class Vocabulary:
         return tuple(self.token(key) for key in ("pad", "start", "unknown"))
 
     def split(self, text: str) -> list[str]:
-        """The words of a text, in the form of the vocabulary."""
+        """The words of a text, in lower case like those of the vocabulary."""
         from nltk.tokenize import NLTKWordTokenizer
 
         return [
@@ -81,8 +81,8 @@ class Vocabulary:
             ordinary = [word for word in self.words if word not in special]
             hints = "; ".join(f"'{word}' (nearest: {nearest(word, ordinary)})" for word in unknown)
             raise LabelError(
-                f'the model cannot say "{text}": its vocabulary of {len(self.words)} words lacks '
-                f"{hints}. Use words of the vocabulary"
+                f'the model cannot generate "{text}": its vocabulary of {len(self.words)} words '
+                f"lacks {hints}. Use words of the vocabulary"
             )
         tokens = [self._index[word] for word in words]
         return self._sentence(" ".join(words), [*tokens, self.token("end")], len(words))
@@ -105,7 +105,7 @@ def read_vocabulary(path: Path, special: Mapping[str, str]) -> Vocabulary:
     """The vocabulary in a JSON file: a list of words, or a mapping from words to tokens 0, 1, ...
 
     Raises:
-        ModelError: the file cannot be read, or its content is of another form.
+        ModelError: the file cannot be read, or its content has another structure.
     """
     return Vocabulary(read_words(path), special)
 
@@ -114,8 +114,9 @@ def read_vocabulary(path: Path, special: Mapping[str, str]) -> Vocabulary:
 class QuestionTokenizer:
     """The words of a VQA model's vocabulary, in the order of their tokens.
 
-    Questions are put in lower case and split at spaces and before trailing punctuation. Words that
-    are not in the vocabulary become `unknown`; a question is cut off after `max_tokens` words.
+    Questions are put in lower case and split at spaces and before punctuation at the end of a
+    word. Words that are not in the vocabulary become `unknown`; a question is cut off after
+    `max_tokens` words.
 
     Raises:
         ModelError: the vocabulary does not contain `unknown`.
@@ -155,17 +156,17 @@ def read_words(path: Path) -> list[str]:
     """The words in a JSON file: a list of words, or a mapping from words to tokens 0, 1, ...
 
     Raises:
-        ModelError: the file cannot be read, or its content is of another form.
+        ModelError: the file cannot be read, or its content has another structure.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"vocabulary '{path}' cannot be read ({error}); mend the file") from error
+        raise ModelError(f"vocabulary '{path}' cannot be read ({error}); fix the file") from error
     if isinstance(content, dict) and sorted(content.values()) == list(range(len(content))):
         content = sorted(content, key=content.__getitem__)
     if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
         raise ModelError(
             f"vocabulary '{path}' is neither a list of words nor a mapping from words to the "
-            "numbers 0, 1, 2, ...; mend the file"
+            "numbers 0, 1, 2, ...; fix the file"
         )
     return content

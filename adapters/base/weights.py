@@ -61,9 +61,10 @@ def _unwrap(content: Any, path: Path) -> State:
 def load_weights(
     model: nn.Module, path: str | Path, rename: Callable[[State], State] | None = None
 ) -> Weights:
-    """Load a file into `model`; keys and shapes must be exactly the model's.
+    """Load a file into `model`; keys and shapes must match exactly.
 
-    Prefixes that wrappers add to all keys (`PREFIXES`) are removed if no key fits.
+    Prefixes that wrappers add to all keys (`PREFIXES`) are removed if no key matches. The counters
+    of batch norm may be missing.
 
     Raises:
         WeightsError: keys are missing, unknown, or of another shape.
@@ -95,7 +96,7 @@ def load_weights(
     if problems:
         raise WeightsError(
             f"'{path}' does not fit {type(model).__name__}: {'; '.join(problems)}. Give the "
-            "weights of this very model, or name the model that they belong to"
+            "weights of exactly this model, or name the model that they belong to"
         )
     model.load_state_dict(state, strict=False)
     return Weights(source=str(path), sha256=file_hash(path))

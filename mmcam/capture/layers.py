@@ -14,11 +14,11 @@ from mmcam.errors import LayerError, nearest
 
 
 def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
-    """The layers that match `patterns`, in the model's order, each once.
+    """The layers that match `patterns`, in the model's order, without duplicates.
 
     A pattern is a module's name as in `named_modules`, where `*` matches any characters between
     two dots: `layer*`, `features.*`, `blocks.*.norm1`. The suffix `#1` selects the second call of a
-    module that runs several times in a forward.
+    module that runs several times in a forward pass.
 
     Raises:
         LayerError: a pattern matches nothing.
@@ -39,7 +39,7 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
 
 
 def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`output` with `change` applied to its map, the first tensor with three axes or more.
+    """`output` with `change` applied to its map: the first float tensor with three or more axes.
 
     Searches tuples, lists and mappings (model outputs). Returns None if there is no map.
     """
@@ -57,8 +57,8 @@ def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
             if changed is not None:
                 entries = {**output, key: changed}
                 kind: Any = type(output)
-                named = all(isinstance(name, str) for name in entries)
-                return kind(**entries) if named else kind(entries)
+                has_string_keys = all(isinstance(name, str) for name in entries)
+                return kind(**entries) if has_string_keys else kind(entries)
     return None
 
 
@@ -66,31 +66,32 @@ def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def tapped(
     model: nn.Module, layers: Sequence[str], change: Callable[[str, Tensor], Tensor]
 ) -> Iterator[Callable[[], None]]:
-    """In this context, each layer's map is replaced by `change(layer, map)` during the forward.
+    """In this context, `change(layer, map)` replaces each layer's map during the forward pass.
 
-    Yields a function to call after the forward. The function removes the hooks and checks that
-    every layer ran exactly once, unless the layer was named with the number of its call.
+    Yields a function to call after the forward pass. The function removes the hooks and checks that
+    every layer ran exactly once, unless its name has a call number (`#1`): then that call must
+    have run.
 
     Raises:
-        LayerError: a layer's output holds no map; by the check: a layer did not run, or ran several
-            times and its name has no number of a call.
+        LayerError: a layer's output holds no map. The check raises it if a layer did not run, or
+            ran several times and its name has no call number.
     """
-    wanted: dict[str, set[str]] = {}
+    calls_by_stem: dict[str, set[str]] = {}
     for layer in layers:
         stem, _, call = layer.partition("#")
-        wanted.setdefault(stem, set()).add(call)
-    calls = dict.fromkeys(wanted, 0)
+        calls_by_stem.setdefault(stem, set()).add(call)
+    counts = dict.fromkeys(calls_by_stem, 0)
 
     def hook_for(stem: str) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            number = str(calls[stem])
-            calls[stem] += 1
-            for call in wanted[stem] & {"", number}:
+            number = str(counts[stem])
+            counts[stem] += 1
+            for call in calls_by_stem[stem] & {"", number}:
                 layer = f"{stem}#{call}" if call else stem
                 changed = map_tensor(output, partial(change, layer))
                 if changed is None:
                     raise LayerError(
-                        f"layer '{layer}' gives {describe_output(output)}, which has no grid to "
+                        f"layer '{layer}' returns {describe_output(output)}, which has no grid to "
                         "explain; name a layer before the pooling"
                     )
                 output = changed
@@ -99,22 +100,22 @@ def tapped(
         return hook
 
     def check() -> None:
-        for stem, numbers in wanted.items():
-            for call in numbers:
-                if calls[stem] <= int(call or 0):
-                    ran = f"ran {calls[stem]} times" if calls[stem] else "did not run"
+        for stem, calls in calls_by_stem.items():
+            for call in calls:
+                if counts[stem] <= int(call or 0):
+                    ran = f"ran {counts[stem]} times" if counts[stem] else "did not run"
                     raise LayerError(
                         f"layer '{stem}' {ran} in the forward, so there is no call "
                         f"{int(call or 0)} to explain; name a layer that runs"
                     )
-                if not call and calls[stem] > 1:
+                if not call and counts[stem] > 1:
                     raise LayerError(
-                        f"layer '{stem}' ran {calls[stem]} times in one forward; say which call: "
-                        f"'{stem}#{calls[stem] - 1}' is the last"
+                        f"layer '{stem}' ran {counts[stem]} times in one forward; name the call: "
+                        f"'{stem}#{counts[stem] - 1}' is the last"
                     )
 
     with ExitStack() as stack:
-        for stem in wanted:
+        for stem in calls_by_stem:
             module = model.get_submodule(stem)
             stack.callback(module.register_forward_hook(hook_for(stem)).remove)
 

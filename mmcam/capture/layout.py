@@ -1,7 +1,6 @@
-"""The layout of a layer's output: which of its entries lies where on the input.
+"""The layout of a layer's output: the place of each of its entries on the input.
 
-A layout is read from the places of the output's entries (`places`); a shape is never taken for a
-grid.
+A layout is derived from the places of the output's entries (`places`), never from the shape alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from mmcam.capture.places import Places
 from mmcam.errors import LayerError
 
 TOLERANCE = 1e-3
-"""How much places of one cell may differ by rounding, in pixels."""
+"""The largest difference between places of the same cell, due to rounding, in pixels."""
 
 
 SAME_CELL = 0.3
@@ -33,10 +32,10 @@ class Layout:
         channels: the axes of the output along which the place on the input is constant.
         per_sample: the number of positions of one sample along the other axes; those without a
             place (class tokens, padding) count too.
-        samples_first: whether the positions of one sample stand together; if False, those of all
-            samples at one place do.
-        cells: for each cell of the grid `[*grid]` its position among those of a sample.
-        middles: for each axis of the grid the middles of its cells, in pixels of the input.
+        samples_first: whether the positions of one sample are contiguous; if False, those of all
+            samples at one place are.
+        cells: for each cell of the grid `[*grid]`, its position among those of a sample.
+        middles: for each axis of the grid, the centres of its cells, in pixels of the input.
         channel_count: the number of channels.
     """
 
@@ -56,7 +55,7 @@ class Layout:
         """An output of the layer, or its gradient, as a grid; a view if the order allows it.
 
         Raises:
-            LayerError: the output has another number of positions than the one of the proof.
+            LayerError: the number of positions does not fit the layout.
         """
         other_axes = [axis for axis in range(tensor.ndim) if axis not in self.channels]
         positions = math.prod(tensor.shape[axis] for axis in other_axes)
@@ -84,16 +83,16 @@ class Layout:
 def layout_of(
     shape: Sequence[int], places: Places | None, batch: int, space: Sequence[int]
 ) -> Layout:
-    """The layout of an output whose entries stem from these places.
+    """The layout of an output whose entries have these places.
 
     Args:
-        shape: of the output.
-        places: of its entries, as `places.FollowPlaces` gives them.
+        shape: the shape of the output.
+        places: the places of its entries, as `places.FollowPlaces` returns them.
         batch: the number of samples.
         space: the size of the input along its axes, in pixels.
 
     Raises:
-        LayerError: the entries form no grid; the message says what they form.
+        LayerError: the entries form no grid; the message says why.
     """
     if places is None:
         raise LayerError("no place on the input is known for its entries")
@@ -120,7 +119,7 @@ def layout_of(
     per_sample = math.prod(shape[axis] for axis in other_axes) // batch
     steps = (by_sample[1:] - by_sample[:-1]).unique().tolist()
     if steps not in ([], [per_sample], [1]):
-        raise LayerError("the samples of a batch are mixed, or each has an order of its own")
+        raise LayerError("the samples of a batch are mixed, or their entries differ in order")
     samples_first = steps != [1] or per_sample == 1
     return Layout(
         channels=channels,
@@ -148,7 +147,7 @@ def _order(sample: Tensor, numbers: Sequence[Tensor], grid: Sequence[int], batch
         key = key * length + number
     order = key.argsort()
     if not torch.equal(key[order], torch.arange(len(key))):
-        raise LayerError("several of its entries lie on one place of the input")
+        raise LayerError("several of its entries lie at the same place of the input")
     return order
 
 
@@ -161,7 +160,7 @@ def _is_constant(places: Places, axis: int) -> bool:
             if place.stride(other) == 0:
                 place = place.narrow(other, 0, 1)
         first = place.narrow(axis, 0, 1)
-        # Places that differ mostly do so at once, so a few entries are compared before all.
+        # Most differences show in a few entries, so these are compared before all others.
         for number in (1, place.shape[axis] // 2, place.shape[axis] - 1):
             if _differ(place.narrow(axis, number, 1), first):
                 return False
@@ -176,10 +175,10 @@ def _differ(place: Tensor, other: Tensor) -> bool:
 
 
 def _number_cells(values: Tensor) -> tuple[Tensor, Tensor]:
-    """For each place along one axis the number of its cell, and the middles of all cells."""
+    """For each place along one axis, the number of its cell; and the centres of all cells."""
     ordered = values.unique()
     gaps = ordered.diff()
-    # Beside padding, a cell is pulled inwards; it stays much nearer to its own row than to others.
+    # Next to padding, the place of a cell may shift; it stays closest to its own row.
     limit = max(TOLERANCE, SAME_CELL * float(gaps.max())) if len(gaps) else TOLERANCE
     starts = torch.cat([ordered.new_ones(1).bool(), gaps > limit])
     cell = starts.cumsum(0) - 1

@@ -15,7 +15,7 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """A context with evaluation mode, frozen parameters and gradients enabled.
+    """A context in which the model is in evaluation mode, its parameters frozen, gradients enabled.
 
     On exit, the previous state is restored. A surrounding `no_grad` or `inference_mode` has no
     effect inside. Modes are set on each module directly, in case a module overrides `train`.
@@ -42,7 +42,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(model: nn.Module, amp: bool) -> AbstractContextManager[Any]:
-    """A context of mixed precision in bfloat16 if `amp`, else a context without effect."""
+    """A context of mixed precision (bfloat16) if `amp`, otherwise a context without effect."""
     if not amp:
         return nullcontext()
     parameter = next(model.parameters(), torch.zeros(()))

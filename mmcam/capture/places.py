@@ -1,14 +1,16 @@
-"""Where each entry of a layer's output comes from on the input, followed operation by operation.
+"""The place on the input of each entry of a layer's output, traced operation by operation.
 
-A shape does not say where its entries lie: tokens may stand in windows, in units, transposed, or
-after class tokens. So one forward pass runs under a dispatch mode in which every tensor carries,
-for each of its entries, the sample and the place on the input that the entry stems from:
+The shape of an output does not tell where its entries lie: tokens may be grouped in windows or
+units, transposed, or preceded by class tokens. So one forward pass runs under a dispatch mode that
+keeps, for each entry of every tensor, its sample and its place on the input:
 
-- operations that move entries (views, permutations, rolls, gathers, padding) move the places alike;
-- convolutions, pooling and resizing have a place of their own: the middle of their window;
+- operations that move entries (views, permutations, rolls, gathers, padding) move the places in
+  the same way;
+- an entry of a convolution, pooling or resizing lies at the centre of its window;
 - a matrix product keeps the rows' places, so a token keeps its own place through attention and
-  linear layers; of operands that disagree, the one whose places vary more counts;
-- what has no place (parameters, class tokens) is NaN; what is pooled lies in the middle of all.
+  linear layers; if operands disagree, the one whose places vary more is used;
+- entries without a place (parameters, class tokens) have NaN; the result of a reduction lies at the
+  mean of the reduced places.
 
 Nothing is differentiated, and the model's own results do not change.
 """
@@ -28,7 +30,7 @@ aten = torch.ops.aten
 
 Places = tuple[Tensor, ...]
 """For each entry of a tensor: its sample, then its place along each axis of the input, in pixels
-(time, row, column). Each has the tensor's own shape; NaN where there is none."""
+(time, row, column). Each has the shape of the tensor, and NaN for entries without a place."""
 
 MOVES = {
     *(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.permute),
@@ -40,7 +42,7 @@ MOVES = {
     *(aten.channel_shuffle, aten.reflection_pad1d, aten.replication_pad3d, aten.rot90),
     *(aten.repeat_interleave, aten.expand_copy, aten.view_copy, aten.take_along_dim),
 }
-"""Operations that only move entries: they move the places alike."""
+"""Operations that only move entries; they are applied to the places too."""
 
 PRODUCTS = {
     aten.mm: (0, 1),
@@ -52,7 +54,7 @@ PRODUCTS = {
     aten.addbmm: (1, 2),
     aten.mv: (0, 1),
 }
-"""Matrix products, and where their two factors stand among the arguments."""
+"""Matrix products -> the positions of their two factors among the arguments."""
 
 REDUCTIONS = {
     *(aten.mean, aten.sum, aten.amax, aten.amin, aten.var, aten.std, aten.logsumexp, aten.prod),
@@ -100,10 +102,10 @@ FACTORIES = {
 
 
 class FollowPlaces(TorchDispatchMode):
-    """Inside, the places of all tensors that stem from `start` are followed.
+    """In this mode, the places of all tensors that are computed from `start` are traced.
 
     Args:
-        start: the input `[batch, channel, *space]`; each of its pixels lies at its own middle.
+        start: the input `[batch, channel, *space]`; the place of a pixel is its centre.
     """
 
     def __init__(self, start: Tensor) -> None:
@@ -120,9 +122,9 @@ class FollowPlaces(TorchDispatchMode):
         self.known[start] = tuple(places)
 
     def places(self, tensor: Tensor) -> Places | None:
-        """The places of a tensor's entries; None if none of them stems from the input."""
-        found: Places | None = self.known.get(tensor)
-        return found
+        """The places of a tensor's entries; None if the tensor has no known places."""
+        places: Places | None = self.known.get(tensor)
+        return places
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -132,7 +134,7 @@ class FollowPlaces(TorchDispatchMode):
         try:
             self._follow(func.overloadpacket, func, args, kwargs, result)
         except (RuntimeError, IndexError, TypeError, ValueError):
-            self._forget(result)  # an operation that cannot be followed has no place
+            self._forget(result)  # the places of this operation's result are unknown
         return result
 
     def _forget(self, result: Any) -> None:
@@ -179,15 +181,15 @@ class FollowPlaces(TorchDispatchMode):
         elif packet in (aten.index_put_, aten.index_put, aten.index_copy, aten.index_copy_):
             self._put(func, args, kwargs, outputs[0])
         elif packet is aten.native_layer_norm and len(args[1]) == 1:
-            self._keep_rows(args[0], outputs[0])  # it mixes what it normalises over
+            self._keep_rows(args[0], outputs[0])  # it mixes the entries along the normalised axis
         elif packet in (aten.where,):
             self._pointwise([t for t in args[1:] if isinstance(t, Tensor)], outputs)
         else:
             self._pointwise(placed, outputs)
 
     def _of(self, tensor: Tensor) -> Places:
-        found = self.places(tensor)
-        return self._nowhere(tensor) if found is None else found
+        places = self.places(tensor)
+        return self._nowhere(tensor) if places is None else places
 
     def _nowhere(self, tensor: Tensor) -> Places:
         return tuple(torch.full(tensor.shape, math.nan) for _ in range(self.axes))
@@ -200,8 +202,9 @@ class FollowPlaces(TorchDispatchMode):
         if own is None:
             self.known[target] = tuple(p.expand(target.shape).clone() for p in places)
             return
-        for mine, other in zip(own, places, strict=True):
-            mine.copy_(other.expand(mine.shape))  # a view's places are a view of its base's
+        for target_place, place in zip(own, places, strict=True):
+            # The places of a view are views of its base's places, so these change too.
+            target_place.copy_(place.expand(target_place.shape))
 
     def _move(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Sequence[Tensor]
@@ -212,12 +215,12 @@ class FollowPlaces(TorchDispatchMode):
         moved = []
         for place in places:
             try:
-                made = func(place, *args[1:], **kwargs)
-            except RuntimeError:  # the places of an expanded tensor have no such view
-                made = func(place.contiguous(), *args[1:], **kwargs)
-            moved.append(list(_tensors(made)))
+                result = func(place, *args[1:], **kwargs)
+            except RuntimeError:  # expanded places may not allow this view
+                result = func(place.contiguous(), *args[1:], **kwargs)
+            moved.append(list(_tensors(result)))
         for number, tensor in enumerate(outputs):
-            self.known[tensor] = tuple(each[number] for each in moved)
+            self.known[tensor] = tuple(tensors[number] for tensors in moved)
 
     def _join(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
@@ -233,12 +236,12 @@ class FollowPlaces(TorchDispatchMode):
         own = self._of(args[0])
         values = self._of(args[-1] if isinstance(args[-1], Tensor) else args[2])
         self.known[output] = tuple(
-            func(mine.clone(), *args[1:-1], other) if args[-1] is not False else mine
-            for mine, other in zip(own, values, strict=True)
+            func(place.clone(), *args[1:-1], value) if args[-1] is not False else place
+            for place, value in zip(own, values, strict=True)
         )
 
     def _pointwise(self, operands: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        """Entry by entry: of the operands that vary in place, the one that varies most."""
+        """Set the outputs' places to those of the operand whose places vary most."""
         for output in outputs:
             if len(operands) == 1 and operands[0].shape == output.shape:
                 self.known[output] = self._of(operands[0])
@@ -248,9 +251,9 @@ class FollowPlaces(TorchDispatchMode):
                 places = self.places(tensor)
                 if places is None or not _broadcasts(tensor.shape, output.shape):
                     continue
-                spread = tuple(p.expand(output.shape) for p in places)
-                if best is None or _variation(spread) > _variation(best) * (1 + 1e-4):
-                    best = spread
+                expanded = tuple(p.expand(output.shape) for p in places)
+                if best is None or _variation(expanded) > _variation(best) * (1 + 1e-4):
+                    best = expanded
             if best is None:
                 for tensor in operands:
                     if tensor.shape[:-1] == output.shape[:-1] and tensor in self.known:
@@ -258,15 +261,15 @@ class FollowPlaces(TorchDispatchMode):
                         return
                 self.known.pop(output, None)
             elif self.places(output) is not None and any(o is output for o in operands):
-                for mine, other in zip(self._of(output), best, strict=True):
-                    if mine.data_ptr() != other.data_ptr():
+                for place, best_place in zip(self._of(output), best, strict=True):
+                    if place.data_ptr() != best_place.data_ptr():
                         self.known[output] = best
                         break
             else:
                 self.known[output] = best
 
     def _keep_rows(self, tensor: Tensor, output: Tensor) -> None:
-        """Each vector along the last axis keeps its place."""
+        """Each vector along the last axis keeps its mean place."""
         rows = (_mean(p, [-1]) for p in self._of(tensor))
         self.known[output] = tuple(row.expand(output.shape) for row in rows)
 
@@ -278,7 +281,8 @@ class FollowPlaces(TorchDispatchMode):
         if second in self.known and not is_linear and second.ndim > 1:
             means = (_mean(p, [-2]) for p in self._of(second))
             columns = tuple(c.expand(output.shape) for c in means)
-        # Each row of q k^T and of a v is one query's; columns count where rows are all pooled.
+        # A row of q k^T or a v belongs to one query. If all rows have almost the same place, the
+        # columns' places are used.
         if rows is None or (columns is not None and _variation(rows) < 0.1 * _variation(columns)):
             rows = columns
         if rows is not None:
@@ -298,9 +302,9 @@ class FollowPlaces(TorchDispatchMode):
         if output.ndim < tensor.ndim:
             kept = [i for i in range(tensor.ndim) if i not in {a % tensor.ndim for a in axes}]
             means = [m.reshape([tensor.shape[i] for i in kept]) for m in means]
-        for each in outputs:
-            if each.shape == output.shape:
-                self.known[each] = tuple(m.expand(output.shape) for m in means)
+        for result in outputs:
+            if result.shape == output.shape:
+                self.known[result] = tuple(m.expand(output.shape) for m in means)
 
     def _convolve(self, args: tuple[Any, ...], output: Tensor) -> None:
         tensor, weight, _, stride, padding, dilation, transposed, *_ = args
@@ -323,21 +327,25 @@ class FollowPlaces(TorchDispatchMode):
     def _windows(
         self, tensor: Tensor, output: Tensor, middle: Callable[[int, int, int], Tensor]
     ) -> None:
-        """Places at the middles of windows, in cells of the input `[batch, channel, *space]`."""
+        """Set the output's places to the centres of its windows over `tensor`.
+
+        `tensor` is `[batch, channel, *space]`. `middle(axis, cells, size)` returns the centres of
+        `cells` windows, in cells of `tensor`, which has `size` cells along the axis.
+        """
         places = self.places(tensor)
         if places is None:
             return
         axes = output.ndim - 2
         if tensor.ndim != output.ndim:  # without a batch axis
             return
-        made = []
+        window_places = []
         for place in places:
             plane = _mean(place, [1])
             for axis in range(axes):
-                at = middle(axis, output.shape[2 + axis], tensor.shape[2 + axis])
-                plane = _interpolated(plane, 2 + axis, at.float())
-            made.append(plane.expand(output.shape))
-        self.known[output] = tuple(made)
+                centres = middle(axis, output.shape[2 + axis], tensor.shape[2 + axis])
+                plane = _interpolated(plane, 2 + axis, centres.float())
+            window_places.append(plane.expand(output.shape))
+        self.known[output] = tuple(window_places)
 
 
 def _tensors(value: Any) -> Any:
@@ -365,7 +373,7 @@ def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
 
 
 def _mean(place: Tensor, axes: Sequence[int]) -> Tensor:
-    """The middle of the places along some axes, without those that are nowhere."""
+    """The mean of the places along some axes, without the NaNs; the axes are kept."""
     for axis in axes:
         # Places that do not differ along an axis need no mean, which would round.
         if place.stride(axis) == 0 or place.shape[axis] == 1:
@@ -376,7 +384,7 @@ def _mean(place: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def _variation(places: Places) -> float:
-    """How much places differ along the axes of the input, all entries together."""
+    """The variance of the places of all entries, summed over the axes of the input."""
     total = 0.0
     for place in places[1:]:
         for axis in range(place.ndim):
@@ -388,18 +396,18 @@ def _variation(places: Places) -> float:
     return total
 
 
-def _interpolated(plane: Tensor, axis: int, at: Tensor) -> Tensor:
-    """Values between the cells of an axis, and beyond its ends, in a straight line."""
+def _interpolated(plane: Tensor, axis: int, points: Tensor) -> Tensor:
+    """Values at `points` along an axis, in cells: linear interpolation and extrapolation."""
     cells = plane.shape[axis]
     if cells == 1:
         shape = list(plane.shape)
-        shape[axis] = len(at)
+        shape[axis] = len(points)
         return plane.expand(shape)
-    low = at.floor().clamp(0, cells - 2).long()
-    share = (at - low).view([-1 if a == axis else 1 for a in range(plane.ndim)])
+    low = points.floor().clamp(0, cells - 2).long()
+    share = (points - low).view([-1 if a == axis else 1 for a in range(plane.ndim)])
     first, second = plane.index_select(axis, low), plane.index_select(axis, low + 1)
     mixed = first + share * (second - first)
-    # Beside a cell that is nowhere, the other one counts.
+    # If one of the two cells is NaN, the nearer cell's value is used.
     mixed = torch.where(mixed.isnan() & (share < 0.5), first, mixed)
     return torch.where(mixed.isnan() & (share >= 0.5), second, mixed)
 
@@ -407,16 +415,16 @@ def _interpolated(plane: Tensor, axis: int, at: Tensor) -> Tensor:
 def _window_middles(
     kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
 ) -> Callable[[int, int, int], Tensor]:
-    """Where the windows of a convolution or pooling have their middles, in cells of its input.
+    """A function that returns the centres of the windows of a convolution or pooling, in cells.
 
-    The settings have a number for each axis, or one for all.
+    Each setting has one number per axis, or one number for all axes.
     """
 
     def middles(axis: int, cells: int, size: int) -> Tensor:
-        size_of, step, before, gap = (
+        width, step, before, gap = (
             setting[axis % len(setting)] for setting in (kernel, stride, padding, dilation)
         )
-        return (torch.arange(cells) * step).float() - before + (size_of - 1) * gap / 2
+        return (torch.arange(cells) * step).float() - before + (width - 1) * gap / 2
 
     return middles
 

@@ -71,7 +71,7 @@ class Reader:
 
     @cached_property
     def pooled_weight(self) -> Tensor:
-        """From the (mean) gradient at the output to the mean at the map: `[output, channel]`."""
+        """The matrix `[output, channel]` from the gradient at the output to the mean at the map."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         if not self.flattened:
             return self.weight.to(dtype)
@@ -84,7 +84,8 @@ class Reader:
 class PooledGradients:
     """The layers that need only the mean gradient over their grid, and the readers of their maps.
 
-    `to_grid` holds the layers, `inner_nodes` the autograd nodes of recorded maps inside the graph.
+    `to_grid` has the layers as keys. `inner_nodes` are the autograd nodes of recorded maps inside
+    the graph.
     """
 
     to_grid: Mapping[str, ToGrid]
@@ -95,7 +96,8 @@ class PooledGradients:
     def add_map(self, layer: str, tensor: Tensor) -> None:
         """Register a layer's map, so that its readers can be found.
 
-        A map inside the graph must keep its gradient, so layers after it read no earlier map.
+        A map inside the graph needs a gradient of its own, so a layer after it is never cut off as
+        a reader of an earlier map.
         """
         if not tensor.is_leaf:
             self.inner_nodes.append(tensor.grad_fn)
@@ -106,8 +108,8 @@ class PooledGradients:
 
     @contextmanager
     def watch_linear_layers(self, model: nn.Module) -> Iterator[None]:
-        """In this context, collect the readers as they run; modified layers are left alone."""
-        # The first of a layer's hooks, so that the others get the new start of the graph.
+        """In this context, collect readers as they run; skip layers with a patched `forward`."""
+        # This hook runs before a layer's other hooks, so that they get the new start.
         hooks = [
             module.register_forward_hook(self._on_forward, prepend=True)
             for module in model.modules()
@@ -142,8 +144,8 @@ class PooledGradients:
         for start in self.starts:
             if start.tensor is leaf and set(poolings) <= {leaf.ndim}:
                 if start.channels_first:
-                    is_vectors = tensor.ndim == 2 and len(tensor) == len(leaf)
-                    return (start, True) if is_vectors else None
+                    is_batch_of_vectors = tensor.ndim == 2 and len(tensor) == len(leaf)
+                    return (start, True) if is_batch_of_vectors else None
                 is_map = tensor.shape == leaf.shape and leaf.shape[-1] == start.channels
                 return (start, False) if is_map and not poolings else None
         return None
@@ -159,8 +161,9 @@ class PooledGradients:
         Args:
             layer: the layer.
             map_gradient: the gradient at the layer's map, without the readers' share; None if the
+                score does not depend on the map.
+            reader_gradients: the gradient at the output of each of `readers`; None if the
                 score does not depend on it.
-            reader_gradients: the gradient at the output of each of `readers`; None likewise.
 
         Raises:
             ScoreError: the score depends on the layer, but on no cell of its grid.
@@ -187,7 +190,7 @@ class PooledGradients:
 
 
 def _mean(to_grid: ToGrid, gradients: Tensor) -> Tensor:
-    """The means over the grid `[slot, row, channel]` of gradients `[slot, row, *layout]`."""
+    """The means `[slot, row, channel]` over the grid of gradients `[slot, row, *layout]`."""
     dtype = torch.promote_types(gradients.dtype, torch.float32)
     return torch.stack([to_grid(rows).flatten(2).mean(2, dtype=dtype) for rows in gradients])
 

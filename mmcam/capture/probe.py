@@ -15,7 +15,7 @@ from mmcam.errors import LayerError, MmcamError
 from mmcam.types import Adapter, Inputs
 
 Score = Callable[[Any], Tensor]
-"""From a model's output to one number with a gradient."""
+"""A function from a model's output to one number with a gradient."""
 
 
 class SpatialLayer(NamedTuple):
@@ -30,7 +30,7 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     """The layers with a grid of at least 2 x 2 cells, in the order in which they finish.
 
     A container comes directly after the last layer inside it. A module that runs more than once is
-    listed by its last call. Costs one forward.
+    listed by its last call. Needs at least one forward pass.
     """
     if isinstance(adapter.layouts, ProvenLayouts):
         proven = adapter.layouts.spatial(adapter, inputs)
@@ -71,13 +71,14 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
 def default_layer(adapter: Adapter, inputs: Inputs, score: Score | None = None) -> str:
     """The layer to explain by default: the last block with a grid that the score depends on.
 
-    Of the layers that finish with the last grid, the outermost is taken (a stage rather than the
-    ReLU at its end), except pooling, dropout and single linear layers.
+    Among the layers that finish together, the outermost is chosen (a stage rather than the ReLU at
+    its end). Pooling, dropout, identity, flatten and linear layers are skipped. Dependence on the
+    score is checked only if the adapter has `layouts`.
 
     Args:
         adapter: the model.
-        inputs: of any samples.
-        score: what is to be explained; the highest logit when None.
+        inputs: inputs of any samples.
+        score: the score to explain; the highest logit when None.
 
     Raises:
         LayerError: no layer has a grid.
@@ -101,7 +102,7 @@ def default_layer(adapter: Adapter, inputs: Inputs, score: Score | None = None) 
 def _with_gradient(
     adapter: Adapter, inputs: Inputs, names: Sequence[str], score: Score | None
 ) -> list[str]:
-    """The layers at whose grid the score has a gradient, in the order given."""
+    """The layers on whose grid the score has a nonzero gradient, in order; empty on failure."""
     inputs = inputs.row(0).copied()
     outputs: dict[str, Tensor] = {}
 
@@ -114,14 +115,14 @@ def _with_gradient(
             inputs.pixels.requires_grad_(True)
             output = adapter.forward(inputs)
             value = adapter.logits(output).amax(1).sum() if score is None else score(output)
-            kept = list(outputs)
+            ran = list(outputs)
             gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
             with torch.no_grad():
                 reached = {
                     layer
-                    for layer, gradient in zip(kept, gradients, strict=True)
+                    for layer, gradient in zip(ran, gradients, strict=True)
                     if gradient is not None and adapter.grid(layer, gradient, inputs).any()
                 }
-    except (RuntimeError, MmcamError):  # the forward that is explained says what is wrong
+    except (RuntimeError, MmcamError):  # the later explanation reports the error
         return []
     return [name for name in names if name in reached]

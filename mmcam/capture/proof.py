@@ -1,7 +1,8 @@
-"""The proof of a layer's place: its layout, followed through one forward pass and kept.
+"""The layout of a layer, proven by tracing one forward pass, and cached.
 
-A layout is found once for a model, a layer and a size of the input. The pass runs without gradients
-on two copies of a sample, so that layouts in which samples and cells share an axis are recognised.
+A layout is found once per model, layer and input size. The pass runs without gradients on two
+copies of a sample, so that layouts in which samples and cells share an axis are recognised. If that
+fails, it runs on one copy.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class ProvenLayouts:
     def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
         """Find the layouts of these layers for inputs of this size, if they are not known yet.
 
-        A pass that cannot be followed leaves them unknown; an error of the model itself is raised.
+        If the pass cannot be traced, the layouts stay unknown; the model's own errors are raised.
         """
         missing = [layer for layer in layers if not self.knows(layer, inputs)]
         if missing:
@@ -60,7 +61,7 @@ class ProvenLayouts:
         return proofs
 
     def knows(self, layer: str, inputs: Inputs) -> bool:
-        """Whether a layer's output has been followed for inputs of this size."""
+        """Whether a layer's output has been traced for inputs of this size."""
         return (layer, tuple(inputs.pixels.shape[1:])) in self.proofs
 
     def grid(
@@ -69,7 +70,7 @@ class ProvenLayouts:
         """An output of a layer, or its gradient, as a grid over the input.
 
         Raises:
-            LayerError: the layer's place is not proven.
+            LayerError: the layer has no layout.
         """
         proof = self.proofs[layer, tuple(inputs.pixels.shape[1:])]
         if isinstance(proof, LayerError):
@@ -87,13 +88,13 @@ def follow_layers(
 
     Args:
         adapter: the model.
-        inputs: of any samples; the first one is used.
-        layers: names as `capture.resolve` gives them; all modules, by their last call, when None.
+        inputs: inputs of any samples; the first one is used.
+        layers: names as `capture.resolve` returns them; when None, all modules by their last call.
     """
     first = inputs.row(0)
     try:
         return _follow(adapter, first, 2, layers)
-    except Exception:  # some models take one sample at a time
+    except Exception:  # some models take only one sample
         return _follow(adapter, first, 1, layers)
 
 
@@ -115,7 +116,7 @@ def _follow(
     with ExitStack() as stack:
         stack.enter_context(untouched(adapter.model))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_single_operations())
+        stack.enter_context(_no_fused_transformer())
         counts = stack.enter_context(_watch(adapter.model, layers, add))
         stack.enter_context(mode)
         adapter.forward(inputs)
@@ -131,9 +132,9 @@ def _follow(
 def _watch(
     model: nn.Module, layers: Sequence[str] | None, add: Callable[[str, Tensor], None]
 ) -> Iterator[dict[str, int]]:
-    """Inside, `add(layer, map)` is called with the map of each layer when it has run.
+    """In this context, `add(layer, map)` is called with each layer's map after the layer has run.
 
-    Yields how often each module has run.
+    Yields the number of times that each module has run.
     """
     names = [name for name, _ in model.named_modules() if name] if layers is None else layers
     calls: dict[str, set[str]] = {}
@@ -167,11 +168,11 @@ def _watch(
 
 
 @contextmanager
-def _single_operations() -> Iterator[None]:
-    """Inside, torch's own transformer layers run as single operations, which can be followed."""
-    before = torch.backends.mha.get_fastpath_enabled()
+def _no_fused_transformer() -> Iterator[None]:
+    """In this context, torch's transformer layers run unfused, so that they can be traced."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        torch.backends.mha.set_fastpath_enabled(was_enabled)

@@ -1,7 +1,7 @@
-"""Run a model once, record the activations of chosen layers, and take gradients of many scores.
+"""Run a model once, record the activations of chosen layers, and compute gradients of many scores.
 
 The graph starts at the explained layer: a hook replaces the layer's output by a detached leaf, so
-that all layers below run as in inference. The model is left as it was found: parameters and their
+that all earlier layers run as in inference. The model is left as it was found: parameters and their
 gradients are never written; modes, flags, hooks and random state are restored whatever happens.
 """
 
@@ -23,18 +23,18 @@ from mmcam.errors import ScoreError
 from mmcam.types import Target
 
 GRADIENT_STRATEGIES = ("loop", "batched")
-"""One backward per score, or one vector-Jacobian product for several scores."""
+"""One backward pass per score, or one vector-Jacobian product for several scores."""
 
 ROWS = 256
-"""The most rows (slots x samples) in one batched backward."""
+"""The maximum number of rows (slots x samples) in one batched backward pass."""
 
 Block = Sequence[Tensor | None]
-"""The gradients of several slots at the starts of the graph, each `[slot, row, *layout]`."""
+"""For each start of the graph, the gradients of several slots `[slot, row, *layout]`."""
 
 
 @dataclass
 class Recording:
-    """The result of one forward: a map for each layer, and the graph above the earliest layer."""
+    """The result of one forward pass: the layers' maps, and the graph from the earliest map on."""
 
     maps: dict[str, Tensor] = field(default_factory=dict)
     pooled: PooledGradients = field(default_factory=lambda: PooledGradients({}))
@@ -50,7 +50,7 @@ class Recording:
         return tensor.clone()  # the next layer may work in place
 
     def activation(self, layer: str) -> Tensor:
-        """The layer's map as recorded in the forward, one row per sample."""
+        """The layer's map as recorded in the forward pass, one row per sample."""
         return self.maps[layer].detach()
 
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
@@ -92,14 +92,14 @@ class Recording:
 
         Args:
             scores: the result of `Recording.scores`, or any scalars of this graph.
-            layers: all recorded layers when None.
-            strategy: "loop", one backward per slot; "batched", one vector-Jacobian product per
+            layers: names of recorded layers; all of them when None.
+            strategy: "loop", one backward pass per slot; "batched", one vector-Jacobian product per
                 `chunk` slots.
             rule: the backward rule of ReLUs: "relu", the ordinary one, or a key of
                 `capture.relu_rules.RULES`.
             chunk: the number of slots per batched product; when None at most 16, and at most `ROWS`
                 rows.
-            last: the graph is not used again, so the last backward frees it.
+            last: whether the graph is not used again; then the last backward pass frees it.
 
         Raises:
             ScoreError: the scores do not depend on a layer.
@@ -117,7 +117,7 @@ class Recording:
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
         blocks = _backward(scores.sum(1), starts, strategy, chunk, last)
         while True:
-            # The rule is active for one block only: iterators of several rules may run in turns.
+            # The rule is active for one block only: iterators of several rules may alternate.
             with nullcontext() if rule == "relu" else self.relu_rules[rule].active():
                 block = next(blocks, None)
             if block is None:
@@ -147,12 +147,12 @@ def _score(target: Target, output: Any, rows: int) -> Tensor:
     except (IndexError, AttributeError, TypeError) as error:
         raise ScoreError(
             f"the score of '{target.label}' cannot be taken from the model's output, "
-            f"{describe_output(output)} ({error}); mend Target.score"
+            f"{describe_output(output)} ({error}); fix Target.score"
         ) from error
     if not isinstance(score, Tensor) or score.shape != (rows,):
         raise ScoreError(
             f"the score of '{target.label}' is {describe_output(score)}; it must be a tensor of "
-            f"shape ({rows},), one number for each sample: mend Target.score"
+            f"shape ({rows},), one number for each sample: fix Target.score"
         )
     return score
 
@@ -165,14 +165,14 @@ def _backward(
     if strategy == "batched" and slots > 1:
         identity = torch.eye(slots, dtype=scores.dtype, device=scores.device)
         for first, rows in zip(range(0, slots, chunk), identity.split(chunk), strict=True):
-            keep = not last or first + chunk < slots
+            retain = not last or first + chunk < slots
             yield torch.autograd.grad(
-                scores, starts, rows, is_grads_batched=True, retain_graph=keep, allow_unused=True
+                scores, starts, rows, is_grads_batched=True, retain_graph=retain, allow_unused=True
             )
     else:
         for slot, score in enumerate(scores, 1):
-            keep = not last or slot < slots
-            gradients = torch.autograd.grad(score, starts, retain_graph=keep, allow_unused=True)
+            retain = not last or slot < slots
+            gradients = torch.autograd.grad(score, starts, retain_graph=retain, allow_unused=True)
             yield [g if g is None else g[None] for g in gradients]
 
 
@@ -184,7 +184,7 @@ def capture(
     pixels: Tensor | None = None,
     to_grid: Mapping[str, ToGrid] | None = None,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
-    """In this context, record one forward of `model` at `layers`, and take gradients.
+    """In this context, record one forward pass of `model` at `layers`, and compute gradients.
 
     Args:
         model: any module; it is left as it was found.
@@ -195,7 +195,7 @@ def capture(
             layer's output to a grid.
 
     Yields:
-        The recording, and a function to call after the forward (see `tapped`).
+        The recording, and a function to call after the forward pass (see `tapped`).
     """
     recording = Recording(pooled=PooledGradients(to_grid or {}))
     watching = recording.pooled.watch_linear_layers(model) if to_grid else nullcontext()

@@ -1,8 +1,8 @@
 """Guided backpropagation and deconvolution: other rules for the backward pass of a ReLU.
 
-A ReLU leaves a node in the graph of the scores, however it is written: `nn.ReLU`, `F.relu`,
+Each form of ReLU leaves a node in the graph of the scores: `nn.ReLU`, `F.relu`,
 `torch.relu`, `Tensor.relu`, `F.threshold` at 0, their in-place forms, one module used many times,
-ReLU6. A hook on each such node replaces the gradient that it passes on by that of guided
+ReLU6. A hook on each such node replaces the gradient at the ReLU's input by that of guided
 backpropagation (Springenberg et al. 2015) or deconvolution (Zeiler and Fergus 2014). So one
 unmodified forward serves the plain gradient and both rules.
 
@@ -26,7 +26,7 @@ RULES: dict[str, Rule] = {
     "guided": lambda gated, gradient: gated.relu_(),
     "deconv": lambda gated, gradient: gradient.relu(),
 }
-"""Name -> (gradient at the ReLU's input, may be overwritten; gradient at its output) -> result."""
+"""Name -> function of the ReLU's gradients at its input (may be overwritten) and at its output."""
 
 RELU_NODES: dict[str, Callable[[Any], bool]] = {
     "ReluBackward": lambda node: True,
@@ -41,17 +41,17 @@ RELU_OPERATORS = (
     torch.ops.aten.threshold_backward.default,
     torch.ops.aten.hardtanh_backward.default,
 )
-"""The operators of these nodes: (gradient at the output, x, lower bound, which is 0 for a ReLU)."""
+"""The operators of these nodes: (gradient at the output, input, lower bound: 0 for a ReLU)."""
 
 NON_RELUS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh", "Hardtanh")
-"""Activations that have no such rule: the names of their nodes without "Backward"."""
+"""Activations to which no rule applies: the names of their nodes without "Backward"."""
 
 
 class ReluRule:
     """A backward rule for the ReLUs between some scores and the starts of their graph.
 
-    `has_relus` says whether there are any; if `may_hide_relus`, it is final only after a backward
-    pass. `has_other_activations` says whether there are activations of other kinds.
+    `has_relus` says whether there are any ReLUs; if `may_hide_relus`, it is final only after a
+    backward pass. `has_other_activations` says whether there are activations of other kinds.
     """
 
     def __init__(self, scores: Tensor, rule: str) -> None:
@@ -71,8 +71,8 @@ class ReluRule:
         """In this context, backward passes follow the rule."""
         self.is_active = True
         try:
-            # Hidden ReLUs cost more time. Both rules are idempotent, so a ReLU with a hook and a
-            # known operator gets the same gradient.
+            # The dispatch mode is slow, so it is used only if there may be hidden ReLUs. Both rules
+            # are idempotent, so a ReLU that also has a hook gets the same gradient.
             with _HiddenRelus(self) if self.may_hide_relus else nullcontext():
                 yield
         finally:

@@ -30,7 +30,7 @@ FAMILIES: dict[str, Family] = {
         "pytorchvideo:x3d_xs",
         "action classifiers of pytorchvideo",
     ),
-    "c3d": Family("mmcam.adapters.c3d", "c3d", "C3D (Tran et al. 2015), weights by file"),
+    "c3d": Family("mmcam.adapters.c3d", "c3d", "C3D (Tran et al. 2015), with weights from a file"),
     "small": Family(
         "mmcam.adapters.small", "FOLDER", "the packaged models' small CNN, from a model folder"
     ),

@@ -24,15 +24,15 @@ MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
     "preprocess": (dict, "a mapping from names to values"),
     "layer": ((str, list), "the name of a layer, or a list of names"),
 }
-"""The keys of `mmcam.json` besides family and schema version -> type, and its description."""
+"""Key of `mmcam.json`, except family and schema version -> type, and description of the value."""
 
 
 def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in a model folder's `mmcam.json`, after a check of its files.
 
     Raises:
-        ModelError: no `mmcam.json`, or an unreadable one, a missing key or file, an unknown schema
-            version, or a path outside the folder and its parent.
+        ModelError: a missing or unreadable `mmcam.json`, a missing or wrong key, a missing file, an
+            unknown schema version, or a path outside the folder and its parent.
     """
     path = folder / "mmcam.json"
     try:
@@ -42,7 +42,7 @@ def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> R
             f"folder '{folder}' has no mmcam.json; give a folder that has one"
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"'{path}' cannot be read ({error}); mend the file") from error
+        raise ModelError(f"'{path}' cannot be read ({error}); fix the file") from error
     if isinstance(values, dict) and values.get("schema_version") != 1:
         raise ModelError(
             f"'{path}' has schema_version {values.get('schema_version')!r}; this mmcam reads 1"
@@ -91,7 +91,7 @@ def _recipe(folder: Path, values: Any) -> Recipe:
 
 
 def resolve_file(folder: Path, name: str) -> Path:
-    """The path of a file that a model folder names: inside the folder or its parent.
+    """The path of a file named in `mmcam.json`, inside the folder or its parent.
 
     Raises:
         ModelError: the path leads elsewhere, or there is no such file.

@@ -24,7 +24,7 @@ from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample
 
 FOLLOWED = ("timm",)
-"""Families whose layers have so many layouts that they are followed through the model."""
+"""Families whose layers have so many layouts that these are traced through the model."""
 
 UNTRAINED = "random"
 """The value of `weights` for an untrained model."""
@@ -44,8 +44,9 @@ def load(
         model: `family:name` (see `FAMILIES`), a folder with `mmcam.json`, or
             `package.module:factory`, a function that returns the result of `wrap`.
         weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
-            the library's own pretrained weights, which it may download; "random" for none.
-        labels: class names, line i for class i: a file or a list.
+            the library's own pretrained weights, which it may download; "random" for an
+            untrained model.
+        labels: class names: a file with the name of class i on line i, or a list.
         layers: the layers to explain by default.
         device: the torch device of the model.
 
@@ -109,7 +110,7 @@ def build(recipe: Recipe) -> Adapter:
             raise
         raise ModelError(
             f"{recipe.title} cannot be built with the arguments {dict(recipe.args)} "
-            f'({reason_of(error)}); mend "args"'
+            f'({reason_of(error)}); fix "args"'
         ) from error
     if recipe.family in FOLLOWED and isinstance(adapter, Classifier):
         adapter.layouts = ProvenLayouts()

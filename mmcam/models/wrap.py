@@ -20,7 +20,7 @@ from mmcam.types import Adapter
 
 
 def from_factory(module: str, function: str, name: str, overrides: Mapping[str, Any]) -> Adapter:
-    """The adapter that a user's function returns; modules in the working folder are found too."""
+    """The adapter that a user's function returns; its module may be in the working folder."""
     if "" not in sys.path and "." not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -36,7 +36,7 @@ def from_factory(module: str, function: str, name: str, overrides: Mapping[str, 
         raise
     except Exception as error:
         raise ModelError(
-            f"'{name}' failed ({type(error).__name__}: {reason_of(error)}); mend the factory"
+            f"'{name}' failed ({type(error).__name__}: {reason_of(error)}); fix the factory"
         ) from error
     if isinstance(adapter, nn.Module) or not hasattr(adapter, "prepare"):
         raise ModelError(
@@ -75,11 +75,11 @@ def wrap(
     Args:
         module: a model of pictures or clips; it is not changed.
         prepare: the module's transform of one PIL image into `[3, h, w]`, or a `Preprocess`; the
-            usual ImageNet recipe (short side 256, centre crop 224) when None.
+            usual ImageNet preprocessing (short side 256, centre crop 224) when None.
         layer: the layers to explain by default; found by a probe when None.
         labels: class names.
         grid: maps a layer's name, its output and the input's size to the output as
-            `[batch, channel, *grid]`; followed through the module when None.
+            `[batch, channel, *grid]`; traced through the module when None.
         logits: extracts `[batch, classes]` from the module's output.
         pack: turns pixels `[batch, 3, *space]` into the module's argument.
         frames: for a model of clips, the number of frames in its input.
@@ -87,8 +87,8 @@ def wrap(
         fps: the rate that `stride` refers to; each clip's own rate when None.
         question: for a model that answers questions, turns a question into the module's arguments
             after the pixels: a tensor or a tuple of tensors, without a batch axis.
-        probability: "softmax" if the logits are those of rival classes (a single logit has the
-            sigmoid), "sigmoid" if each class is decided by itself, a function from logits to
+        probability: "softmax" for mutually exclusive classes (the sigmoid of a single logit),
+            "sigmoid" for independent classes, a function from logits to
             probabilities, or None for scores without probabilities, such as regressions.
         name: the model's name in results.
 
@@ -108,17 +108,17 @@ def wrap(
         "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
-        "to_grid": grid or _refuse,
+        "to_grid": grid or _reject_layer,
         "probability": probability,
         "layouts": None if grid else ProvenLayouts(),
     }
     if question is None:
         return Classifier(**common)
-    return AnswerClassifier(**common, encode_question=partial(_read, question))
+    return AnswerClassifier(**common, encode_question=partial(_encode_question, question))
 
 
-def _refuse(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
-    """Refuse a layer of a module whose forward pass could not be followed.
+def _reject_layer(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    """Raise the error for a layer of a module whose forward pass could not be traced.
 
     Raises:
         LayerError: always.
@@ -129,8 +129,8 @@ def _refuse(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
     )
 
 
-def _read(question: Callable[[str], Any], text: str) -> EncodedQuestion:
-    """A question as arguments of the module, by the user's function.
+def _encode_question(question: Callable[[str], Any], text: str) -> EncodedQuestion:
+    """A question, encoded as arguments of the module by the user's function.
 
     Raises:
         ModelError: the function does not return tensors.

@@ -41,11 +41,11 @@ class Answers:
             raise LabelError(f"top={self.top} asks for no answer; it must be 1 or more")
         if self.contrast is not None and len(set(self.contrast)) != 2:
             raise LabelError(
-                f"contrast={self.contrast!r} is no contrast; give two different answers"
+                f"contrast={self.contrast!r} is not a contrast; give two different answers"
             )
 
     def question_for(self, text: str, name: str) -> str:
-        """The question for a sample with text `text` and name `name`, in one line.
+        """The question for the sample `name` with text `text`, on one line.
 
         Raises:
             LabelError: the question is empty.

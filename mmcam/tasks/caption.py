@@ -17,7 +17,7 @@ class Caption:
     """Explain a caption: the whole sentence, and its words.
 
     Args:
-        text: the caption; when None the sample's own text, or the model's own caption if the
+        text: the caption; when None, the sample's own text, or the generated caption if the
             sample has no text.
         words: words to explain, by name (every occurrence) or by position in the sentence, counted
             from 0 and including punctuation; "all" (None) or "visual" (without function words); an

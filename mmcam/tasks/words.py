@@ -1,4 +1,4 @@
-"""Split a sentence into words, in any script, align them with tokens, and find visual words."""
+"""Split a sentence of any script into words, align words with tokens, and find visual words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FUNCTION_TAGS = ("CC", "DT", "EX", "IN", "MD", "PDT", "POS", "PRP", "RP", "TO", 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a sentence, and its tokens `start` to `stop` (exclusive)."""
+    """A word of a sentence, and its tokens from `start` to `stop` (exclusive)."""
 
     text: str
     start: int
@@ -44,7 +44,8 @@ def align(text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
     """The words of a text, each with its tokens; every token belongs to one word.
 
     `offsets` holds the start and end of each token in the text. Words that share a token are
-    merged. A token without a word (a space) belongs to the next word, or to the last word.
+    merged. A token without a word (a space) belongs to the next word, or if there is none, to the
+    last word.
     """
     groups: list[tuple[int, int, int]] = []  # start and end in the text, last token
     for begin, end in word_spans(text):
@@ -63,7 +64,7 @@ def align(text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
 def visual(words: Sequence[str]) -> list[bool]:
     """For each word of an English sentence, whether the word is visual.
 
-    Punctuation and function words are not. Function words are those of the packaged list
+    Punctuation and function words are not visual. Function words are those of the packaged list
     (`data/function_words.txt`) and, if the data of NLTK's tagger is installed
     (`nltk.download("averaged_perceptron_tagger_eng")`), those that the tagger finds.
     """

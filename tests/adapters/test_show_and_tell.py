@@ -126,7 +126,7 @@ def test_one_file_may_hold_the_cnn_too(folder: Path, tmp_path: Path) -> None:
         ({"cnn": {**CNN, "weights": "/etc/passwd"}}, ModelError, "outside the folder"),
         ({"cnn": SQUEEZENET}, ModelError, "no linear layer"),
         ({"args": {"hidden": 9, "embedding": 8}}, WeightsError, "of another shape"),
-        ({"args": {"heads": 9}}, ModelError, 'mend "args"'),
+        ({"args": {"heads": 9}}, ModelError, 'fix "args"'),
         ({"weights": {"a": "cnn.safetensors", "b": "weights.safetensors"}}, ModelError, "names 2"),
         ({"special": {"end": "<stop>"}}, ModelError, "no '<stop>'"),
     ],

@@ -290,7 +290,7 @@ def test_layer_that_does_not_run_is_said_so(wrapped: Callable[..., Any]) -> None
 @pytest.mark.parametrize("layer", ["head.2", "head.3", "head"])
 def test_layer_without_a_grid_is_refused(layer: str, wrapped: Callable[..., Any]) -> None:
     setup = wrapped(network(), layer)
-    with pytest.raises(LayerError, match=f"layer '{layer}' gives a Tensor of shape .*no grid"):
+    with pytest.raises(LayerError, match=f"layer '{layer}' returns a Tensor of shape .*no grid"):
         setup.cam(setup.sample(9, 8), "gradcam", 0)
 
 

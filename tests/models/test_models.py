@@ -126,7 +126,7 @@ def test_a_link_that_leaves_the_folder_is_refused(folder: Path, tmp_path_factory
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"mmcam.json' cannot be read \(Expecting property name.*mend the file"),
+        ("{", r"mmcam.json' cannot be read \(Expecting property name.*fix the file"),
         ("\xff", r"mmcam.json' (cannot be read|names no family)"),
         ("[]", r"names no family; add \"family\": one of torchvision, timm"),
         ('{"schema_version": 1}', "names no family"),

@@ -175,7 +175,7 @@ def test_duplicate_answers_are_merged_and_prefixes_are_not() -> None:
         (mmcam.Answers(QUESTION, top=6), "more than the 5 answers"),
         (mmcam.Answers("  "), "is empty; ask something"),
         (mmcam.Answers(), "is empty; ask something"),
-        (mmcam.Answers("какого цвета собака?"), "knows no word of the question"),
+        (mmcam.Answers("какого цвета собака?"), "no word of the question"),
         (mmcam.Answers(QUESTION, contrast=("red", "blue")), "no label 'blue'"),
         (mmcam.Caption("a dog"), "answers questions"),
     ],

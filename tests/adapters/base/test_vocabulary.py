@@ -81,5 +81,5 @@ def test_vocabularies_are_lists_or_mappings(tmp_path: Path, content: object) -> 
 def test_a_broken_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "vocab.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ModelError, match=r"vocab\.json.*mend the file"):
+    with pytest.raises(ModelError, match=r"vocab\.json.*fix the file"):
         read_vocabulary(path, {})
