@@ -1,4 +1,4 @@
-"""Explain clips of any length: split into the model's windows, explained, joined in time."""
+"""Explain clips of any length: split a clip into windows, explain each, join the maps in time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
 
 VIEWS = 10
-"""The number of windows that decide on the top labels of a clip."""
+"""The maximum number of windows from which the top labels of a clip are chosen."""
 
 
 def explain_clip(
@@ -38,11 +38,11 @@ def explain_clip(
 ) -> list[Explanation]:
     """Explain every window of a clip, and join the windows of each target along time.
 
-    The clip is read once, in order, `batch` windows at a time. If the task has no labels, the top
-    labels are chosen first, by the mean probability over at most `VIEWS` evenly spaced windows.
+    The windows are read in order, `batch` at a time. If the task has no labels, the top labels are
+    chosen first, by the mean probability over at most `VIEWS` evenly spaced windows.
 
     Raises:
-        MmcamError: of any kind; InputError if the model is not a video model.
+        MmcamError: any of its subclasses; InputError if the model is not a video model.
     """
     if adapter.window is None:
         raise InputError(
@@ -85,7 +85,7 @@ def _top_labels(
 def _probabilities(
     adapter: Adapter, clip: Clip, windows: Sequence[tuple[float, float]], task: Classes
 ) -> Iterator[torch.Tensor]:
-    """The probabilities of all classes in each window; their scores if they have none."""
+    """The probabilities of all classes in each window; the logits if there are none."""
     assert adapter.window is not None
     for span in windows:
         inputs = adapter.prepare([sample_window(clip, span, adapter.window)], task)

@@ -39,9 +39,9 @@ def with_contrasts(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int =
 class RecordedBatch:
     """One recorded forward of a batch, and its maps.
 
-    `word_embedding` is the layer that embeds the words of a question, if the words are explained.
-    `word_scores` collects gradient times input there, for each target slot. `grids` caches the
-    activations as grids.
+    Target slot i holds the i-th target of each sample. `word_embedding` is the layer that embeds
+    the words of a question, if the words are explained; `word_scores` collects gradient times input
+    at that layer, for each target slot. `grids` caches the activations as grids.
     """
 
     adapter: Adapter
@@ -57,7 +57,7 @@ class RecordedBatch:
     grids: dict[str, Tensor] = field(default_factory=dict)
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[MethodMap]]:
-        """For each target slot: (method, layer, maps of all samples), in the plan's order."""
+        """Yield the maps of each target slot, in the order of the plan's methods."""
         for layer in self.layers:  # fail early on layers without a grid
             self._activation(layer)
         # "relu" first: its passes are the shortest, and those of the last rule free the graph.
@@ -117,7 +117,7 @@ class RecordedBatch:
         """
         attentions = []
         for slot in range(max(map(len, self.targets))):
-            targets = [row[min(slot, len(row) - 1)] for row in self.targets]
+            targets = [candidates[min(slot, len(candidates) - 1)] for candidates in self.targets]
             for target in targets:
                 if target.attention is None:
                     raise MethodError(
@@ -144,11 +144,12 @@ class RecordedBatch:
     def _check_relus(self) -> None:
         """Check that the backward rules apply to a ReLU.
 
-        If no ReLU follows the explained layer, a rule changes nothing there. This is an error only
-        if the model has no ReLU at all.
+        If no ReLU follows the explained layer, a rule has no effect on its gradient. This is an
+        error only for the gradient at the pixels, or if the model has other activation functions
+        and no ReLU module.
 
         Raises:
-            MethodError: the model has no ReLU.
+            MethodError: no ReLU ran in the forward pass.
         """
         at_pixels = "pixels" in self.recording.maps
         for name, rule in self.recording.relu_rules.items():
@@ -164,14 +165,14 @@ class RecordedBatch:
 
     def _map(
         self,
-        name: str,
+        method_name: str,
         layer: str,
         slot: int,
         gradients: Mapping[str, Mapping[str, Tensor]],
         moments: Mapping[str, Moments],
     ) -> Tensor:
-        method = METHODS[name]
-        # A surrounding autocast is for the model; maps are computed in single precision or wider.
+        method = METHODS[method_name]
+        # A surrounding autocast is for the model alone; maps need single precision or wider.
         with torch.autocast(self.inputs.pixels.device.type, enabled=False):
             return self._compute(method, layer, slot, gradients, moments)
 
@@ -208,18 +209,18 @@ class RecordedBatch:
         activation = self._activation(layer)
         pooled = layer in self.recording.pooled.to_grid
         if pooled:
-            grid = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
+            gradient_grid = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
         else:
-            grid = self._to_grid(layer, gradient)
-        self._check_finite(layer, "gradients", grid)
-        if not pooled and not grid.any() and gradient.any():
+            gradient_grid = self._to_grid(layer, gradient)
+        self._check_finite(layer, "gradients", gradient_grid)
+        if not pooled and not gradient_grid.any() and gradient.any():
             raise off_grid_error(layer)
         if pairs := self.inputs.contrasts:  # both rows have the same activation up to rounding
             activation = torch.cat([activation, *(activation[a : a + 1] for a, _ in pairs)])
-        return Trace(activation=activation, gradient=with_contrasts(grid, pairs))
+        return Trace(activation=activation, gradient=with_contrasts(gradient_grid, pairs))
 
     def _activation(self, layer: str) -> Tensor:
-        """The layer's map as a grid, the same for all targets."""
+        """The layer's activation as a grid; it does not depend on the target."""
         if layer not in self.grids:
             grid = self._to_grid(layer, self.recording.activation(layer))
             self._check_finite(layer, "activations", grid)
@@ -230,7 +231,7 @@ class RecordedBatch:
         if not values.isfinite().all():
             raise LayerError(
                 f"layer '{layer}' of {self.adapter.name} has NaN or infinite {kind}; check the "
-                "weights and the input's range, or run in a wider number type"
+                "weights and the input's range, or use a wider dtype"
             )
 
     def _to_grid(self, layer: str, tensor: Tensor) -> Tensor:
@@ -245,7 +246,7 @@ class RecordedBatch:
     def _map_by_rescoring(self, method: Method, layer: str, slot: int) -> Tensor:
         if self.inputs.contrasts and method.pseudo_layer is None:
             raise MethodError(
-                f"{self.adapter.name} scores each answer by itself, and re-scoring gives no "
+                f"{self.adapter.name} scores each answer separately, and re-scoring gives no "
                 "weights for a difference of scores; explain the contrast by another method, or "
                 "leave it out"
             )
@@ -263,7 +264,7 @@ class RecordedBatch:
         return with_contrasts(torch.stack(cams), self.inputs.contrasts)
 
     def _moments(self, output: Any) -> dict[str, Moments]:
-        """Moments of all classes' gradients under their probabilities, class by class."""
+        """Moments of all classes' gradients, weighted by the classes' probabilities."""
         logits = self.adapter.logits(output)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         probabilities = logits.detach().softmax(1)

@@ -32,7 +32,7 @@ class Rescorer:
     amp: bool = False
 
     def rescoring(self, target: Target, layer: str, channels: int) -> Rescoring:
-        """The argument of a re-scoring method for one target at one layer."""
+        """The input of a re-scoring method for one target at one layer."""
         return Rescoring(
             pixels=self.inputs.pixels[0],
             score=lambda perturbed: self.scores(perturbed, target),
@@ -93,7 +93,7 @@ class Rescorer:
             return self.adapter.forward(inputs)
 
     def _cells(self, layer: str, tensor: Tensor) -> Tensor:
-        """The indices of each channel's cells in a flattened row of the layer's own layout."""
+        """For each channel, the indices of its cells in one flattened row of `tensor`."""
         indices = torch.arange(tensor[0].numel(), dtype=torch.float64)
         grid = self.adapter.grid(layer, indices.view(1, *tensor.shape[1:]), self.inputs)
         return grid[0].flatten(1).long().to(tensor.device)

@@ -1,4 +1,4 @@
-"""From items to rows: one forward pass for all methods, then the numbers of all metrics.
+"""From items to rows: one forward pass for all methods, then the values of all metrics.
 
 A row is an item x target x method (x layer). An item that cannot be read, explained or evaluated
 becomes one row with its error, and the run continues.
@@ -27,7 +27,7 @@ from mmcam.types import Adapter, Sample
 Row = dict[str, Any]
 
 PIXELS = 64 * 2**20
-"""How many pixels of changed pictures are held in memory at once, at most."""
+"""The maximum number of pixels of perturbed pictures in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def error_line(error: Exception) -> str:
 def measure(adapter: Adapter, study: Study, items: Sequence[LoadedItem]) -> list[Row]:
     """The rows of a batch of items, in their order."""
     rows: dict[int, list[Row]] = {
-        item.index: [error_row(item, item.error or "nothing was read")]
+        item.index: [error_row(item, item.error or "no sample was loaded")]
         for item in items
         if item.sample is None
     }
@@ -79,7 +79,7 @@ def error_row(loaded: LoadedItem, error: str) -> Row:
 def _evaluate_group(
     adapter: Adapter, study: Study, group: Sequence[LoadedItem]
 ) -> dict[int, list[Row]]:
-    """The rows of items in one forward pass; if it fails, in one per size, then one per item."""
+    """Evaluate items in one forward pass; if it fails, in one per size, then one per item."""
     start = time.perf_counter()
     try:
         results = _explain_group(adapter, study, group)
@@ -92,7 +92,11 @@ def _evaluate_group(
             by_size.setdefault(loaded.sample.pixels.shape, []).append(loaded)
         singles = [[loaded] for loaded in group]
         parts = list(by_size.values()) if len(by_size) > 1 else singles
-        return {k: v for part in parts for k, v in _evaluate_group(adapter, study, part).items()}
+        return {
+            index: rows
+            for part in parts
+            for index, rows in _evaluate_group(adapter, study, part).items()
+        }
     seconds = (time.perf_counter() - start) / len(group)
     return {
         loaded.index: _evaluate_item(adapter, study, loaded, result, seconds)
@@ -116,7 +120,7 @@ def _evaluate_item(
     result: SampleResult,
     seconds: float,
 ) -> list[Row]:
-    """The rows of one item; `seconds` is its share of the forward pass."""
+    """The rows of one item; `seconds` is its share of the time taken to explain its group."""
     assert loaded.item is not None
     assert loaded.sample is not None
     generated = dict(result.text or {})
@@ -142,7 +146,7 @@ def _evaluate_item(
     )
     try:
         rows = [_row(evaluated, loaded, text, explanation) for explanation in evaluated.maps]
-    except Exception as error:  # not a metric's own error: out of memory, a broken map file
+    except Exception as error:  # not reported by a metric: out of memory, a broken map file
         return [error_row(loaded, error_line(error))]
     for row in rows:
         row["seconds"] += seconds / len(rows)
@@ -165,13 +169,13 @@ def _row(evaluated: EvaluatedItem, loaded: LoadedItem, text: str, explanation: E
         except MmcamError as error:
             reasons[metric] = error_line(error)
     target, probability = explanation.target, explanation.probability
-    numbers = {id(candidate): number for number, candidate in enumerate(evaluated.targets)}
+    target_indices = {id(candidate): i for i, candidate in enumerate(evaluated.targets)}
     return {
         "index": loaded.index,
         "item": loaded.id,
         "group": evaluated.item.group or loaded.id,
         "text": text,
-        "target": numbers[id(target)],
+        "target": target_indices[id(target)],
         "label": target.label,
         "kind": target.kind,
         "position": target.position,

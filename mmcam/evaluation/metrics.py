@@ -1,4 +1,4 @@
-"""How each evaluator is called for an evaluated item: a function per metric, and a table."""
+"""Functions that call the evaluators for an evaluated item: one per metric, and a table."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmcam.evaluators.occlusion import occlusion_correlation
 from mmcam.results.explanation import Explanation
 
 Values = Mapping[str, Any]
-"""Numbers by column; a metric that does not apply to a target returns no columns."""
+"""Values by column; a metric that does not apply to a target returns no columns."""
 
 MetricFunction = Callable[[EvaluatedItem, Explanation], Values]
 
 
-def _over_region(name: str, function: Callable[..., Any]) -> MetricFunction:
-    """A metric of the map and the region of its target."""
+def _region_metric(name: str, function: Callable[..., Any]) -> MetricFunction:
+    """A metric computed from the map and the region of its target."""
 
     def compute(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
         key = evaluated.region_key(explanation.target)
@@ -67,21 +67,21 @@ def _occlusion_correlation(evaluated: EvaluatedItem, explanation: Explanation) -
     visible = ~np.isnan(reference)
     axes = range(visible.ndim)
     ranges = [np.flatnonzero(visible.any(tuple(a for a in axes if a != axis))) for axis in axes]
-    inside = tuple(slice(indices[0], indices[-1] + 1) for indices in ranges)
+    bounds = tuple(slice(indices[0], indices[-1] + 1) for indices in ranges)
     cells = tuple(occlusion.saliency.shape)
-    value = occlusion_correlation(heatmap[inside], reference[inside], cells)
+    value = occlusion_correlation(heatmap[bounds], reference[bounds], cells)
     return {"occlusion-correlation": value}
 
 
 def _localization_error(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
-    """The error of the item, in the rows of its first prediction only."""
+    """The error of the item, reported only in the rows of its first prediction."""
     if explanation.target is not evaluated.maps[0].target:
         return {}
     if not evaluated.item.labels:
         raise EvaluationError(f"'{evaluated.item.id}' has no label to compare predictions with")
     label = evaluated.model_name(evaluated.item.labels[0])
     boxes = (
-        evaluated.boxes(next((k for k in (label, "") if k in evaluated.regions), label))
+        evaluated.boxes(next((key for key in (label, "") if key in evaluated.regions), label))
         if evaluated.regions
         else ()
     )
@@ -132,14 +132,16 @@ def _full_probability(evaluated: EvaluatedItem, explanation: Explanation) -> flo
     return min(explanation.probability, 1.0)
 
 
-def _curve(name: str, function: Callable[..., faithfulness.Curve], steps: bool) -> MetricFunction:
-    """A curve over changed samples: its area, and its points."""
+def _curve(
+    name: str, function: Callable[..., faithfulness.Curve], has_steps: bool
+) -> MetricFunction:
+    """A curve of scores of perturbed samples: its area, and its points."""
 
     def compute(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
         def score(pictures: np.ndarray) -> np.ndarray:
             return evaluated.probabilities(list(pictures), [explanation.target] * len(pictures))
 
-        options = {"steps": evaluated.study.steps} if steps else {}
+        options = {"steps": evaluated.study.steps} if has_steps else {}
         curve = function(
             evaluated.sample.pixels,
             evaluated.heatmap(explanation),
@@ -164,8 +166,9 @@ def _label_randomization(evaluated: EvaluatedItem, explanation: Explanation) -> 
     assert evaluated.class_count is not None
 
     def explain(index: int) -> Map:
-        same = index == label
-        return signed_map(explanation) if same else evaluated.map_of_label(explanation, index)
+        if index == label:
+            return signed_map(explanation)
+        return evaluated.map_of_label(explanation, index)
 
     value = sanity.random_label_similarity(
         explain, label, evaluated.class_count, seed=seed_of(evaluated.item.id)
@@ -174,22 +177,22 @@ def _label_randomization(evaluated: EvaluatedItem, explanation: Explanation) -> 
 
 
 METRIC_FUNCTIONS: dict[str, MetricFunction] = {
-    "pointing": _over_region("pointing", pointing.pointing_game),
+    "pointing": _region_metric("pointing", pointing.pointing_game),
     "pointing-or-rejecting": _pointing_or_rejecting,
     "word-pointing": _word_pointing,
-    "energy-inside": _over_region("energy-inside", pointing.energy_inside),
-    "densecap-ratio": _over_region("densecap-ratio", in_out_ratio),
+    "energy-inside": _region_metric("energy-inside", pointing.energy_inside),
+    "densecap-ratio": _region_metric("densecap-ratio", in_out_ratio),
     "human-attention": _human_attention,
     "occlusion-correlation": _occlusion_correlation,
     "localization-error": _localization_error,
     "loc": _loc,
-    "segmentation-iou": _over_region("segmentation-iou", localization.segmentation_iou),
+    "segmentation-iou": _region_metric("segmentation-iou", localization.segmentation_iou),
     "average-drop": _average_drop,
     "increase": _increase,
     "win": _win,
-    "quantile-curve": _curve("quantile-curve", faithfulness.quantile_curve, steps=False),
-    "deletion": _curve("deletion", faithfulness.deletion, steps=True),
-    "insertion": _curve("insertion", faithfulness.insertion, steps=True),
+    "quantile-curve": _curve("quantile-curve", faithfulness.quantile_curve, has_steps=False),
+    "deletion": _curve("deletion", faithfulness.deletion, has_steps=True),
+    "insertion": _curve("insertion", faithfulness.insertion, has_steps=True),
     "model-randomization": _model_randomization,
     "label-randomization": _label_randomization,
 }

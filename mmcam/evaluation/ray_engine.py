@@ -1,4 +1,4 @@
-"""The same run on Ray Data: actors hold the model, batches of items stream through them.
+"""Evaluation on Ray Data: actors hold the model, and batches of items stream through them.
 
 Needs `mmcam[ray]`. The batches are those of the local engine, so the rows are the same; they arrive
 in the order in which the actors finish. The driver writes all files. On a cluster the data must be
@@ -37,15 +37,16 @@ def stream(
 
     Args:
         model: the adapter; each actor has its own copy.
-        data: the dataset, likewise.
+        data: the dataset; each actor has its own copy.
         study: the settings of the run.
         batches: the indices of the items of each batch.
         workers: the number of actors; each has its own GPU if the model is on a GPU.
-        address: of a running cluster; if None, Ray is started on this machine and stopped again.
+        address: of a running cluster; if None, Ray is started on this machine and stopped at the
+            end.
 
     Raises:
         MissingExtra: Ray Data is not installed.
-        ModelError: the model cannot be sent to the actors, or Ray cannot run there.
+        ModelError: the model cannot be sent to the actors, Ray cannot be reached, or actors fail.
     """
     ray = _import_ray()
     started_here = not ray.is_initialized()
@@ -75,10 +76,10 @@ def _start_ray(ray: Any, address: str | None) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
     except Exception as error:  # Ray raises its own errors, OSError and RuntimeError
-        where = "on this machine" if address is None else f"at '{address}'"
+        failure = "started on this machine" if address is None else f"reached at '{address}'"
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"Ray cannot be reached {where} ({reason}); check --address, or use the local engine"
+            f"Ray cannot be {failure} ({reason}); check --address, or use the local engine"
         ) from error
 
 
@@ -136,7 +137,7 @@ def _pack(model: Adapter, data: Dataset, study: Study) -> bytes:
     """Model, data and study as bytes, the model on the CPU.
 
     Raises:
-        ModelError: something in them cannot be sent to another process.
+        ModelError: the model, the data or the study cannot be pickled.
     """
     from ray import cloudpickle
 
@@ -164,7 +165,7 @@ class Actor:
         self.model.model.to("cuda" if device.startswith("cuda") else device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """The rows of each batch of items, pickled, as their columns vary."""
+        """The rows of each batch of items, pickled because their columns vary."""
         pickled = []
         for indices in batch["items"]:
             items = [load_item(self.data, int(index), self.study, self.model) for index in indices]

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def summarize(folder: str | Path, *, plots: bool = False) -> dict[str, Any]:
-    """Write `summary.json` of a run's folder again from its shards, and plots if requested.
+    """Write `summary.json` from the shards of a run's folder, and plots if requested.
 
     Returns:
         The content of the file.
 
     Raises:
-        InputError: the folder holds no shard, or a broken one.
+        InputError: the folder has no shards, or a shard is broken.
         OutputError: a file cannot be written.
         MissingExtra: pyarrow or, for plots, matplotlib is not installed.
     """
@@ -32,14 +32,15 @@ def summarize(folder: str | Path, *, plots: bool = False) -> dict[str, Any]:
     run, totals = RunFolder(folder), Totals()
     if not run.shards:
         raise InputError(
-            f"{folder} holds no rows of a run; name a folder written by mmcam evaluate"
+            f"{folder} holds no rows of a run; choose a folder written by mmcam evaluate"
         )
     for path, table in zip(run.shards, run.tables(), strict=True):
         try:
             totals.add(table)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{path} is no shard of mmcam evaluate ({type(error).__name__}: {error}); remove it"
+                f"{path} is not a shard of mmcam evaluate ({type(error).__name__}: {error}); "
+                "remove it"
             ) from error
     summary = totals.summary()
     run.write_json(SUMMARY, summary)
@@ -70,7 +71,7 @@ def series_label(row: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:
-    """The summary for the screen: the means, and how often one method is better than another."""
+    """Tables of the summary: the means, and how often one method is better than another."""
     from rich.table import Table
 
     metrics = summary["metrics"]
@@ -79,8 +80,9 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     means = Table("metric", "map", "mean", "95 %", "n", title=title)
     computed = {row["name"] for row in metrics if row["n"]}
     for row in metrics:
-        never = row["name"] not in computed and row["metric"] != "win"
-        if row["n"] or never:  # some numbers exist for words and not for their sentence
+        never_computed = row["name"] not in computed and row["metric"] != "win"
+        # Leave out the empty rows of a metric that applies only to some kinds of target.
+        if row["n"] or never_computed:
             arrow = "up" if row["higher_is_better"] else "down"
             means.add_row(
                 f"{row['name']} ({arrow})",
@@ -95,10 +97,10 @@ def tables(summary: dict[str, Any]) -> list[Table]:
         shown: set[Any] = set()
         for row in summary["pairs"]:
             rival = {**row, "method": row["other"], "layer": row["other_layer"]}
-            ends = [(r["name"], r["kind"], r["method"], r["layer"]) for r in (row, rival)]
-            if frozenset(ends) in shown:  # the reverse pair adds no information
+            both = [(r["name"], r["kind"], r["method"], r["layer"]) for r in (row, rival)]
+            if frozenset(both) in shown:  # the reverse pair adds no information
                 continue
-            shown.add(frozenset(ends))
+            shown.add(frozenset(both))
             wins.add_row(
                 row["name"],
                 series_label(row, summary["pairs"]),
@@ -113,11 +115,11 @@ def tables(summary: dict[str, Any]) -> list[Table]:
 
 def notes(summary: dict[str, Any]) -> Sequence[str]:
     """Lines that explain why items failed and why numbers are missing."""
-    failed = [f"{times} failed: {error}" for error, times in summary["errors"].items()]
+    failed = [f"{count} failed: {error}" for error, count in summary["errors"].items()]
     missing = [
-        f"{metric}: {times} without a number: {reason}"
+        f"{metric}: {count} without a number: {reason}"
         for metric, reasons in summary["missing"].items()
-        for reason, times in reasons.items()
+        for reason, count in reasons.items()
     ]
     return [*failed, *missing]
 
@@ -152,11 +154,11 @@ def _plot_means(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
 
     figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for height, row in enumerate(rows):
+    for y, row in enumerate(rows):
         low = row["mean"] if row["low"] is None else row["low"]
         high = row["mean"] if row["high"] is None else row["high"]
         error_bar = [[max(row["mean"] - low, 0)], [max(high - row["mean"], 0)]]
-        axes.errorbar(row["mean"], height, xerr=error_bar, fmt="o", color="C0", capsize=4)
+        axes.errorbar(row["mean"], y, xerr=error_bar, fmt="o", color="C0", capsize=4)
     axes.set_yticks(range(len(rows)), [f"{series_label(row, rows)} (n={row['n']})" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     better = "higher" if rows[0]["higher_is_better"] else "lower"
@@ -181,8 +183,8 @@ def _plot_curves(path: Path, name: str, rows: list[dict[str, Any]]) -> Path:
         ]
         (line,) = axes.plot(x, mean, label=series_label(row, rows))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
-    layers = name == "model-randomization"
-    axes.set_xlabel("share of the layers randomized" if layers else "share of the pixels")
+    over_layers = name == "model-randomization"
+    axes.set_xlabel("share of the layers randomized" if over_layers else "share of the pixels")
     axes.set_ylabel(f"{name}: mean and 95 % interval")
     axes.legend()
     return _save_figure(path, figure)

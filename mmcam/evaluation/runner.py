@@ -1,6 +1,6 @@
-"""A run over a dataset: load, explain, measure, write; and resume where a killed run ended.
+"""A run over a dataset: load, explain, measure and write, or resume an interrupted run.
 
-Batches are fixed by the items' indices, and a shard holds whole batches. A run that was killed and
+The items' indices determine the batches, and a shard holds whole batches. A run that was killed and
 resumed therefore writes the same rows as an uninterrupted one.
 """
 
@@ -30,10 +30,13 @@ from mmcam.results.files import library_versions
 from mmcam.types import Adapter
 
 SCHEMA_VERSION = 1
+
 SHARD_ROWS = 4096
-"""A shard is written at the latest when it has this many rows,"""
+"""A shard is written as soon as this many rows are buffered."""
+
 SHARD_SECONDS = 30.0
-"""or when this much time has passed since the last one: the most work that a kill can cost."""
+"""A shard is also written once this time has passed since the last one: the work that a killed run
+can lose."""
 
 FAILURE_LIMIT = 100
 """A run stops after this many failed items if none succeeded."""
@@ -65,7 +68,7 @@ def evaluate(
         data: a dataset, or its specification (`mmcam.datasets.DATASETS`).
         study: the task, the methods and the metrics.
         out: the folder of `rows-*.parquet`, `manifest.json` and `summary.json`.
-        limit: the number of items to evaluate, from the first; all if None.
+        limit: evaluate only the first `limit` items; all if None.
         resume: continue the run in the folder, or start one if there is none.
         workers: threads that load and decode; with Ray, processes that hold the model.
         engine: "local", or "ray" for Ray Data (`mmcam[ray]`).
@@ -90,7 +93,7 @@ def evaluate(
     with folder.locked():
         _write_or_check_manifest(folder, manifest, resume)
         finished, failed = folder.finished(len(data))
-        count = sum(finished[:items])
+        done = sum(finished[:items])
         batches = pending_batches(finished, range(items), batch)
         if engine == "ray":
             from mmcam.evaluation.ray_engine import stream
@@ -100,28 +103,28 @@ def evaluate(
             rows = _stream_rows(model, data, study, batches, workers, 1 + -(-workers // batch))
         writer = _Writer(folder, study)
         if progress:
-            progress(count, items, failed)
+            progress(done, items, failed)
         try:
             with closing(rows):
                 for batch_rows in rows:
                     # Ray may repeat a batch.
-                    new = [row for row in batch_rows if not finished[row["index"]]]
-                    for row in new:
-                        count += not finished[row["index"]]
+                    new_rows = [row for row in batch_rows if not finished[row["index"]]]
+                    for row in new_rows:
+                        done += not finished[row["index"]]
                         finished[row["index"]] = 1
                         failed += row["error"] is not None
-                    writer.add(new)
+                    writer.add(new_rows)
                     if progress:
-                        progress(count, items, failed)
-                    if failed == count >= FAILURE_LIMIT:
+                        progress(done, items, failed)
+                    if failed == done >= FAILURE_LIMIT:
                         break
         finally:
-            writer.flush()  # the writer holds whole batches, also after an exception
+            writer.flush()  # even after an exception, the buffer holds only whole batches
         summary = summarize(folder.path)
-    if failed and failed >= count:
+    if failed and failed >= done:
         most_common = next(iter(summary["errors"]))
         raise EvaluationError(
-            f"all {count} items failed, most often with: {most_common}. Their rows are in "
+            f"all {done} items failed, most often with: {most_common}. Their rows are in "
             f"{folder.path}"
         )
     return summary
@@ -129,9 +132,9 @@ def evaluate(
 
 def _check(limit: int | None, workers: int, engine: str) -> None:
     if limit is not None and limit < 1:
-        raise InputError(f"limit={limit} leaves no item; it must be 1 or more")
+        raise InputError(f"limit={limit} leaves no items; it must be 1 or more")
     if workers < 1:
-        raise InputError(f"workers={workers} load nothing; it must be 1 or more")
+        raise InputError(f"workers={workers} cannot load items; it must be 1 or more")
     if engine not in ENGINES:
         raise EvaluationError(f"there is no engine '{engine}'; nearest: {nearest(engine, ENGINES)}")
 
@@ -140,11 +143,12 @@ def _write_or_check_manifest(folder: RunFolder, manifest: dict[str, Any], resume
     """Write the manifest, or compare it with that of the run to resume.
 
     Raises:
-        OutputError: the folder holds a run and `resume` is false, or a run with other settings.
+        OutputError: the folder holds a run and `resume` is false, a run with other settings, or
+            rows without a manifest.
     """
     previous = folder.manifest()
     if previous is None and folder.shards:
-        raise OutputError(f"{folder.path} has rows and no {MANIFEST}; choose another folder")
+        raise OutputError(f"{folder.path} has rows but no {MANIFEST}; choose another folder")
     if previous is None:
         folder.write_json(MANIFEST, manifest)
         return
@@ -155,12 +159,12 @@ def _write_or_check_manifest(folder: RunFolder, manifest: dict[str, Any], resume
     before, after = previous.get("settings", {}), manifest["settings"]
     changed = [key for key in after if before.get(key) != after[key]]
     if changed:
-        differ = "; ".join(
+        differences = "; ".join(
             f"{key} was {before.get(key)!r} and is {after[key]!r}" for key in changed
         )
         raise OutputError(
-            f"{folder.path} holds a run with other settings ({differ}); resume it with the same "
-            "settings, or choose another folder"
+            f"{folder.path} holds a run with other settings ({differences}); resume it with the "
+            "same settings, or choose another folder"
         )
 
 
@@ -194,7 +198,7 @@ def _manifest(
 
 
 def _weights_hash(model: Adapter) -> str:
-    """The hash of the weights' file, or of the weights themselves if there is no file."""
+    """The SHA-256 hash of the weights' file, or of the model's tensors if there is no file."""
     if model.weights is not None and model.weights.sha256 is not None:
         return model.weights.sha256
     digest = hashlib.sha256()
@@ -214,7 +218,7 @@ def _stream_rows(
     workers: int,
     ahead: int,
 ) -> Generator[list[Row], None, None]:
-    """The rows of each batch, while threads load the next `ahead` batches."""
+    """Yield the rows of each batch while threads load the next `ahead` batches."""
     with ThreadPoolExecutor(workers, thread_name_prefix="mmcam-read") as pool:
         queue: deque[list[Future[LoadedItem]]] = deque()
         remaining = iter(batches)

@@ -1,7 +1,7 @@
 """The files of a run: Parquet shards, each written atomically, and the manifest.
 
-Needs `mmcam[evaluate]`. All rows of an item are adjacent in one shard. The shards alone tell which
-items are finished.
+Needs `mmcam[evaluate]`. All rows of an item are adjacent in one shard. An item is finished
+if a shard has rows of it; nothing else records this.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TRAILING_COLUMNS = (("reasons", "string"), ("seconds", "float64"), ("error", "st
 
 
 def import_pyarrow() -> Any:
-    """The library pyarrow, with its Parquet module.
+    """Import pyarrow with its Parquet module.
 
     Raises:
         MissingExtra: it is not installed.
@@ -120,10 +120,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the folder if needed and lock it for this process; the system frees the lock.
+        """Create the folder if needed, and lock it; if the process dies, the system frees the lock.
 
         Raises:
-            OutputError: the folder cannot be written, or another run is writing to it.
+            OutputError: the folder cannot be written to, or another run is writing to it.
         """
         lock = FileLock(self.path / LOCK, blocking=False)
         try:
@@ -163,9 +163,11 @@ class RunFolder:
         pa = import_pyarrow()
         last = int(self.shards[-1].stem.partition("-")[2]) if self.shards else -1
         path = self.path / f"rows-{last + 1:05d}.parquet"
-        layout = schema(columns)
-        clean = [{name: _escape_surrogates(row.get(name)) for name in layout.names} for row in rows]
-        table = pa.Table.from_pylist(clean, schema=layout)
+        shard_schema = schema(columns)
+        clean = [
+            {name: _escape_surrogates(row.get(name)) for name in shard_schema.names} for row in rows
+        ]
+        table = pa.Table.from_pylist(clean, schema=shard_schema)
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             pa.parquet.write_table(table, file)
             _flush_to_disk(file)
@@ -191,8 +193,8 @@ class RunFolder:
                 )
             except (OSError, pa.ArrowException) as error:
                 raise InputError(
-                    f"{path} is no shard of a run ({' '.join(str(error).split())}); remove it, and "
-                    "--resume evaluates its items again"
+                    f"{path} is not a shard of a run ({' '.join(str(error).split())}); remove it, "
+                    "and --resume evaluates its items again"
                 ) from error
             yield table
 
@@ -200,7 +202,7 @@ class RunFolder:
         """Whether each item has rows, and how many items failed.
 
         Raises:
-            InputError: a shard cannot be read, or holds items that the data does not have.
+            InputError: a shard cannot be read, or has rows of an item that the data does not have.
         """
         finished, failed = bytearray(items), 0
         for table in self.tables(["index", "error"]):
@@ -208,7 +210,10 @@ class RunFolder:
                 table["index"].to_pylist(), table["error"].to_pylist(), strict=True
             ):
                 if not 0 <= index < items:
-                    raise InputError(f"{self.path} has rows of item {index}, of {items}")
+                    raise InputError(
+                        f"{self.path} has rows of item {index}, but the data has {items} items; "
+                        "choose another folder"
+                    )
                 finished[index] = 1
                 failed += error is not None
         return finished, failed
@@ -220,7 +225,7 @@ def _flush_to_disk(file: Any) -> None:
 
 
 def _escape_surrogates(value: Any) -> Any:
-    """Escape lone surrogates, which UTF-8 cannot encode, as in a broken file name."""
+    """Escape lone surrogates, as in a broken file name, because UTF-8 cannot encode them."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     return value

@@ -1,11 +1,11 @@
 """Means with intervals, win rates and curves, computed from the shards alone.
 
-An item may have several rows for a method, as a caption has words, and a group several items, as a
-photo has captions; these are not independent. Means are over rows; their variance is that of a
-cluster sample of groups: with group sums s and counts c the variance of m = sum(s) / sum(c) is
-n / (n - 1) sum((s - m c)^2) / sum(c)^2 over the n groups (Cochran 1977, section 6.4), which equals
-the usual variance if every group has one row. Intervals are 95 %: Student's t for numbers; Wilson's
-for truths, with the effective sample size. All sums are kept in fixed memory; a group that spans
+Rows are not independent: an item may have several rows for a method (the words of a caption), and a
+group may have several items (the captions of a photo). Means are over rows; their variance is that
+of a cluster sample of groups: with group sums s and counts c, the variance of m = sum(s) / sum(c)
+is n / (n - 1) sum((s - m c)^2) / sum(c)^2 over the n groups (Cochran 1977, section 6.4). If every
+group has one row, this is the usual variance. Intervals are 95 %: Student's t for numbers; Wilson's
+for truths (0 or 1), with the effective sample size. All sums take fixed memory; a group that spans
 two shards counts as two.
 """
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
 MAX_LISTED = 10
-"""How many distinct errors are listed."""
+"""The maximum number of distinct errors, and of reasons for each metric, in the summary."""
 
 
 class Series(NamedTuple):
-    """The key of the statistics: the kind of target, the method, and its layer."""
+    """The key by which rows are grouped: the kind of target, the method, and its layer."""
 
     kind: str
     method: str
@@ -47,12 +47,16 @@ RowIndices = Int[np.ndarray, " _"]
 """Indices of rows of a shard."""
 
 Pair = tuple[Series, Series, RowIndices, RowIndices]
-"""Two series, and for each its rows of the shared targets, in the same order."""
+"""Two series, and the rows of each for the targets that both have, in the same order."""
 
 
 @dataclass
 class Sums:
-    """Running sums for a mean and its standard error over groups."""
+    """Running sums for a mean and its standard error over groups.
+
+    With the groups' sums s and counts c: `total` is sum(s), `squares` sum(s^2), `products`
+    sum(s c), and `counts` sum(c^2). `infinite` counts the infinite values, which are left out.
+    """
 
     rows: int = 0
     groups: int = 0
@@ -63,15 +67,15 @@ class Sums:
     infinite: int = 0
 
     def add(self, values: Float[np.ndarray, " row"], groups: Int[np.ndarray, " row"]) -> None:
-        """Add rows with the indices of their groups; NaN counts as missing."""
-        kept = np.isfinite(values)
+        """Add rows with the indices of their groups; NaN and infinite values are left out."""
+        finite = np.isfinite(values)
         self.infinite += int(np.isinf(values).sum())
-        if not kept.any():
+        if not finite.any():
             return
-        _, group = np.unique(groups[kept], return_inverse=True)
-        sums = np.bincount(group, values[kept])
+        _, group = np.unique(groups[finite], return_inverse=True)
+        sums = np.bincount(group, values[finite])
         counts = np.bincount(group).astype(np.float64)
-        self.rows += int(kept.sum())
+        self.rows += int(finite.sum())
         self.groups += len(sums)
         self.total += float(sums.sum())
         self.squares += float((sums**2).sum())
@@ -107,7 +111,7 @@ class Sums:
         return min(max(mean * (1 - mean) / error**2, 1.0), float(self.rows))
 
     def summary(self, truth: bool) -> dict[str, Any]:
-        """The entry of `summary.json`; None stands for an unknown or infinite number."""
+        """The entry in `summary.json`; None for an unknown or infinite number."""
         if not self.rows:
             return {"n": 0, "groups": 0, "mean": None, "infinite": self.infinite}
         low, high = self.interval(truth)
@@ -131,16 +135,17 @@ def _pairs(
     index: Int[np.ndarray, " row"],
     target: Int[np.ndarray, " row"],
 ) -> Iterator[Pair]:
-    """All ordered pairs of series of the same kind of target."""
+    """All ordered pairs of series that share targets of the same kind."""
     row_of = {
         key: {(int(index[row]), int(target[row])): row for row in rows.tolist()}
         for key, rows in series.items()
     }
     for first, second in itertools.permutations(series, 2):
-        shared = [key for key in row_of[first] if key in row_of[second]]
+        shared = [target_key for target_key in row_of[first] if target_key in row_of[second]]
         if first.kind == second.kind and shared:
             first_rows, second_rows = (
-                np.asarray([row_of[name][key] for key in shared]) for name in (first, second)
+                np.asarray([row_of[key][target_key] for target_key in shared])
+                for key in (first, second)
             )
             yield first, second, first_rows, second_rows
 
@@ -161,8 +166,8 @@ class Totals:
 
     def add(self, table: pyarrow.Table) -> None:
         """Add the rows of a shard."""
-        new = columns_of(table.schema.metadata)
-        self.columns |= {column.name: column for column in new}
+        columns = columns_of(table.schema.metadata)
+        self.columns |= {column.name: column for column in columns}
         index = table["index"].to_numpy()
         self.items += len(np.unique(index))
         self.errors.update(error for error in table["error"].to_pylist() if error is not None)
@@ -175,7 +180,7 @@ class Totals:
         groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
         series = self._series(table)
         pairs = list(_pairs(series, index, table["target"].to_numpy()))
-        for column in new:
+        for column in columns:
             values = table[column.name].to_numpy().astype(np.float64)
             for key, rows in series.items():
                 sums = self.means.setdefault((column.name, key), Sums())
@@ -200,15 +205,15 @@ class Totals:
         groups: Int[np.ndarray, " row"],
         pairs: Sequence[Pair],
     ) -> None:
-        """Count how often a series' number is better than another's for the same target."""
+        """Count how often one series has the better value for a target, and how often two tie."""
         sign = 1.0 if column.higher_is_better else -1.0
         for first, second, first_rows, second_rows in pairs:
             a, b = sign * values[first_rows], sign * values[second_rows]
-            both = ~(np.isnan(a) | np.isnan(b))
-            wins = (a > b)[both].astype(np.float64)
+            comparable = ~(np.isnan(a) | np.isnan(b))
+            wins = (a > b)[comparable].astype(np.float64)
             key = (column.name, first, second)
-            self.wins.setdefault(key, Sums()).add(wins, groups[first_rows][both])
-            self.ties[key] += int((a == b)[both].sum())
+            self.wins.setdefault(key, Sums()).add(wins, groups[first_rows][comparable])
+            self.ties[key] += int((a == b)[comparable].sum())
 
     def _add_curves(
         self,

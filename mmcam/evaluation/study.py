@@ -29,10 +29,10 @@ TARGETS = ("given", "predicted")
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One number column of the rows: its name and its meaning.
+    """One column of numbers in the rows: its name and its meaning.
 
     `gives` is a "number", a "truth" (0 or 1) or a "curve". The points of a curve are in the column
-    `NAME.curve`, its area in NAME.
+    `NAME.curve`, its area (or mean) in `NAME`.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Study:
             item has none; "predicted" always explains the model's prediction.
         steps: the number of steps of deletion and insertion.
         threshold: of `pointing-or-rejecting`, in units of the raw map.
-        batch: the number of items, or of changed pictures of an item, per forward pass; the
-            adapter's if None.
+        batch: the number of items, or of perturbed pictures of an item, per forward pass; the
+            adapter's default if None.
         amp: run under torch's autocast in bfloat16.
 
     Raises:
@@ -105,7 +105,7 @@ class Study:
         self._check_metrics()
 
     def _check_metrics(self) -> None:
-        """Check that the settings fit the requirements of each metric.
+        """Check that the settings meet the requirements of each metric.
 
         Raises:
             EvaluationError: a metric lacks predictions, a threshold, a second method or classes.
@@ -115,7 +115,7 @@ class Study:
             if self.target != "predicted" or not predicts:
                 raise EvaluationError(
                     f"{name} evaluates the labels that the model predicts; use the task classes "
-                    "with target predicted (and top 5 for the top five)"
+                    "with target predicted (and top 5 for the top-5 error)"
                 )
         if "pointing-or-rejecting" in self.metrics and self.threshold is None:
             raise EvaluationError(
@@ -158,10 +158,10 @@ class Study:
                 higher_is_better=EVALUATORS[metric].higher_is_better,
             )
             for metric in self.metrics
-            for name in self._names(metric)
+            for name in self._column_names(metric)
         )
 
-    def _names(self, metric: str) -> list[str]:
+    def _column_names(self, metric: str) -> list[str]:
         if metric == "loc":
             return [f"loc@{threshold:g}" for threshold in LOC_THRESHOLDS]
         if metric == "win":
@@ -170,10 +170,10 @@ class Study:
 
     def task_of(self, item: Item) -> Any:
         """The task of one item, with the item's labels if they are the targets."""
-        task, labelled = self.task, self.target == "given" and bool(item.labels)
-        if labelled and isinstance(task, Classes) and task.labels is None:
+        task, has_labels = self.task, self.target == "given" and bool(item.labels)
+        if has_labels and isinstance(task, Classes) and task.labels is None:
             return replace(task, labels=tuple(dict.fromkeys(item.labels)))
-        if labelled and isinstance(task, Answers) and task.answers is None:
+        if has_labels and isinstance(task, Answers) and task.answers is None:
             return replace(task, answers=tuple(dict.fromkeys(map(str, item.labels))))
         return task
 

@@ -1,8 +1,8 @@
 """The COCO categories of the words of a caption (IJCV section 8.1.1).
 
 The paper's table was made by hand, 830 words for 80 categories, and is not published. This table,
-`data/coco_words.json`, is our own and can be edited. Plurals need no rows: words are reduced to
-their singular by the table's irregular forms, by WordNet if NLTK has its data, or by rule.
+`data/coco_words.json`, is our own and can be edited. Plurals need no entries: words are reduced
+to their singular by the table's irregular forms, by WordNet if its data is installed, or by rule.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Lemmatizer = Callable[[str], str]
 
 
 class VisualWord(NamedTuple):
-    """A word or phrase of a category: words `first` to `position` of a caption.
+    """A word or phrase with a category: the words `first` to `position` of a caption.
 
     `position` is the word whose map is evaluated: the last one, the head noun.
     """
@@ -62,10 +62,10 @@ def wordnet() -> Lemmatizer | None:
 
 @dataclass(frozen=True)
 class WordTable:
-    """Words and phrases with their categories, None for a phrase without one.
+    """Words and phrases, each with its category or None.
 
-    `lemmatize` returns the singular of a noun; if None, WordNet's lemmatizer is used if NLTK has
-    it. The rules of spelling are tried after it.
+    `lemmatize` returns the singular of a noun; None selects WordNet's lemmatizer if its data is
+    installed. The rules of spelling are tried last.
     """
 
     entries: Mapping[tuple[str, ...], str | None]
@@ -74,7 +74,7 @@ class WordTable:
 
     @staticmethod
     def load(path: str | Path | None = None, lemmatize: Lemmatizer | None = None) -> WordTable:
-        """The table in a JSON file; the one packaged with mmcam if None.
+        """Load a table from a JSON file; the table packaged with mmcam if `path` is None.
 
         The file has `categories` (category to words), and may have `none` (words without a
         category) and `irregular` (plural to singular).
@@ -108,7 +108,7 @@ class WordTable:
         return tuple(dict.fromkeys(name for name in self.entries.values() if name is not None))
 
     def category(self, word: str) -> str | None:
-        """The category of a word or phrase in any number and letter case; None if it has none."""
+        """The category of a word or phrase, singular or plural, in any letter case, or None."""
         matches = self.find(word.split())
         whole = matches and matches[0].first == 0 and matches[0].position == len(word.split()) - 1
         return matches[0].category if whole else None
@@ -119,7 +119,7 @@ class WordTable:
         The longest phrase wins: "hot dog stand" contains no dog.
 
         Args:
-            words: a caption's words; punctuation marks match nothing and count as positions.
+            words: a caption's words; punctuation marks match nothing but have positions.
         """
         parts = [
             (position, part)
@@ -144,10 +144,10 @@ class WordTable:
         return matches
 
     def _entry(self, parts: Sequence[str]) -> tuple[str, ...] | None:
-        """The row of a word or phrase; only its last part may be a plural."""
-        *before, last = parts
+        """The key of a word or phrase in `entries`; only its last part may be a plural."""
+        *leading, last = parts
         for form in self._forms(last):
-            key = (*before, form)
+            key = (*leading, form)
             if key in self.entries:
                 return key
         return None
@@ -166,6 +166,6 @@ class WordTable:
 
 
 def _plain(word: str) -> str:
-    """A word in lower case without its possessive ending, split at hyphens."""
+    """A word in lower case without possessive ending or punctuation, split at hyphens."""
     word = re.sub(r"[-_\u2010\u2011]", " ", word.lower().replace("\u2019", "'"))
     return re.sub(r"[^\w ]", "", re.sub(r"(?<=s)'|'s\b", "", word))

@@ -1,8 +1,8 @@
-"""Localization of region descriptions by a captioner of whole pictures (ICCV section 7.1).
+"""Localization of region descriptions by a whole-image captioner (ICCV section 7.1).
 
 DenseCap describes regions of a picture, each in a box; the captioner's maps explain each
-description. The measure is the mean activation inside the box over that outside: 1 for a uniform
-map, more for a map that localizes the box.
+description. The measure is the mean activation inside the box divided by the mean outside: 1 for a
+uniform map, higher for a map that localizes the box.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def in_out_means(heatmap: Map, region: Bool[np.ndarray, "..."]) -> tuple[float, 
 
     Args:
         heatmap: the map.
-        region: in the map's shape, or of one frame for all of a clip; see `maps.box_region`.
+        region: in the map's shape, or in that of one frame, for all frames of a clip; see
+            `maps.box_region`.
 
     Raises:
         EvaluationError: no visible cell inside, or none outside, or the shapes do not fit.
@@ -38,7 +39,7 @@ def in_out_means(heatmap: Map, region: Bool[np.ndarray, "..."]) -> tuple[float, 
 
 
 def in_out_ratio(heatmap: Map, region: Bool[np.ndarray, "..."]) -> float:
-    """The mean activation inside a region over that outside it (ICCV section 7.1).
+    """The mean activation inside a region divided by the mean outside it (ICCV section 7.1).
 
     Infinite if all activation is inside. Negative values count as no activation.
 

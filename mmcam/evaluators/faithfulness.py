@@ -1,8 +1,9 @@
-"""Faithfulness of maps: scores of samples of which only some pixels are kept.
+"""Faithfulness of maps: scores of samples with only some of their pixels kept.
 
 Grad-CAM++ section 4.1: average drop, increase in confidence and win, from the model's probabilities
-on the map times the picture (eq. 25). Section 7.2: the remaining confidence when only the pixels
-above a quantile of the map are kept. Petsiuk et al. 2018, section 4.2: deletion and insertion.
+on the map times the picture (eq. 25). Grad-CAM++ section 7.2: the remaining confidence when only
+the pixels above a quantile of the map are kept. Petsiuk et al. 2018, section 4.2: deletion and
+insertion.
 
 All functions take pictures `[h w 3]` and clips `[t h w 3]`. Pixels outside the model's input (NaN
 in the map) are not changed. Multiplication (eq. 25) uses the positive part of a map, so that an
@@ -22,7 +23,7 @@ from mmcam.evaluators.maps import Map, positive, read_map
 
 Pixels = UInt8[np.ndarray, "*_ _ _ 3"]
 Score = Callable[[UInt8[np.ndarray, "n *_ _ _ 3"]], Float[np.ndarray, " n"]]
-"""Scores changed samples: the model's probability of one label, or any other number."""
+"""Scores perturbed samples: the model's probability of one label, or any other number."""
 Substitute = Callable[[Pixels], Pixels]
 """Computes the substitute of deleted pixels from the sample."""
 
@@ -31,7 +32,7 @@ THETAS = tuple(step / 10 for step in range(11))
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores `y` over `x`, the fraction of the visible pixels that is changed, from 0 to 1."""
+    """Scores `y` over `x`, the fraction of the visible pixels that is changed, in [0, 1]."""
 
     x: Float[np.ndarray, " points"]
     y: Float[np.ndarray, " points"]
@@ -52,7 +53,7 @@ def drop(full: float, explained: float) -> float:
         explained: its probability on the map times the sample.
 
     Raises:
-        EvaluationError: a number that is not a probability, or a `full` of 0.
+        EvaluationError: a number that is not a probability, or `full` is 0.
     """
     _check_probabilities(full, explained)
     _check_confidence(full)
@@ -90,14 +91,14 @@ def win(full: float, explained: float, other: float) -> bool:
 
 
 def explanation_map(pixels: Pixels, heatmap: Map) -> Pixels:
-    """The map times the sample, E = L * I (Grad-CAM++ eq. 25), rounded to whole values.
+    """The map times the sample, E = L * I (Grad-CAM++ eq. 25), rounded to integers.
 
     L is the positive part of the map divided by its maximum; where L is 0 the sample is black.
 
     Raises:
         EvaluationError: the map does not have the shape of the pixels, or no visible cell.
     """
-    _check_over(pixels, heatmap)
+    _check_shapes(pixels, heatmap)
     values, visible = positive(heatmap)
     weights = np.where(visible, values / (values.max() or 1.0), 1.0)
     masked: Pixels = np.rint(pixels * weights[..., None]).astype(np.uint8)
@@ -125,7 +126,8 @@ def quantile_curve(
 
     For each theta, gamma is the theta-quantile of the map over its visible cells, pixels below
     gamma are set to 0, and y is 100 O / Y (Grad-CAM++ section 7.2). Pixels of equal value are kept
-    or blackened together: all are kept until theta exceeds them. At theta = 1 all are black.
+    or blackened together: they are kept until theta covers all of them. At theta = 1 all visible
+    pixels are black.
 
     Args:
         pixels: the sample.
@@ -138,33 +140,33 @@ def quantile_curve(
         EvaluationError: a score that is not a probability, a confidence of 0, a theta outside
             [0, 1], or as `explanation_map`.
     """
-    _check_over(pixels, heatmap)
+    _check_shapes(pixels, heatmap)
     values, visible = read_map(heatmap)
     fractions = np.asarray(thetas, dtype=np.float64)
     if not fractions.size or not ((fractions >= 0) & (fractions <= 1)).all():
-        raise EvaluationError(f"thetas={list(thetas)} are no fractions; give numbers from 0 to 1")
+        raise EvaluationError(f"thetas={list(thetas)} are not fractions; give numbers from 0 to 1")
     ordered = np.append(np.sort(values[visible]), np.inf)
     gammas = ordered[np.floor(fractions * visible.sum() + 1e-9).astype(int)]
 
-    def changed_samples() -> Iterator[Pixels]:
+    def perturbed_samples() -> Iterator[Pixels]:
         yield pixels
         for gamma in gammas:
             yield np.where((values < gamma)[..., None], 0, pixels).astype(np.uint8)
 
-    full, *remaining = _score_samples(changed_samples(), score, chunk)
+    full, *remaining = _score_samples(perturbed_samples(), score, chunk)
     _check_probabilities(full, *remaining)
     _check_confidence(full)
     return Curve(fractions, 100 * np.array(remaining) / full)
 
 
 def mean_colour(pixels: Pixels) -> Pixels:
-    """The sample's mean colour everywhere."""
+    """A sample of the same shape, filled with the mean colour of `pixels`."""
     mean = np.rint(pixels.reshape(-1, 3).mean(0)).astype(np.uint8)
     return np.broadcast_to(mean, pixels.shape).copy()
 
 
 def black(pixels: Pixels) -> Pixels:
-    """Black everywhere."""
+    """A black sample of the same shape."""
     return np.zeros_like(pixels)
 
 
@@ -173,8 +175,8 @@ def blurred(pixels: Pixels, sigma: float = 5.0, size: int = 11) -> Pixels:
 
     `sigma` and `size` are those of Petsiuk et al. 2018 for pictures of 224 x 224.
     """
-    reach = size // 2
-    kernel = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    radius = size // 2
+    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     kernel /= kernel.sum()
     values = pixels.astype(np.float64)
     for axis in (-3, -2):
@@ -193,14 +195,14 @@ def deletion(
 ) -> Curve:
     """The score while pixels are deleted, the most important first; a low area is good.
 
-    (Petsiuk et al. 2018, section 4.2; 224 steps on their pictures.) Pixels of equal value are
-    deleted in reading order. The authors fill with 0 after normalisation, which is close to the
-    mean colour.
+    Petsiuk et al. 2018, section 4.2, with 224 steps for pictures of 224 x 224. Pixels of equal
+    value are deleted in reading order. The authors set deleted pixels to 0 after normalisation,
+    which is close to the mean colour.
 
     Args:
         pixels: the sample.
         heatmap: its map.
-        score: scores changed samples.
+        score: scores perturbed samples.
         steps: the number of deletion steps; `steps` + 1 samples are scored.
         substitute: computes the values of deleted pixels.
         chunk: the number of samples per call of `score`.
@@ -222,8 +224,8 @@ def insertion(
 ) -> Curve:
     """The score while pixels are inserted, the most important first; a high area is good.
 
-    As `deletion`, from the substitute to the sample. Pixels outside the model's input are present
-    from the start.
+    As `deletion`, but pixels of the sample replace those of the substitute. Pixels outside the
+    model's input are present from the start.
 
     Raises:
         EvaluationError: as `deletion`.
@@ -234,8 +236,8 @@ def insertion(
 def _removal_curve(
     start: Pixels, end: Pixels, pixels: Pixels, heatmap: Map, score: Score, steps: int, chunk: int
 ) -> Curve:
-    """Scores along the way from `start` to `end`, with pixels in descending order of the map."""
-    _check_over(pixels, heatmap)
+    """Scores while the pixels of `end` replace those of `start`, in descending order of the map."""
+    _check_shapes(pixels, heatmap)
     values, visible = read_map(heatmap)
     if steps < 1 or chunk < 1:
         raise EvaluationError(f"steps={steps}, chunk={chunk}: both must be 1 or more")
@@ -251,16 +253,16 @@ def _removal_curve(
     order[visible] = ranks
     counts = np.rint(np.linspace(0, len(ranks), steps + 1)).astype(int)
 
-    def changed_samples() -> Iterator[Pixels]:
+    def perturbed_samples() -> Iterator[Pixels]:
         for count in counts:
-            mixed = np.where((order < count)[..., None], end, start)
-            yield np.where(visible[..., None], mixed, pixels)
+            perturbed = np.where((order < count)[..., None], end, start)
+            yield np.where(visible[..., None], perturbed, pixels)
 
-    scores = _score_samples(changed_samples(), score, chunk)
+    scores = _score_samples(perturbed_samples(), score, chunk)
     return Curve(counts / len(ranks), np.array(scores))
 
 
-def _check_over(pixels: Pixels, heatmap: Map) -> None:
+def _check_shapes(pixels: Pixels, heatmap: Map) -> None:
     if heatmap.shape != pixels.shape[:-1]:
         raise EvaluationError(
             f"a map of shape {heatmap.shape} does not match pixels of shape {pixels.shape}; "
@@ -293,13 +295,15 @@ def _score_samples(samples: Iterator[Pixels], score: Score, chunk: int) -> list[
 
 
 def _smooth(values: Map, kernel: Float[np.ndarray, " size"], axis: int) -> Map:
-    reach = len(kernel) // 2
+    radius = len(kernel) // 2
     widths = [(0, 0)] * values.ndim
-    widths[axis] = (reach, reach)
+    widths[axis] = (radius, radius)
     padded = np.pad(values, widths, mode="symmetric")
     length = values.shape[axis]
     shifted = (np.take(padded, range(k, k + length), axis) for k in range(len(kernel)))
-    smoothed: Map = sum((w * part for w, part in zip(kernel, shifted, strict=True)), 0 * values)
+    smoothed: Map = sum(
+        (weight * part for weight, part in zip(kernel, shifted, strict=True)), 0 * values
+    )
     return smoothed
 
 

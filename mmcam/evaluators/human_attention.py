@@ -1,7 +1,8 @@
 """Rank correlation with human attention (ICCV section 7.2, the protocol of Das et al. 2016).
 
 Both maps are averaged over 14 x 14 cells and compared by Spearman's rank correlation. VQA-HAT has
-one map per question, or three in its validation split; the agreement between people is the ceiling.
+one map per question, or three in its validation split; the agreement between people is the upper
+bound.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def human_correlation(
     """The mean rank correlation of a map with the human maps, in [-1, 1].
 
     Maps are averaged over the cells, so their sizes may differ: each covers the whole picture.
-    Cells outside the model's input are left out. A constant map, an empty one included, has a
+    Cells outside the model's input are left out. A constant map, such as an empty one, has a
     correlation of 0.
 
     Raises:
@@ -71,10 +72,9 @@ def _to_grids(
             f"{len(human_maps)} human maps for this sample; {minimum} or more are needed"
         )
     grids = [to_cells(human_map, cells) for human_map in human_maps]
-    for number, grid in enumerate(grids):
+    for index, grid in enumerate(grids):
         if np.nanmin(grid) == np.nanmax(grid):
             raise EvaluationError(
-                f"human map {number} is constant, so it contains no ranking of the cells; leave it "
-                "out"
+                f"human map {index} is constant, so it does not rank the cells; leave it out"
             )
     return grids

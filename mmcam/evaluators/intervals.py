@@ -13,9 +13,9 @@ import numpy as np
 def student_t(probability: float, degrees_of_freedom: int) -> float:
     """The quantile of Student's t for a `probability` of 0.5 or more.
 
-    Infinite below one degree of freedom. Computed by bisection; with n degrees of freedom and
-    t = sqrt(n) tan(angle) the distribution function is the integral of cos(angle)^(n - 1), which is
-    smooth.
+    Infinite for fewer than one degree of freedom. Computed by bisection: with n degrees of freedom
+    and t = sqrt(n) tan(angle), the distribution function is an integral of cos(angle)^(n - 1),
+    which is smooth.
     """
     if degrees_of_freedom < 1:
         return math.inf
@@ -44,7 +44,7 @@ def student_t(probability: float, degrees_of_freedom: int) -> float:
 
 
 def wilson(proportion: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion of n (Wilson 1927): in [0, 1], valid near 0 and 1."""
+    """Wilson's score interval of a proportion in n trials (Wilson 1927), valid near 0 and 1."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (proportion + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = (

@@ -1,9 +1,9 @@
-"""Localization of objects: boxes from maps, their errors, and overlaps without boxes.
+"""Localization of objects: boxes from maps and their errors, and overlaps without boxes.
 
 ICCV section 4.1 (IJCV 4.1): the box around the largest segment, after ILSVRC's rules. Grad-CAM++
 section 4.3: Loc, eq. 26. Also the overlap of a thresholded map with a segmentation.
 
-All metrics are computed on the original: cells outside the model's input are not highlighted, while
+All metrics are computed on the original: cells outside the model's input are never highlighted, but
 ground truth there counts.
 """
 
@@ -26,7 +26,7 @@ LOC_THRESHOLDS = (0.0, 0.25, 0.5)
 
 
 def highlighted(heatmap: Map, threshold: float = THRESHOLD) -> Mask:
-    """The visible cells above a fraction of the map's maximum; none of an empty map.
+    """The visible cells above a fraction of the map's maximum; none for an empty map.
 
     Raises:
         EvaluationError: a map with infinite values, or with no visible cell.
@@ -42,27 +42,27 @@ def segments(mask: Bool[np.ndarray, "*grid"]) -> Int[np.ndarray, "*grid"]:
     Cells that share a face, an edge or a corner are connected, as in OpenCV's contours, from which
     boxes of class activation maps are usually computed.
     """
-    number = np.arange(mask.size).reshape(mask.shape)
+    indices = np.arange(mask.size).reshape(mask.shape)
     pairs = []
-    for step in itertools.product((-1, 0, 1), repeat=mask.ndim):
-        if step <= (0,) * mask.ndim:  # each pair of neighbours only once
+    for offset in itertools.product((-1, 0, 1), repeat=mask.ndim):
+        if offset <= (0,) * mask.ndim:  # each pair of neighbours only once
             continue
-        here = tuple(
-            slice(max(-s, 0), n - max(s, 0)) for s, n in zip(step, mask.shape, strict=True)
+        source = tuple(
+            slice(max(-o, 0), n - max(o, 0)) for o, n in zip(offset, mask.shape, strict=True)
         )
-        there = tuple(
-            slice(max(s, 0), n - max(-s, 0)) for s, n in zip(step, mask.shape, strict=True)
+        neighbour = tuple(
+            slice(max(o, 0), n - max(-o, 0)) for o, n in zip(offset, mask.shape, strict=True)
         )
-        both = mask[here] & mask[there]
-        pairs.append(np.stack([number[here][both], number[there][both]]))
+        both = mask[source] & mask[neighbour]
+        pairs.append(np.stack([indices[source][both], indices[neighbour][both]]))
     first, second = np.concatenate(pairs, axis=1)
     root = np.arange(mask.size)
     while True:
         left, right = root[first], root[second]
-        apart = left != right
-        if not apart.any():
+        differ = left != right
+        if not differ.any():
             break
-        first, second, left, right = (a[apart] for a in (first, second, left, right))
+        first, second, left, right = (a[differ] for a in (first, second, left, right))
         np.minimum.at(root, np.maximum(left, right), np.minimum(left, right))
         while (root[root] != root).any():
             root = root[root]
@@ -75,7 +75,8 @@ def segments(mask: Bool[np.ndarray, "*grid"]) -> Int[np.ndarray, "*grid"]:
 def bounding_box(heatmap: Map, threshold: float = THRESHOLD) -> Box | None:
     """The box around the largest segment above a fraction of the maximum (ICCV section 4.1).
 
-    Of several largest segments the first. For a clip, the box around the segment in all its frames.
+    If several segments are largest, the first one is taken. For a clip, the box encloses the
+    segment in all its frames.
 
     Returns:
         (left, top, right, bottom), the edges of its pixels; None for an empty map.
@@ -120,9 +121,9 @@ def localization_error(
     Args:
         predictions: the predicted labels, each with its map.
         label: the true label.
-        boxes: of all objects with that label.
+        boxes: the boxes of all objects with that label.
         threshold: as in `bounding_box`.
-        overlap: intersection over union.
+        overlap: the smallest intersection over union of a right box.
 
     Raises:
         EvaluationError: no predictions, no boxes, or as `highlighted`.
@@ -139,11 +140,12 @@ def localization_error(
 
 
 def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
-    """Grad-CAM++'s Loc (eq. 26): pixels inside over the area of the boxes plus pixels outside.
+    """Grad-CAM++'s Loc (eq. 26): pixels inside / (area of the boxes + pixels outside).
 
     The map is min-max scaled over its visible cells; pixels above `threshold` count. The paper
     counts non-zero pixels of the map times the picture, so black pixels never count there, but do
-    here. Several boxes are merged to their union. 0 for a constant map, which has no pixel above.
+    here. Several boxes are merged into their union. A constant map has no pixel above the
+    threshold and scores 0.
 
     Returns:
         In [0, 1].
@@ -180,4 +182,4 @@ def segmentation_iou(
 
 def _check_boxes(boxes: Sequence[Box]) -> None:
     if not boxes:
-        raise EvaluationError("the sample has no box of its label; leave it out")
+        raise EvaluationError("the sample has no box for its label; leave the sample out")

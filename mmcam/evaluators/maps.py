@@ -1,4 +1,4 @@
-"""Helpers of all evaluators: maps with invisible cells, regions, rank correlation, grids of cells.
+"""Helpers shared by the evaluators: maps with invisible cells, regions, rank correlation, grids.
 
 A map is `[h w]`, or `[t h w]` for a clip, on the pixels of the original. NaN marks a pixel or frame
 outside the model's input; all others are visible. All values are computed in double precision.
@@ -90,8 +90,8 @@ def box_region(box: Box, size: tuple[int, int]) -> Bool[np.ndarray, "height widt
     inside = np.outer((rows >= top) & (rows < bottom), (columns >= left) & (columns < right))
     if not inside.any():
         raise EvaluationError(
-            f"the box {box} (left, top, right, bottom) holds no pixel of a picture of {size[1]} x "
-            f"{size[0]} pixels; check the order of its numbers and the size of the picture"
+            f"the box {box} (left, top, right, bottom) holds no pixel centre of a picture of "
+            f"{size[1]} x {size[0]} pixels; check the order of its numbers and the picture's size"
         )
     return inside
 
@@ -123,8 +123,8 @@ def spearman(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) 
     """
     if first.shape != second.shape:
         raise EvaluationError(
-            f"maps of shapes {first.shape} and {second.shape} have different cells; bring both to "
-            "one grid"
+            f"maps of shapes {first.shape} and {second.shape} have different cells; resample "
+            "both to one grid"
         )
     both = ~(np.isnan(first) | np.isnan(second))
     if both.sum() < 2:
@@ -138,9 +138,9 @@ def spearman(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) 
 
 
 def to_cells(heatmap: Map, cells: tuple[int, ...]) -> Float[np.ndarray, "*cells"]:
-    """The means of a map over a grid of cells, each over its visible part; NaN if there is none.
+    """The means of a map over a grid of cells, each over its visible part; NaN if it has none.
 
-    A pixel on the edge of a cell counts in each cell with its overlap.
+    A pixel that lies in several cells counts in each by its overlap.
 
     Raises:
         EvaluationError: as `read_map`, or a different number of axes.
@@ -151,7 +151,7 @@ def to_cells(heatmap: Map, cells: tuple[int, ...]) -> Float[np.ndarray, "*cells"
             f"a map of shape {heatmap.shape} cannot be averaged over a grid of {cells}: their "
             "numbers of axes differ"
         )
-    # Values relative to the lowest keep a constant map constant to the last bit.
+    # Subtracting the lowest value keeps a constant map constant to the last bit.
     lowest = values[visible].min()
     total, area = np.where(visible, values - lowest, 0), visible.astype(np.float64)
     for axis, count in enumerate(cells):
@@ -166,14 +166,14 @@ def to_cells(heatmap: Map, cells: tuple[int, ...]) -> Float[np.ndarray, "*cells"
 
 
 def _overlaps(length: int, count: int) -> Float[np.ndarray, "{count} {length}"]:
-    """The overlap of each of `length` pixels with each of `count` equal cells over them."""
+    """The overlap of each of `length` pixels with each of `count` equal cells."""
     edges = np.linspace(0, length, count + 1)
     pixels = np.arange(length)
-    last = np.minimum(edges[1:, None], pixels + 1)
-    overlaps: Float[np.ndarray, "..."] = (last - np.maximum(edges[:-1, None], pixels)).clip(min=0)
+    ends = np.minimum(edges[1:, None], pixels + 1)
+    overlaps: Float[np.ndarray, "..."] = (ends - np.maximum(edges[:-1, None], pixels)).clip(min=0)
     return overlaps
 
 
 def nearest_to(cells: Int[np.ndarray, "n axes"], point: Float[np.ndarray, " axes"]) -> int:
-    """The index of the cell nearest to a point; the first of several."""
+    """The index of the cell nearest to a point; the first one if several are nearest."""
     return int(((cells - point) ** 2).sum(1).argmin())

@@ -12,9 +12,9 @@ def occlusion_correlation(
     """Spearman's rank correlation of a map with an occlusion map of the same sample, in [-1, 1].
 
     The papers do not give the resolution of the comparison. Here both maps are averaged over
-    `cells`, by default those of the occlusion map. Give the occlusion map at its own grid:
-    upsampled pixels would only repeat its values. Signs are kept in both. A constant map, an empty
-    one included, has a correlation of 0.
+    `cells`, by default those of the occlusion map. Give the occlusion map on its own grid:
+    upsampled pixels would only repeat its values. Signs are kept in both. A constant map, such
+    as an empty one, has a correlation of 0.
 
     Args:
         heatmap: the map to evaluate.
@@ -30,7 +30,7 @@ def occlusion_correlation(
     finite = reference[reference == reference]
     if finite.min() == finite.max():
         raise EvaluationError(
-            "the occlusion map is constant: every patch changes the score alike, so it gives no "
-            "ranking; use smaller patches or leave this sample out"
+            "the occlusion map is constant: every patch changes the score by the same amount, so "
+            "the map ranks no cells; use smaller patches or leave this sample out"
         )
     return spearman(to_cells(heatmap, cells), reference)

@@ -4,7 +4,7 @@ Zhang et al. 2016, section 4.1, with a tolerance; IJCV section 4.3 and appendix 
 to reject; IJCV section 8.1.1, the words of a caption against COCO's segmentations.
 
 A map without a positive value has no maximum and is a miss. Of several equal maxima, the one
-nearest to their centre counts. Pixels outside the model's input are not part of a region.
+nearest to their mean position counts. Pixels outside the model's input are not part of a region.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOLERANCE = 15
 
 
 class PointingResult(NamedTuple):
-    """One prediction's map: its maximum, and whether that lies on the label's region.
+    """The maximum of a predicted label's map, and whether it lies on the label's region.
 
     `present` tells whether the label is in the sample's ground truth.
     """
@@ -67,7 +67,7 @@ def pointing_game(
     _, visible = read_map(heatmap)
     region_part = visible_part(region, visible)
     cell = peak(heatmap)
-    return cell is not None and _is_near(region_part, cell, tolerance)
+    return cell is not None and _is_within(region_part, cell, tolerance)
 
 
 def pointing_or_rejecting(
@@ -103,8 +103,8 @@ def pointing_or_rejecting(
 def rejection_threshold(results: Sequence[PointingResult]) -> float:
     """The threshold with the most hits of `pointing_or_rejecting` over the given predictions.
 
-    Appendix D chooses one per method and does not describe how. Of several best thresholds the
-    lowest is returned. Choose the threshold on other samples than those it is used on.
+    Appendix D chooses one per method and does not describe how. If several thresholds are
+    best, the lowest is returned. Choose the threshold on samples other than the evaluated ones.
 
     Raises:
         EvaluationError: there are no predictions.
@@ -115,7 +115,7 @@ def rejection_threshold(results: Sequence[PointingResult]) -> float:
         )
     rows = sorted(results)
     maxima = np.array([row.maximum for row in rows])
-    # Threshold k rejects the k lowest maps; equal maxima go together.
+    # Threshold k rejects the k lowest maps; maps with equal maxima are rejected together.
     hits = np.array([row.hit and row.present for row in rows], dtype=np.int64)
     absent = np.array([not row.present for row in rows], dtype=np.int64)
     rejected = np.concatenate([[0], np.cumsum(absent)])
@@ -156,7 +156,7 @@ def word_pointing(
 def chance(heatmap: Map, region: Bool[np.ndarray, "..."], tolerance: float = 0) -> float:
     """The probability that a random visible point is a hit: the region's share of the visible area.
 
-    With a tolerance the region is dilated by it. Only the NaNs of the map are used.
+    The region is dilated by the tolerance. Of the map, only the NaNs are used.
 
     Raises:
         EvaluationError: as `pointing_game`.
@@ -169,7 +169,7 @@ def chance(heatmap: Map, region: Bool[np.ndarray, "..."], tolerance: float = 0) 
 def centre_pointing(
     heatmap: Map, region: Bool[np.ndarray, "..."], tolerance: float = TOLERANCE
 ) -> bool:
-    """Whether the centre of the visible area is a hit. Only the NaNs of the map are used.
+    """Whether the centre of the visible area is a hit. Of the map, only the NaNs are used.
 
     Raises:
         EvaluationError: as `pointing_game`.
@@ -192,7 +192,7 @@ def energy_inside(heatmap: Map, region: Bool[np.ndarray, "..."]) -> float:
     return float(values[region_part].sum() / total) if total else 0.0
 
 
-def _is_near(region: Mask, cell: tuple[int, ...], tolerance: float) -> bool:
+def _is_within(region: Mask, cell: tuple[int, ...], tolerance: float) -> bool:
     frame = region[cell[:-2]]
     row, column = cell[-2:]
     reach = int(tolerance)
@@ -204,11 +204,11 @@ def _is_near(region: Mask, cell: tuple[int, ...], tolerance: float) -> bool:
 
 
 def _dilate(region: Mask, tolerance: float) -> Mask:
-    """All pixels at most `tolerance` from a region, frame by frame."""
+    """All pixels at a distance of at most `tolerance` from a region, frame by frame."""
     height, width = region.shape[-2:]
     dilated = region.copy()
     columns = np.arange(width)
-    # Counts of region pixels left of each column tell whether any pixel lies within reach.
+    # The difference of two counts is the number of region pixels between two columns.
     counts = np.zeros((*region.shape[:-1], width + 1), dtype=np.int64)
     counts[..., 1:] = np.cumsum(region, axis=-1)
     max_shift = min(int(tolerance), height - 1)

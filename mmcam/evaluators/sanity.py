@@ -2,7 +2,7 @@
 
 The weights are randomized from the top layer down, and the map after each layer is compared with
 the original one: a map that does not change does not explain the model. Likewise, the map of
-another label should differ (Sixt et al. 2020). Low similarity is good.
+another label should be different (Sixt et al. 2020). Low similarity is good.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WINDOW = 11
 
 
 def rank_similarity(first: Map, second: Map) -> float:
-    """Spearman's rank correlation with signs, in [-1, 1]; 0 if either map is constant.
+    """Spearman's rank correlation of signed values, in [-1, 1]; 0 if either map is constant.
 
     Raises:
         EvaluationError: different shapes, or fewer than two jointly visible cells.
@@ -44,14 +44,15 @@ def absolute_rank_similarity(first: Map, second: Map) -> float:
 
 
 def ssim(first: Map, second: Map) -> float:
-    """Structural similarity, in [-1, 1]: 1 for maps that are equal up to scale and offset.
+    """Structural similarity, in [-1, 1]: 1 for maps that are equal up to positive scale and offset.
 
     The mean of Wang et al. 2004, eq. 13, over 11 x 11 windows inside the map, weighted by a
-    Gaussian of 1.5 pixels, on maps that are min-max scaled to [0, 1]; a constant map becomes 0. For
-    a clip the mean over its frames.
+    Gaussian with a standard deviation of 1.5 pixels, on maps that are min-max scaled to [0, 1]; a
+    constant map becomes 0. For a clip, the mean over its frames.
 
     Raises:
-        EvaluationError: different shapes, or a jointly visible area smaller than a window.
+        EvaluationError: different shapes, or a jointly visible area that is not a rectangle or is
+            smaller than a window.
     """
     scaled = [_scaled(part) for part in _jointly_visible(first, second)]
     if min(scaled[0].shape[-2:]) < WINDOW:
@@ -77,7 +78,8 @@ def hog_similarity(first: Map, second: Map) -> float:
 
     Raises:
         MissingExtra: scikit-image is not installed.
-        EvaluationError: different shapes, or a jointly visible area smaller than a block (24 x 24).
+        EvaluationError: different shapes, or a jointly visible area that is not a rectangle or is
+            smaller than a block (24 x 24).
     """
     try:
         from skimage.feature import hog
@@ -101,7 +103,7 @@ SIMILARITIES: dict[str, Similarity] = {
     "ssim": ssim,
     "hog": hog_similarity,
 }
-"""Every similarity measure of two maps."""
+"""The similarity measures of two maps, by name."""
 
 
 def random_label_similarity(
@@ -112,7 +114,7 @@ def random_label_similarity(
     similarity: Similarity = rank_similarity,
     seed: int = 0,
 ) -> float:
-    """The similarity of the maps of a label and of another, random label (Sixt et al. 2020).
+    """The similarity of the maps of a label and of a random other label (Sixt et al. 2020).
 
     Args:
         explain: returns the map of a label.
@@ -126,7 +128,7 @@ def random_label_similarity(
     """
     if classes < 2 or not 0 <= label < classes:
         raise EvaluationError(
-            f"label={label} of {classes} classes has no other label to compare with"
+            f"label={label} of {classes} classes leaves no other label to compare with"
         )
     draw = int(np.random.default_rng(seed).integers(classes - 1))
     return similarity(explain(label), explain(draw + (draw >= label)))
@@ -142,16 +144,17 @@ def cascading_randomization(
 ) -> dict[str | None, T]:
     """The results of `explain` for a model whose layers are randomized one after the other.
 
-    Layers are re-initialized by their own `reset_parameters`; parameters of layers without it are
-    drawn from a normal distribution of the same mean and deviation. Buffers change only if the
-    layer's own initialisation resets them, as batch norm's does. The model and torch's random state
-    are restored bit for bit, also after an exception (Adebayo et al. 2018, section 3).
+    Adebayo et al. 2018, section 3. Layers are re-initialized by their own `reset_parameters`;
+    parameters of layers without it are drawn from a normal distribution with their mean and
+    standard deviation. Buffers change only if the layer's own initialisation resets them, as batch
+    norm's does. The model and torch's random state are restored bit for bit, also after an
+    exception.
 
     Args:
-        model: any module; it must not be in use elsewhere meanwhile.
+        model: any module; nothing else may use it meanwhile.
         explain: computes the result to compare from the model's current weights.
-        layers: in the order of randomization, each with all layers inside it. If None, every layer
-            with its own parameters, by itself, the last registered first.
+        layers: names in the order of randomization; each is randomized with all layers inside it.
+            If None, all layers with parameters of their own, the last registered first.
         independent: randomize one layer at a time, with the others as trained.
         seed: of the random weights.
 
@@ -159,7 +162,7 @@ def cascading_randomization(
         The result for the original model under None, then the result for each layer.
 
     Raises:
-        LayerError: there is no such layer, or none with parameters.
+        LayerError: a name in `layers` is not a layer, or has no parameters.
     """
     modules = dict(model.named_modules())
     if layers is None:
@@ -223,7 +226,7 @@ def _restored(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 def _is_randomizable(module: nn.Module) -> bool:
-    """Whether a module has its own tensors to randomize."""
+    """Whether a module has tensors of its own to randomize."""
     tensors: list[Tensor | None] = [*module._parameters.values()]
     if callable(getattr(module, "reset_parameters", None)):
         tensors += module._buffers.values()
@@ -273,8 +276,8 @@ def _jointly_visible(first: Map, second: Map) -> tuple[Map, Map]:
     common = np.ix_(*ranges)
     if not visible[common].all():
         raise EvaluationError(
-            "the cells visible in both maps are no rectangle, so structure cannot be compared over "
-            "them; use a rank correlation"
+            "the cells visible in both maps do not form a rectangle, so their structure cannot be "
+            "compared; use a rank correlation"
         )
     return first[common].astype(np.float64), second[common].astype(np.float64)
 

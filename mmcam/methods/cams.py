@@ -1,7 +1,7 @@
 """Class activation mapping methods, each a pure function at any rank.
 
-`activation` and `gradient` are `[batch, channel, *grid]`; the map is `[batch, *grid]`, so pictures
-(h, w), clips (t, h, w) and tokens on a grid are one case. Maps are not normalised. Sources:
+`activation` and `gradient` are `[batch, channel, *grid]`; the map is `[batch, *grid]`, so the same
+code serves pictures (h, w), clips (t, h, w) and tokens on a grid. Maps are not normalised. Sources:
 
 - IJCV: Selvaraju et al., Grad-CAM, International Journal of Computer Vision 128, 2020.
 - WACV: Chattopadhyay et al., Grad-CAM++, WACV 2018 (arXiv 1710.11063).
@@ -36,7 +36,7 @@ class Moments(NamedTuple):
 
 
 def weighted_sum(activation: Grid, weights: Float[Tensor, "batch channel"]) -> Cam:
-    """The weighted sum of the channels."""
+    """The sum of the channels, weighted by `weights`."""
     return torch.einsum("bc,bc...->b...", weights, activation)
 
 
@@ -132,14 +132,14 @@ def layer_cam(activation: Grid, gradient: Grid) -> Cam:
 
 
 def xgrad_cam(activation: Grid, gradient: Grid) -> Cam:
-    """Channels weighted by their activation-weighted mean gradient; dead channels weigh zero."""
+    """Channels weighted by their activation-weighted mean gradient; 0 if a channel sums to 0."""
     total = activation.flatten(2).sum(2)
     weights = (gradient * activation).flatten(2).sum(2) / torch.where(total != 0, total, 1)
     return weighted_sum(activation, torch.where(total != 0, weights, 0)).relu()
 
 
 def summed_activation(activation: Grid, gradient: GradientOrMean) -> Cam:
-    """The sum over the channels, whatever the target: a baseline."""
+    """ReLU of the sum over the channels, a baseline that does not depend on the target."""
     return activation.sum(1).relu()
 
 
@@ -147,7 +147,7 @@ def eigen_cam(activation: Grid, gradient: GradientOrMean) -> Cam:
     """The projection of the activations on their first right singular vector.
 
     The map does not depend on the score. The sign of a singular vector is arbitrary; it is chosen
-    so that the map's sum is positive.
+    so that the projection's sum is positive.
     """
     matrix = activation.flatten(2).transpose(1, 2)
     _, _, right = torch.linalg.svd(matrix, full_matrices=False)

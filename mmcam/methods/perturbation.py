@@ -39,11 +39,12 @@ def score_cam(
     score: ScoreRows,
     chunk: int = 32,
 ) -> Float[Tensor, "*grid"]:
-    """Score-CAM: channels weighted by the score of the input that they mask.
+    """Score-CAM: channels weighted by the score of the input masked by the channel.
 
     Each channel, upsampled and min-max scaled to [0, 1], masks the input; its weight is the softmax
-    over channels of the masked input's score minus the score of an empty input, zero after
-    preprocessing (Wang et al. 2020, eq. 5-7 and algorithm 1). A constant channel masks everything.
+    over channels of the masked input's score minus the score of an empty input: zeros after
+    preprocessing (Wang et al. 2020, eq. 5-7 and algorithm 1). A constant channel masks all
+    of the input.
     """
     baseline = score(torch.zeros_like(pixels)[None])
     increases = []
@@ -66,8 +67,8 @@ def ablation_cam(
 ) -> Float[Tensor, "*grid"]:
     """Ablation-CAM: channels weighted by the relative drop of the score when they are set to zero.
 
-    w_k = (y - y_k) / y (Desai and Ramaswamy 2020, eq. 3). The division by y scales the map and
-    would change its sign for a negative score, so the absolute value of y is taken.
+    w_k = (y - y_k) / y (Desai and Ramaswamy 2020, eq. 3). A negative y would change the sign of
+    the map, so the absolute value of y is used.
     """
     weights = (score - ablated) / (abs(score) or 1.0)
     return weighted_sum(activation[None], weights.to(activation.dtype)[None])[0].relu()
@@ -85,7 +86,7 @@ def occlusion(
 
     The input is divided into `cells`; each patch covers one cell and `reach` cells around it in
     space, and a cell's value is the mean drop over the patches that cover it. The map is signed:
-    covering evidence against the score raises the score.
+    it is negative where covering a cell raises the score.
 
     Args:
         pixels: one input after preprocessing.

@@ -1,4 +1,4 @@
-"""A choice of methods by name, and what these methods need."""
+"""A selection of methods by name, and what these methods need."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Plan:
 
     @property
     def pooled(self) -> bool:
-        """Whether all layer maps need only the mean of the gradient over the grid."""
+        """Whether the gradient-based layer maps need only the gradient's mean over the grid."""
         return all(m.pooled for m in self.methods if m.needs in ("gradient", "moments"))
 
     @property
     def needs_layers(self) -> bool:
-        """Whether any method explains a layer; attention and pixel maps need none."""
+        """Whether any method explains a layer; attention, pixel and occlusion maps need none."""
         return any(method.pseudo_layer is None for method in self.methods)
 
     def check_counterfactual(self) -> None:
@@ -70,7 +70,7 @@ class Plan:
 
 
 def split(name: str) -> tuple[str, str | None]:
-    """Split a name into its map and, for a product, the pixel-space map it is multiplied by.
+    """Split a name into a method and, for a product, the pixel-space method that multiplies it.
 
     Raises:
         MethodError: there is no such method.

@@ -1,4 +1,4 @@
-"""The table of methods: every method by name, what it needs, and its source.
+"""The table of methods: for each method, its name, what it needs, and its source.
 
 Reading the table does not import torch; `Method.compute` imports the function on first use.
 """
@@ -25,8 +25,8 @@ class Method:
     - ``"pixels"``: no function; the gradient at the input is the map.
     - ``"attention"``: no function; the model's own attention is the map.
 
-    `pooled` says that the method needs only the mean of the gradient over the grid. `rule` is the
-    backward rule of the ReLUs for the gradient: "relu", the ordinary one, or a key of
+    `pooled` is True if the method needs only the mean of the gradient over the grid. `rule` is the
+    backward rule of the ReLUs for the gradient: "relu", the usual derivative, or a key of
     `capture.relu_rules.RULES`. `target` is False if the map does not depend on the score.
     `pseudo_layer` replaces the layer's name in the results of a method that explains no layer.
     """
@@ -64,7 +64,7 @@ METHODS: dict[str, Method] = {
     ),
     "gradcam++softmax": Method(
         function="cams:grad_cam_plus_plus_softmax",
-        summary="the same for the softmax probability; one backward per class",
+        summary="Grad-CAM++ of the softmax probability; one backward pass per class",
         source="Chattopadhyay et al. 2018, eq. 21-24",
         needs="moments",
     ),

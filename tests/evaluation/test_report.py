@@ -225,7 +225,7 @@ def test_folders_that_hold_no_run(tmp_path: Path) -> None:
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.table({"index": [1]}), tmp_path / "rows-00000.parquet")
-    with pytest.raises(InputError, match=r"rows-00000.parquet is no shard of mmcam evaluate"):
+    with pytest.raises(InputError, match=r"rows-00000.parquet is not a shard of mmcam evaluate"):
         summarize(tmp_path)
 
 

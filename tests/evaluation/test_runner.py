@@ -99,7 +99,7 @@ def test_a_folder_with_a_run_is_not_written_by_accident(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="--resume"):
         run(tmp_path)
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(OutputError, match="has rows and no manifest"):
+    with pytest.raises(OutputError, match="has rows but no manifest"):
         run(tmp_path, resume=True)
 
 
@@ -156,7 +156,7 @@ def test_a_broken_shard_is_named(tmp_path: Path) -> None:
     run(tmp_path, limit=4)
     shard = tmp_path / "rows-00000.parquet"
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"rows-00000.parquet is no shard.*remove it"):
+    with pytest.raises(InputError, match=r"rows-00000.parquet is not a shard.*remove it"):
         run(tmp_path, resume=True)
     shard.unlink()
     run(tmp_path, resume=True)

@@ -223,7 +223,7 @@ def test_the_quantile_is_numpys() -> None:
 def test_the_quantile_counts_what_was_seen() -> None:
     heatmap = np.array([[0.1, 0.2, NAN, NAN]])
     assert quantile_curve(white(1, 4), heatmap, brightness, (0.5, 1)).y.tolist() == [75, 50]
-    with pytest.raises(EvaluationError, match="no fractions"):
+    with pytest.raises(EvaluationError, match="not fractions"):
         quantile_curve(white(1, 2), np.ones((1, 2)), brightness, (1.5,))
     with pytest.raises(EvaluationError, match="is not a probability"):
         quantile_curve(white(1, 2), np.ones((1, 2)), lambda p: -brightness(p))

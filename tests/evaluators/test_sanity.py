@@ -116,7 +116,7 @@ def test_structure_is_compared_where_both_have_seen(
     second[:, 30:] = NAN
     assert measure(first, second) == pytest.approx(expected)
     first[20, 20] = NAN
-    with pytest.raises(EvaluationError, match="no rectangle"):
+    with pytest.raises(EvaluationError, match="not form a rectangle"):
         measure(first, second)
     with pytest.raises(EvaluationError, match="no cell is visible"):
         measure(NAN * first, second)
