@@ -260,8 +260,8 @@ def test_a_model_of_pictures_refuses_an_open_clip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (noise(48, 64), r"array: uint8 \[48, 64, 3\] is no clip; give uint8 \[t h w 3\]"),
-        (mmcam.Sample(pixels=noise(48, 64)), r"\[48, 64, 3\] is no clip; give"),
+        (noise(48, 64), r"array: uint8 \[48, 64, 3\] is not a clip; give uint8 \[t h w 3\]"),
+        (mmcam.Sample(pixels=noise(48, 64)), r"\[48, 64, 3\] is not a clip; give"),
         (Image.fromarray(noise(48, 64)), r"Image: not a clip that can be read; give a video"),
         (Path("none.mp4"), r"none.mp4: there is no such file; check the path"),
         (None, r"NoneType: not a clip"),

@@ -28,10 +28,10 @@ PICTURE_SUFFIXES = frozenset(
     {".apng", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm"}
     | {".tif", ".tiff", ".webp"}
 )
-"""Suffixes of the files that count as frames of a folder."""
+"""Suffixes of the files that are read as the frames of a folder."""
 
 DEFAULT_DURATION = 100.0
-"""Milliseconds for which browsers show a frame without a stored duration."""
+"""Milliseconds that a frame without a stored duration is shown, as in browsers."""
 
 
 @runtime_checkable
@@ -85,7 +85,7 @@ class Clip:
         that overlapping windows are not decoded twice.
 
         Raises:
-            InputError: there is no such frame, or the file is damaged there.
+            InputError: an index is out of range, or a frame cannot be decoded.
         """
         reader = self._open_reader()
         integers = [operator.index(index) for index in indices]
@@ -126,10 +126,11 @@ def open_clip(source: Any, fps: int | float = DEFAULT_FPS) -> Clip:
     not store one.
 
     Raises:
-        InputError: the source is missing, broken, empty, no clip, or its frames differ in size.
+        InputError: the source is missing, broken, empty or not a clip, or its frames differ in
+            size.
     """
     if not (math.isfinite(fps) and fps > 0):
-        raise InputError(f"fps {fps}: not a rate; give frames per second above 0, such as 25")
+        raise InputError(f"fps {fps}: not a frame rate; give frames per second above 0, such as 25")
     if isinstance(source, np.ndarray):
         return Clip(source, _ArrayReader(source, fps))
     if not isinstance(source, str | Path):
@@ -154,7 +155,7 @@ class _ArrayReader:
             channels_first = pixels.ndim == 4 and 3 in pixels.shape[:2]
             remedy = " (channels first? transpose it)" if channels_first else ""
             raise InputError(
-                f"array: {pixels.dtype} {shape} is no clip; give uint8 [t h w 3]{remedy}"
+                f"array: {pixels.dtype} {shape} is not a clip; give uint8 [t h w 3]{remedy}"
             )
         if not pixels.size:
             raise InputError(f"array: shape {shape} holds no frames; give uint8 [t h w 3]")
@@ -204,7 +205,7 @@ class _FolderReader(_PictureReader):
             files = [file for file in folder.iterdir() if _is_frame(file)]
         except OSError as error:
             raise InputError(
-                f"{folder}: cannot be listed ({error.strerror}); check its rights"
+                f"{folder}: cannot be listed ({error.strerror}); check its permissions"
             ) from error
         if not files:
             raise InputError(
@@ -215,7 +216,7 @@ class _FolderReader(_PictureReader):
         self.height, self.width = self._frame_size()
 
     def _frame_size(self) -> tuple[int, int]:
-        """The common size of the frames, checked by their headers to fail early on a mismatch."""
+        """The common size of the frames; the headers of all files are checked to fail early."""
         first = read_image(self._files[0]).pixels.shape[:2]
         for file in self._files[1:]:
             with open_image(file) as image:
@@ -249,14 +250,14 @@ class _AnimationReader(_PictureReader):
         self.fps = 1000 * len(durations) / sum(durations) if len(durations) > 1 else float(fps)
 
     def _durations(self) -> list[float]:
-        """The duration in milliseconds of each decodable frame; a truncated file has fewer."""
+        """The duration in milliseconds of each frame up to the first that cannot be decoded."""
         durations: list[float] = []
         try:
             while self._is_animated() or not durations:
                 self._image.seek(len(durations))
                 self._image.load()
                 durations.append(float(self._image.info.get("duration") or DEFAULT_DURATION))
-        except Exception as error:  # the end of the file, or broken data, which may raise anything
+        except Exception as error:  # end of the file, or broken data: decoders raise any exception
             if not durations:
                 raise InputError(
                     f"{self._path}: none of its frames can be decoded ({error}); save it again"
@@ -276,7 +277,10 @@ class _AnimationReader(_PictureReader):
 
 
 def _is_picture(path: Path) -> bool:
-    """Whether Pillow reads the file; the suffix decides first, as a video may start like a JPEG."""
+    """Whether Pillow can read the file as a picture.
+
+    The suffix is checked first, because a video may start with the same bytes as a JPEG.
+    """
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         return False
     try:
@@ -300,6 +304,6 @@ def _natural_key(file: Path) -> tuple[list[int | str], str]:
 
 def _size_mismatch(file: Path, size: tuple[int, ...], first: tuple[int, ...]) -> InputError:
     return InputError(
-        f"{file}: {size[1]} x {size[0]} pixels, the first frame has {first[1]} x {first[0]}; "
+        f"{file}: {size[1]} x {size[0]} pixels, but the first frame has {first[1]} x {first[0]}; "
         "give all frames the same size"
     )

@@ -20,7 +20,10 @@ from mmcam.types import Sample
 Picture = UInt8[np.ndarray, "height width 3"]
 
 ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
-"""Formats whose further frames are an animation; in others they are thumbnails or depth maps."""
+"""Formats in which several frames are an animation.
+
+In other formats, the frames after the first are thumbnails or depth maps.
+"""
 
 ORIENTATION = 0x0112
 TO_UPRIGHT = {
@@ -32,10 +35,10 @@ TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The transpose that undoes each value of EXIF's orientation; 1 is already upright."""
+"""The transpose that undoes each value of the EXIF orientation; 1 is already upright."""
 
 ROUNDING = 1e-6
-"""The amount by which a float array may leave [0, 1] through rounding."""
+"""The amount by which values of a float array may exceed [0, 1] through rounding."""
 
 
 def read_image(source: Any) -> Sample:
@@ -46,8 +49,8 @@ def read_image(source: Any) -> Sample:
     is scaled to 8 bits. The sample's `id` is the path as given, "image" or "array".
 
     Raises:
-        InputError: the file is missing, no picture, broken, animated or too large, or the array
-            has another shape or range.
+        InputError: the file is missing, not a picture, broken, animated or too large, or the array
+            has another shape, dtype or range.
     """
     if isinstance(source, np.ndarray):
         return Sample(pixels=_from_array(source), id="array")
@@ -56,7 +59,7 @@ def read_image(source: Any) -> Sample:
     if not isinstance(source, str | Path):
         raise InputError(
             f"{type(source).__name__}: not a picture that can be read; give a path, a PIL image or "
-            "an array [h w 3] (of a torch tensor: tensor.permute(1, 2, 0).numpy())"
+            "an array [h w 3] (from a torch tensor: tensor.permute(1, 2, 0).numpy())"
         )
     with open_image(source) as image:
         return Sample(pixels=_single_frame(image, str(source)), id=str(source))
@@ -64,14 +67,14 @@ def read_image(source: Any) -> Sample:
 
 @contextlib.contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture's file: the header is read, the pixels are not yet decoded.
+    """Open a picture file and read its header; the pixels are not decoded yet.
 
     Raises:
-        InputError: the file is missing, empty, no picture or too large.
+        InputError: the file is missing, empty, broken, not a picture or too large.
     """
     check_file(path)
     try:
-        # Pillow warns from half its limit on; only pictures that it refuses are too large here.
+        # Pillow warns above half of the size that it refuses; only refused pictures are errors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
@@ -95,7 +98,7 @@ def check_file(path: str | Path) -> None:
     """Check that `path` is an existing, readable file that is not empty.
 
     Raises:
-        InputError: the file is missing, a folder, unreadable or empty.
+        InputError: the path does not exist, or the file is a folder, unreadable or empty.
     """
     file = Path(path)
     try:
@@ -141,7 +144,7 @@ def to_rgb(image: Image.Image, name: str) -> Picture:
 
 
 def write_image(path: str | Path, pixels: Picture) -> None:
-    """Write `uint8 [h w 3]` as a PNG; a failure leaves an older file at `path` untouched.
+    """Write `uint8 [h w 3]` as a PNG; if writing fails, an existing file is unchanged.
 
     Raises:
         OutputError: the pixels have another shape or dtype, or the file cannot be written.
@@ -153,7 +156,7 @@ def write_image(path: str | Path, pixels: Picture) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Write `path` atomically: yields a temporary path that is renamed to `path` on success.
+    """Write `path` atomically: yield a temporary path and rename it to `path` on success.
 
     Raises:
         OutputError: the file cannot be written (a full disk, no permission); `path` is unchanged.
@@ -170,27 +173,27 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for results and its parents, if they do not exist.
+    """Create a folder for results, and its parents, if they do not exist.
 
     Raises:
-        OutputError: the folder cannot be made.
+        OutputError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"folder '{folder}' cannot be made ({error.strerror}); choose another --out"
+            f"folder '{folder}' cannot be created ({error.strerror}); choose another --out"
         ) from error
 
 
 def check_picture(path: str | Path, pixels: np.ndarray) -> None:
-    """Check that `pixels`, to be written to the file `path`, are `uint8 [h w 3]`.
+    """Check that `pixels`, which are to be written to `path`, are `uint8 [h w 3]`.
 
     Raises:
-        OutputError: shape or dtype differ, or there is no pixel.
+        OutputError: `pixels` is not an array, is empty, or has another shape or dtype.
     """
-    fits = isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 3
-    if not fits or pixels.dtype != np.uint8 or not pixels.size:
+    is_rgb = isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 3
+    if not is_rgb or pixels.dtype != np.uint8 or not pixels.size:
         actual = (
             f"{pixels.dtype} {list(pixels.shape)}"
             if isinstance(pixels, np.ndarray)
@@ -206,10 +209,10 @@ def temporary_path(path: str | Path) -> Path:
 
 
 def write_error(path: str | Path, error: Exception) -> OutputError:
-    """The error to raise if the system or a library cannot write `path`."""
+    """The error to raise when writing `path` fails."""
     reason = getattr(error, "strerror", None) or error
     return OutputError(
-        f"{path}: cannot be written ({reason}); free some space, check the folder's rights, "
+        f"{path}: cannot be written ({reason}); free some space, check the folder's permissions, "
         "or choose another"
     )
 
@@ -230,13 +233,13 @@ def _single_frame(image: Image.Image, name: str) -> Picture:
 def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # with unreadable EXIF, take the pixels as stored
+    except Exception:  # unreadable EXIF: keep the pixels as stored
         return image
     return image.transpose(TO_UPRIGHT[orientation]) if orientation in TO_UPRIGHT else image
 
 
 def _from_high_bit_depth(values: np.ndarray, name: str) -> Picture:
-    """RGB from grey of more than 8 bits: 16-bit integers, or floats in [0, 1]."""
+    """RGB from grey values of more than 8 bits: 16-bit integers, or floats in [0, 1]."""
     if values.dtype.kind == "f":
         return _from_array(values, name)
     low, high = int(values.min()), int(values.max())
@@ -252,7 +255,7 @@ def _from_array(array: np.ndarray, name: str = "array") -> Picture:
     if not array.size:
         raise InputError(f"{name}: shape {shape} holds no pixels; give [h w 3]")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise InputError(f"{name}: shape {shape} is no picture; {_shape_remedy(array)}")
+        raise InputError(f"{name}: shape {shape} is not a picture; {_shape_remedy(array)}")
     pixels = _to_uint8(array, name)
     if pixels.ndim == 2:
         return _from_grey(pixels)
@@ -281,7 +284,7 @@ def _to_uint8(array: np.ndarray, name: str) -> np.ndarray[Any, np.dtype[np.uint8
         raise InputError(f"{name}: holds NaN or infinity; give float in [0, 1]")
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(
-            f"{name}: float values from {low:.4g} to {high:.4g} leave [0, 1]; "
+            f"{name}: float values from {low:.4g} to {high:.4g} are outside [0, 1]; "
             "rescale them (undo the model's normalisation)"
         )
     return (array.clip(0, 1).astype(np.float32) * 255).round().astype(np.uint8)

@@ -1,11 +1,11 @@
-"""Random access to the frames of a video file, decoded by decord where it is exact, else PyAV.
+"""Random access to the frames of a video file, decoded by decord if it is exact, else by PyAV.
 
 PyAV determines the index of each frame once: frames are counted in presentation order. decord
-counts the same way, but it finds a frame by seeking to a keyframe and counting on. The result is
-off by some frames if a frame is presented before the keyframe that it follows in the file (an open
-group of pictures: most HEVC, many broadcasts) or if the container has no exact timestamps (AVI,
-MPEG). Therefore decord reads only files for which this cannot happen; PyAV reads all others by the
-timestamp of each frame. Both give the same pixels.
+counts the same way, but it finds a frame by seeking to a keyframe and counting from there. The
+result is off by a few frames in two cases: a frame is presented before the keyframe that it follows
+in the file (an open group of pictures: most HEVC, many broadcasts), or the container has no exact
+timestamps (AVI, MPEG). Therefore decord reads only files for which this cannot happen. PyAV reads
+all others by the timestamp of each frame. Both give the same pixels.
 """
 
 from __future__ import annotations
@@ -36,24 +36,28 @@ DisplayMatrix = tuple[int, int, int, int]
 """(a, b, c, d) of a display matrix: (x, y) is shown at (a x + c y, b x + d y), up to a shift."""
 
 TIMESTAMPED_FORMATS = frozenset({"mov", "matroska", "flv"})
-"""Containers with an exact timestamp for every frame, by which frames can be found."""
+"""Containers with an exact timestamp for every frame; frames are found by timestamp."""
 
 HIDDEN_FRAME_CODECS = frozenset({"vp8"})
-"""Codecs with packets that show no frame, so that counting packets does not count frames."""
+"""Codecs in which some packets hold no visible frame; counting packets is not reliable."""
 
 TEXT_FORMATS = frozenset({"tty"})
-"""Formats of text files, which FFmpeg would draw as a video."""
+"""FFmpeg's formats of text files, which it would render as a video."""
 
 ATTACHED_PICTURE = 0x400
+"""FFmpeg's disposition flag of a stream that is an attached picture."""
+
 SEEK_THRESHOLD = 16
-"""Frames up to this far ahead are reached by decoding on, not by seeking."""
+"""The number of frames ahead that are reached by decoding forward instead of seeking."""
 
 CACHE_BYTES = 16 * 2**20
-"""The size of the cache of recently read frames, so that overlapping windows are decoded once."""
+"""The size of the cache of recently read frames; overlapping windows are decoded only once."""
 
 MAX_DECORD_FRAMES = 2000
-"""The number of frames up to which decord reads a file. Its memory grows with the frames read, by
-100 MB over 10,000 small frames; that of PyAV does not, at about the same speed."""
+"""The largest number of frames in a file that decord reads.
+
+The memory of decord grows with the frames read, by 100 MB over 10,000 small frames. The memory of
+PyAV does not grow, and PyAV is about as fast."""
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -76,7 +80,7 @@ class FrameIndex:
 class VideoReader:
     """Reads a video file by random access in bounded memory, or all frames in order.
 
-    `rate` is the number of frames per second of a file that does not store it.
+    `rate` is the frame rate, in frames per second, of a file that does not store one.
 
     Raises:
         InputError: the file is missing, broken, or holds no frame of video.
@@ -107,7 +111,7 @@ class VideoReader:
         return frames
 
     def __iter__(self) -> Iterator[Picture]:
-        # A separate decoder, so that concurrent random access does not move its position.
+        # A separate decoder, so that random access between two frames does not move its position.
         with contextlib.closing(Decoder(self.path, self._index)) as decoder:
             for index in range(self.frames):
                 yield decoder.frame(index)
@@ -142,14 +146,14 @@ class VideoReader:
             pixels = frame.asnumpy() if hasattr(frame, "asnumpy") else frame.numpy().copy()
             if pixels.shape == (self.height, self.width, 3):
                 return np.asarray(pixels, np.uint8)
-        except Exception:  # not installed, or the file is damaged: PyAV reports or skips the damage
+        except Exception:  # decord is not installed, or the file is damaged: PyAV handles damage
             pass
         self._decord, self._use_decord = None, False
         return None
 
 
 class Decoder:
-    """Decodes frames by index with PyAV: onwards where possible, else from an earlier keyframe."""
+    """Decodes frames by index with PyAV: forward if possible, else from an earlier keyframe."""
 
     def __init__(self, path: str, index: FrameIndex) -> None:
         self.path = path
@@ -167,7 +171,7 @@ class Decoder:
         """Frame `number` as upright RGB.
 
         Raises:
-            InputError: the file is damaged there.
+            InputError: the frame cannot be decoded.
         """
         back = 0
         if not self._is_ahead(number):
@@ -176,15 +180,15 @@ class Decoder:
             # Frames after a keyframe may refer to frames before it: start from an earlier keyframe.
             if self._from_start:
                 raise InputError(
-                    f"{self.path}: frame {number} of {self.index.frames} cannot be decoded, the "
-                    f"file is damaged; repair it: ffmpeg -i {self.path} repaired.mp4"
+                    f"{self.path}: frame {number} of {self.index.frames} cannot be decoded: "
+                    f"the file is damaged; repair it: ffmpeg -i {self.path} repaired.mp4"
                 )
             back = 2 * back + 1
             self._seek(number, back)
         return self._to_rgb(frame)
 
     def _is_ahead(self, number: int) -> bool:
-        """Whether decoding on reaches frame `number` at least as fast as seeking."""
+        """Whether decoding forward reaches frame `number` at least as fast as seeking."""
         if self._next > number:
             return False
         if number - self._next <= SEEK_THRESHOLD:
@@ -192,11 +196,11 @@ class Decoder:
         return self._keyframe(number) == self._keyframe(self._next)
 
     def _keyframe(self, number: int) -> int:
-        """The position in `keyframes` of the last keyframe up to frame `number`."""
+        """The position in `keyframes` of the last keyframe at or before frame `number`."""
         return bisect_right(self.index.keyframes, number) - 1
 
     def _decode_to(self, number: int) -> VideoFrame | None:
-        """Decode on to frame `number`; None if the stream does not yield it."""
+        """Decode forward to frame `number`; None if the stream does not contain it."""
         for frame in self._frames:
             current = self._number(frame)
             if current is None:
@@ -219,7 +223,7 @@ class Decoder:
         return None
 
     def _seek(self, number: int, back: int) -> None:
-        """Seek to the keyframe of frame `number`, or `back` keyframes before it."""
+        """Seek to the keyframe `back` keyframes before that of frame `number`."""
         import av
 
         keyframe = self._keyframe(number) - back
@@ -237,7 +241,7 @@ class Decoder:
         self._restart()
 
     def _restart(self) -> None:
-        """Open the file again and decode from its start."""
+        """Open the file again, to decode from its start."""
         self._resources = contextlib.ExitStack()
         self._container, self.stream = self._resources.enter_context(_open_video(self.path))
         self._frames = _decode(self._container, self.stream)
@@ -266,10 +270,10 @@ def apply_display_matrix(
 
 
 def _first_frame(path: str, index: FrameIndex | None) -> tuple[Decoder, Picture]:
-    """A decoder and its first frame; if that cannot be decoded, the index is built from frames.
+    """A decoder and its first frame.
 
-    The index counts packets, and a stream that was cut out of a longer one may start with packets
-    that cannot be decoded.
+    `index` counts packets, and a stream that was cut out of a longer one may start with packets
+    that cannot be decoded. Then, or if `index` is None, the index is built from decoded frames.
     """
     if index is not None:
         decoder = Decoder(path, index)
@@ -314,7 +318,7 @@ def _sort_index(
 ) -> FrameIndex | None:
     """The index of packets in file order; `keyframes` are positions in that order.
 
-    None if there are no packets, or two of them have the same timestamp.
+    Returns None if there are no packets, or if two of them have the same timestamp.
     """
     ordered = np.sort(times)
     if not len(times) or (np.diff(ordered) <= 0).any():
@@ -335,11 +339,11 @@ def _index_by_frames(path: str) -> FrameIndex:
             times.append(frame.pts)
     if not times:
         raise InputError(
-            f"{path}: no frame of its video can be decoded; copy or download the file again"
+            f"{path}: no frame of the video can be decoded; copy or download the file again"
         )
-    known = [time for time in times if time is not None]
-    if has_timestamps and len(known) == len(times) and all(np.diff(known) > 0):
-        ordered = np.array(known, np.int64)
+    known_times = [time for time in times if time is not None]
+    if has_timestamps and len(known_times) == len(times) and all(np.diff(known_times) > 0):
+        ordered = np.array(known_times, np.int64)
         return FrameIndex(frames=len(times), times=ordered, keyframes=tuple(keyframes))
     return FrameIndex(frames=len(times), times=None, keyframes=())
 
@@ -354,7 +358,7 @@ def _open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     import av
 
     try:
-        # Playlists must not make FFmpeg access the network.
+        # The whitelist keeps playlists from making FFmpeg access the network.
         container = av.open(path, options={"protocol_whitelist": "file"})
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(
@@ -365,7 +369,9 @@ def _open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         streams = [] if container.format.name in TEXT_FORMATS else list(container.streams.video)
         streams = [stream for stream in streams if not _is_cover(stream)]
         if not streams:
-            raise InputError(f"{path}: there is no video in this file; give one that has frames")
+            raise InputError(
+                f"{path}: there is no video in this file; give a file with video frames"
+            )
         stream = streams[0]
         if stream.codec_context is None:
             raise InputError(
@@ -377,7 +383,7 @@ def _open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _is_cover(stream: VideoStream) -> bool:
-    """Whether the stream is an attached picture, such as the cover of a song."""
+    """Whether the stream is an attached picture, such as the cover art of a song."""
     disposition = getattr(stream, "disposition", 0)
     return bool(getattr(disposition, "value", disposition) & ATTACHED_PICTURE)
 
@@ -387,7 +393,7 @@ def _has_timestamps(container: InputContainer) -> bool:
 
 
 def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Decode all frames from the current position on; damaged packets are skipped."""
+    """Decode all frames from the current position to the end, skipping damaged packets."""
     import av
 
     try:
@@ -396,7 +402,7 @@ def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
                 continue
             with contextlib.suppress(av.error.InvalidDataError):
                 yield from stream.decode(packet)
-    except av.FFmpegError:  # the file ends or breaks here: flush the frames left in the decoder
+    except av.FFmpegError:  # truncated or broken file: flush the frames left in the decoder
         with contextlib.suppress(av.FFmpegError):
             yield from stream.decode(None)
 
@@ -413,36 +419,36 @@ def _display_matrix(frame: VideoFrame) -> DisplayMatrix | None:
 
 
 def _is_idr(data: bytes, header: bytes) -> bool:
-    """Whether the picture of an H.264 packet is an IDR: no later frame refers to an earlier one."""
+    """Whether an H.264 packet is an IDR picture: no frame after it refers to a frame before it."""
     if header[:1] == b"\x01" and len(header) > 4:  # avcC: each NAL unit follows its length
         width = (header[4] & 3) + 1
         offset = 0
         while offset + width < len(data):
-            kind = data[offset + width] & 31
-            if 1 <= kind <= 5:
-                return kind == 5
+            nal_type = data[offset + width] & 31
+            if 1 <= nal_type <= 5:
+                return nal_type == 5
             offset += width + int.from_bytes(data[offset : offset + width], "big")
         return False
     units = data.split(b"\x00\x00\x01")[1:]
-    kinds = [unit[0] & 31 for unit in units if unit]
-    return next((kind == 5 for kind in kinds if 1 <= kind <= 5), False)
+    nal_types = [unit[0] & 31 for unit in units if unit]
+    return next((nal_type == 5 for nal_type in nal_types if 1 <= nal_type <= 5), False)
 
 
 def _frame_rate(stream: VideoStream, index: FrameIndex) -> float:
-    """Frames per second by the stream, or by the timestamps if they disagree; 0 if unknown."""
-    stated = float(stream.average_rate or stream.guessed_rate or 0)
+    """The stored frame rate, or that of the timestamps if they disagree by 10%; 0 if unknown."""
+    stored = float(stream.average_rate or stream.guessed_rate or 0)
     if index.times is None or index.frames < 2 or not stream.time_base:
-        return stated
+        return stored
     seconds = float(index.times[-1] - index.times[0]) * float(stream.time_base)
-    measured = (index.frames - 1) / seconds if seconds > 0 else stated
-    return stated if abs(stated - measured) < 0.1 * measured else measured
+    measured = (index.frames - 1) / seconds if seconds > 0 else stored
+    return stored if abs(stored - measured) < 0.1 * measured else measured
 
 
 def _open_decord(path: str, frames: int) -> Any:
     is_first_import = "decord" not in sys.modules
     import decord
 
-    if is_first_import:  # silence messages about damage, which PyAV reports better
+    if is_first_import:  # silence its messages about damage; PyAV's are better
         decord.logging.set_level(decord.logging.QUIET)
     reader = decord.VideoReader(path, num_threads=THREADS)
     if len(reader) != frames:

@@ -15,8 +15,12 @@ ROUNDING = 1e-6
 def window_spans(frames: int, window: float) -> list[tuple[float, float]]:
     """The spans (first, last) of the windows of a clip, in frames.
 
-    Windows are consecutive from the first frame on; the last is moved back to end with the clip. A
-    clip shorter than a window is one span, and no window is shorter than a frame.
+    Windows are consecutive, starting at the first frame; the last is moved back to end with the
+    clip. A clip shorter than a window is one span. A window has at least one frame.
+
+    Args:
+        frames: the number of frames of the clip.
+        window: the length of a window in frames.
     """
     window = max(window, 1.0)
     count = math.ceil(frames / window - ROUNDING)
@@ -27,7 +31,7 @@ def window_spans(frames: int, window: float) -> list[tuple[float, float]]:
 
 
 def sample_window(clip: Clip, span: tuple[float, float], window: Window) -> Sample:
-    """The frames of one window: the span is cut into equal parts, one frame from each middle."""
+    """The frames of one window: the middle frame of each of `window.frames` equal parts."""
     first, last = span
     step = (last - first) / window.frames
     indices = [min(int(first + (i + 0.5) * step), clip.frames - 1) for i in range(window.frames)]

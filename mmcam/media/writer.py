@@ -34,23 +34,23 @@ ENCODERS: dict[str, dict[str, str]] = {
     "h264_qsv": {},
     "h264_amf": {},
 }
-"""H.264 encoders and their options, the preferred one first."""
+"""H.264 encoders and their options, in order of preference."""
 
 SOFTWARE = frozenset({"libx264", "libopenh264"})
-"""Encoders that need no hardware: if one of them fails too, the clip is what does not fit."""
+"""Encoders that need no hardware; if one of them fails, the cause is the clip's size or rate."""
 
 BT709 = 1
 LIMITED_RANGE = 1
 BITS_PER_PIXEL = 0.25
-"""The bit rate of encoders without a constant-quality mode."""
+"""The bits per pixel of each frame, for encoders without options in `ENCODERS`."""
 
 
 class ClipWriter:
     """Writes frames as an H.264 MP4 that browsers play.
 
-    The file appears under its name when the `with` block ends without an error; otherwise no file
-    is written, and an older file of that name is untouched. H.264 needs even sizes: an odd size is
-    padded by repeating the last row or column. `fps` is made exact: 29.97 is 30000/1001.
+    The file appears at `path` when the `with` block ends without an error; otherwise no file is
+    written, and an existing file is unchanged. H.264 needs even sizes: an odd size is padded by
+    repeating the last row or column. `fps` is converted to an exact fraction (`exact_rate`).
 
         with ClipWriter("out.mp4", fps=25, height=240, width=320) as writer:
             for frame in frames:
@@ -69,7 +69,7 @@ class ClipWriter:
         self.height, self.width = height, width
         if min(height, width) < 1:
             raise OutputError(
-                f"{path}: {width} x {height} pixels is no frame size; give a size above 0"
+                f"{path}: {width} x {height} pixels is not a frame size; give a size above 0"
             )
         self._frames = 0
 
@@ -141,7 +141,7 @@ class ClipWriter:
 
     @contextlib.contextmanager
     def _write_errors(self) -> Iterator[None]:
-        """Turn errors of PyAV and the system into an OutputError."""
+        """Convert errors of PyAV and the operating system to `OutputError`."""
         import av
 
         try:
@@ -154,10 +154,12 @@ def exact_rate(fps: int | float | Fraction) -> Fraction:
     """Frames per second as an exact fraction: 29.97 is 30000/1001.
 
     Raises:
-        OutputError: the rate is not above 0.
+        OutputError: the rate is not a finite number above 0.
     """
     if not (math.isfinite(fps) and fps > 0):
-        raise OutputError(f"fps {fps}: not a rate; give frames per second above 0, such as 25")
+        raise OutputError(
+            f"fps {fps}: not a frame rate; give frames per second above 0, such as 25"
+        )
     for nominal in NTSC:
         if abs(fps - nominal * 1000 / 1001) < 0.005:
             return Fraction(nominal * 1000, 1001)
@@ -165,7 +167,7 @@ def exact_rate(fps: int | float | Fraction) -> Fraction:
 
 
 def _encoder(path: Path, height: int, width: int, rate: Fraction) -> str:
-    """The first H.264 encoder that opens for this size; some are listed but lack their hardware."""
+    """The first H.264 encoder that opens for this size and rate; some may lack their hardware."""
     import av
 
     failures = []
@@ -197,7 +199,7 @@ def _configure(
 ) -> None:
     context.height, context.width, context.pix_fmt = height, width, "yuv420p"
     context.framerate, context.time_base = rate, 1 / rate
-    # Stored in the file, because players otherwise guess the colour space from the frame size.
+    # Without a stored colour space, players guess it from the frame size.
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = LIMITED_RANGE
     if not ENCODERS[encoder]:

@@ -1,4 +1,4 @@
-"""Galleries of result folders, made from their files without the model or the input."""
+"""Galleries of result folders, built from their files without the model or the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmcam.results.files import FACTS, read_error, read_result
 
 PAGE = "index.html"
 SIDE = 560
-"""The longer side of a picture in a gallery, in pixels."""
+"""The longer side of a picture in a gallery in pixels, at most."""
 
 FRAME_SIDE = 320
 BYTES = 60_000
@@ -25,7 +25,7 @@ NO_PREVIEW: dict[str, Any] = {"picture": None, "frames": [], "player": None}
 
 
 def gallery(folders: Sequence[Path], beside: Path, colormap: str = "inferno") -> str:
-    """One page of all results in these folders and their subfolders.
+    """One page with all results in these folders and their subfolders.
 
     Args:
         folders: the folders to search.
@@ -33,7 +33,7 @@ def gallery(folders: Sequence[Path], beside: Path, colormap: str = "inferno") ->
         colormap: the colour map of the heatmaps.
 
     Raises:
-        InputError: a folder holds no result, or one that cannot be read.
+        InputError: a folder holds no result, or a result cannot be read.
     """
     paths = [path for folder in folders for path in _find_results(folder)]
     records = [read_folder(path, beside) for path in dict.fromkeys(paths)]
@@ -44,9 +44,9 @@ def gallery(folders: Sequence[Path], beside: Path, colormap: str = "inferno") ->
 def _find_results(folder: Path) -> list[Path]:
     paths = sorted(path.parent for path in folder.rglob(FACTS))
     if not paths:
-        reason = "holds no result" if folder.is_dir() else "is no folder"
+        reason = "holds no result" if folder.is_dir() else "is not a folder"
         raise InputError(
-            f"'{folder}' {reason} ({FACTS}); name folders that a command wrote with --out"
+            f"'{folder}' {reason} ({FACTS}); give folders that a command wrote with --out"
         )
     return paths
 
@@ -54,7 +54,8 @@ def _find_results(folder: Path) -> list[Path]:
 def read_folder(folder: Path, beside: Path) -> dict[str, Any]:
     """The record of one result folder.
 
-    The picture is taken from the folder's own page; without a page, the saved overlays are shown.
+    The preview is taken from the folder's own page; if there is none, the saved overlays are shown.
+    `beside` is the file that the gallery is written to.
 
     Raises:
         InputError: the folder cannot be read.
@@ -76,7 +77,7 @@ def read_folder(folder: Path, beside: Path) -> dict[str, Any]:
 
 
 def _read_preview(page: str) -> dict[str, Any]:
-    """The preview that a page embeds, shrunk to the size of a gallery."""
+    """The preview that a page embeds, shrunk to the picture sizes of a gallery."""
     preview = read_json(page, "record-0")["seen"]
     frames = [
         {"frame": int(frame["frame"]), "picture": shrink_uri(frame["picture"], FRAME_SIDE, BYTES)}

@@ -1,8 +1,8 @@
-"""From records to one HTML document that needs no network: it embeds style, script and data.
+"""One HTML document from records. It embeds style, script and data, and needs no network.
 
-The content security policy of the page allows only the embedded style and script, named by their
-hashes, and the clips in the page's own folder. Texts of users, files and models are data
-(`to_json`), which the script shows as text.
+The content security policy of the page allows only the embedded style and script, identified by
+their hashes, embedded pictures, and pictures and clips of the page's own origin. Texts of users,
+files and models are embedded as JSON (`to_json`), which the script displays as text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mmcam.render.colormaps import DIVERGING
 
 SCRIPTS = ("maps.js", "stage.js", "player.js", "controls.js", "viewer.js", "gallery.js", "main.js")
 COLORMAP_CHOICES = ("inferno", "viridis", "jet")
-"""The colour maps that the page offers, besides the one it is written with."""
+"""The colour maps that every page offers, besides the one that it is written with."""
 
 
 def page(record: Mapping[str, Any], colormap: str = "inferno") -> str:
@@ -65,14 +65,14 @@ def notebook(record: Mapping[str, Any], colormap: str = "inferno") -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page, making its folder if needed; a failure leaves an older file untouched.
+    """Write a page and create its folder if needed; on failure, an existing file is unchanged.
 
     Raises:
         OutputError: the page cannot be written.
     """
     with atomic_write(path) as temporary:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        # A lone surrogate, as in a file name that is not UTF-8, becomes a character reference.
+        # A lone surrogate (from a file name that is not UTF-8) becomes a character reference.
         temporary.write_bytes(text.encode(errors="xmlcharrefreplace"))
 
 
@@ -117,7 +117,7 @@ def _json_block(name: str, value: Any) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON that is safe inside a script element: no text can end the element."""
+    """JSON that is safe inside a script element: no text in it can end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII: U+2028 is escaped
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
@@ -136,7 +136,7 @@ def read_json(text: str, name: str) -> Any:
 
 
 def csp_hash(text: str) -> str:
-    """The hash by which a content security policy names an inline style or script."""
+    """The hash that identifies an inline style or script in a content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

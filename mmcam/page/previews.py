@@ -19,27 +19,27 @@ SIDE = 1600
 """The longer side of an embedded picture in pixels, at most."""
 
 BYTES = 600_000
-"""The size above which a picture is encoded at a lower quality."""
+"""The size in bytes above which a picture is encoded at a lower quality."""
 
 FRAMES = 12
-"""The number of frames that represent a clip."""
+"""The number of frames in the preview of a clip, at most."""
 
 FRAME_SIDE = 480
 
 
 def image_preview(pixels: Pixels) -> dict[str, Any]:
-    """The preview of a picture, as a page embeds it."""
+    """The preview of a picture, as embedded in a page."""
     return {"picture": as_jpeg(pixels, SIDE, BYTES), "frames": [], "player": None}
 
 
 def clip_preview(clip: Clip, names: Sequence[str]) -> dict[str, Any]:
-    """The preview of a clip: frames spread evenly, and the place of the clip in a written one.
+    """The preview of a clip: evenly spaced frames, and the box of the original in a written clip.
 
     `names` are the panes of the written clip, as passed to `drawing.write_clip`.
     """
     count = min(FRAMES, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]
-    frames = [  # read one by one, because the frames of a large clip do not fit in memory together
+    frames = [  # read one by one, because all of them may not fit in memory
         {"frame": i, "picture": as_jpeg(clip.read([i])[0], FRAME_SIDE, BYTES)} for i in indices
     ]
     box = original_box(names, clip.height, clip.width)
@@ -47,10 +47,10 @@ def clip_preview(clip: Clip, names: Sequence[str]) -> dict[str, Any]:
 
 
 def original_box(names: Sequence[str], height: int, width: int) -> list[int] | None:
-    """The place of the pane "original" in a written clip: left, top, width and height in pixels.
+    """The box of the pane "original" in a written clip: left, top, width and height in pixels.
 
-    None if the clip has no such pane. The pane is located by drawing two frames that differ in
-    that pane alone.
+    Returns None if the clip has no such pane. The pane is located by drawing two frames that differ
+    only in that pane.
     """
     if "original" not in names:
         return None

@@ -1,4 +1,4 @@
-"""Records: the data of one result in a page, as plain values, texts and quantised maps."""
+"""Records: the data of one result in a page, as numbers, texts and quantised maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmcam.results.explanation import Explanation
 
 LEVELS = 255
 MAX_CELLS = 64
-"""The longer side of the grid to which a clip's pixel-space map is reduced in a page."""
+"""The longer side of a clip's map in cells; larger maps are reduced to it in a page."""
 
 MAX_POINTS = 240
 """The maximum number of points of a curve over the frames of a clip."""
@@ -41,17 +41,17 @@ def record(
         facts: the content of `explanation.json`.
         items: the maps, in the order of the targets in `facts`.
         preview: the picture or the frames (`image_preview`, `clip_preview`).
-        folder: the folder of the result's clips relative to the page: "" or with a trailing slash.
+        folder: the result folder relative to the page, "" or with a trailing slash.
     """
-    entry = facts["input"]
+    source = facts["input"]
     text = facts.get("text") or {}
     content: dict[str, Any] = {
         "task": str(facts["task"]),
         "model": str(facts["model"]["name"]),
-        "file": PurePath(str(entry["path"])).name or str(entry["path"]),
-        "size": [int(entry["height"]), int(entry["width"])],
-        "frames": int(entry["frames"]) if entry.get("frames") else None,
-        "fps": json_number(entry.get("fps")),
+        "file": PurePath(str(source["path"])).name or str(source["path"]),
+        "size": [int(source["height"]), int(source["width"])],
+        "frames": int(source["frames"]) if source.get("frames") else None,
+        "fps": json_number(source.get("fps")),
         "seen": dict(preview),
         "text": _text_record(text),
         "targets": [],
@@ -65,7 +65,7 @@ def record(
 
 
 def _text_record(text: Mapping[str, Any]) -> dict[str, Any]:
-    """The caption with its words or the question, and the notes beside the maps."""
+    """The caption with its words, or the question, and the notes shown beside the maps."""
     content: dict[str, Any] = {
         key: str(text[key]) for key in ("caption", "question") if text.get(key) is not None
     }
@@ -85,30 +85,30 @@ def _text_record(text: Mapping[str, Any]) -> dict[str, Any]:
 
 def answer_notes(text: Mapping[str, Any]) -> list[str]:
     """Notes on the answers and the question, for the page and the command line."""
-    lines = []
+    notes = []
     for answer in text.get("answers", ()):
         origin = "generated" if answer["generated"] else "forced"
-        lines.append(
+        notes.append(
             f"{origin}: {answer['answer']} (log-likelihood {answer['log_likelihood']:.3f}, "
             f"{answer['per_token']:.3f} per token)"
         )
     if text.get("top"):
         top = ", ".join(f"{answer['answer']} {answer['probability']:.3f}" for answer in text["top"])
-        lines.append(f"top answers: {top}")
+        notes.append(f"top answers: {top}")
     if text.get("unknown_words"):
         unknown = ", ".join(map(str, text["unknown_words"]))
-        lines.append(f"words outside the model's vocabulary: {unknown}")
+        notes.append(f"words outside the model's vocabulary: {unknown}")
     if text.get("unread_words"):
         unread = text["unread_words"]
-        lines.append(f"the question is truncated: its last {unread} words are left out")
-    return lines
+        notes.append(f"the question is truncated: its last {unread} words are left out")
+    return notes
 
 
 def _provenance(facts: Mapping[str, Any]) -> list[list[str]]:
-    """The origin of the result, as pairs of a name and a text.
+    """The provenance of the result, as pairs of a name and a text.
 
-    A page is meant to be shared, so it leaves out the folders of the files; `explanation.json`
-    holds the full paths.
+    Pages are meant to be shared, so the folders of files are left out. The full paths are in
+    `explanation.json`.
     """
     model, versions = facts["model"], facts.get("versions") or {}
     rows = {
@@ -123,7 +123,7 @@ def _provenance(facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _without_folder(value: object) -> str:
-    """The value as text; of an absolute path, only the last component."""
+    """The value as text; an absolute path is reduced to its last component."""
     text = str(value)
     for path in (PurePosixPath(text), PureWindowsPath(text)):
         if path.is_absolute() and path.name:
@@ -165,7 +165,7 @@ def _target_record(
 
 
 def _reduced_saliency(explanation: Explanation) -> Float[Tensor, "*grid"]:
-    """The map without colour channels; a clip's pixel-space map is max-pooled to coarser cells."""
+    """The map without colour channels; a clip's map larger than `MAX_CELLS` is max-pooled."""
     saliency = explanation.saliency
     height, width = saliency.shape[-2:]
     if not explanation.is_clip or max(height, width) <= MAX_CELLS:
@@ -176,7 +176,7 @@ def _reduced_saliency(explanation: Explanation) -> Float[Tensor, "*grid"]:
 
 
 def quantise(maps: Float[Tensor, "*grid"], maximum: float) -> UInt8[np.ndarray, "*grid"]:
-    """The positive part divided by `maximum`, in 255 steps: off by at most half a step."""
+    """The positive part divided by `maximum` and rounded to steps of 1 / 255; NaN becomes 0."""
     scaled = maps.nan_to_num(posinf=maximum).clamp(min=0) / (maximum or 1)
     steps: UInt8[np.ndarray, "*grid"] = np.rint(scaled.clamp(max=1).numpy() * LEVELS).astype(
         np.uint8
@@ -185,9 +185,9 @@ def quantise(maps: Float[Tensor, "*grid"], maximum: float) -> UInt8[np.ndarray, 
 
 
 def evidence_curve(explanation: Explanation, frames: int) -> list[list[float | None]]:
-    """The evidence over time: pairs of a frame and the mean positive value of the map there.
+    """The evidence over time: pairs of a frame and the mean positive value of the map at it.
 
-    The value is None for a frame that no window covers.
+    The value is None if no window covers the frame.
     """
     positions = np.linspace(0, frames - 1, min(frames, MAX_POINTS))
     indices = np.unique(positions.round().astype(int)).tolist()
@@ -204,7 +204,7 @@ def _finite(cam: Tensor) -> Float[np.ndarray, "3 h w"]:
 
 
 def json_number(value: Any) -> float | None:
-    """A number that JSON can hold, rounded to six significant digits; None if it is not finite."""
+    """The value rounded to six significant digits; None, as JSON requires, if it is not finite."""
     if value is None or not math.isfinite(float(value)):
         return None
     return float(f"{float(value):.6g}")

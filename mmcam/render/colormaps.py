@@ -1,7 +1,7 @@
 """Colour maps: from a number in [0, 1] to a colour.
 
 Each map is a table of 257 colours. Entry k is the colour of the value k / 256, so that 0, 1/2 and
-1 have entries of their own.
+1 have exact entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _interpolate(colors: str) -> Table:
 
 
 def _jet() -> Table:
-    """Blue, cyan, yellow, red: each channel is a trapezium, shifted by 1/4 to the next."""
+    """Blue, cyan, yellow, red: each channel is a trapezium, and their centres are 1/4 apart."""
     value = np.arange(STEPS + 1)[:, None] / STEPS
     centers = np.array([0.75, 0.5, 0.25])
     table: Table = np.rint(255 * np.clip(1.5 - 4 * np.abs(value - centers), 0, 1)).astype(np.uint8)
@@ -36,10 +36,10 @@ def _gray() -> Table:
     return np.rint(np.linspace(0, 255, STEPS + 1)).astype(np.uint8)[:, None].repeat(3, axis=1)
 
 
-# The first three are perceptually uniform: equal steps look equal, and the lightness only rises.
+# The first three are perceptually uniform: equal steps look equal, and lightness increases.
 # The published maps are sampled at 17 values and interpolated linearly. The mean (largest) error
-# of a channel over all values, in 1/255, against matplotlib 3.11: inferno 0.7 (6.4), magma 0.6
-# (2.7), viridis 0.6 (6.3), turbo 1.2 (6.5).
+# of a channel over all values, in units of 1/255, against matplotlib 3.11: inferno 0.7 (6.4),
+# magma 0.6 (2.7), viridis 0.6 (6.3), turbo 1.2 (6.5).
 COLORMAPS: dict[str, Table] = {
     "inferno": _interpolate(
         "000004 0b0724 210c4a 3c0965 57106d 70196e 89226a a32b61 bb3755 "
@@ -61,14 +61,14 @@ COLORMAPS: dict[str, Table] = {
     "gray": _gray(),
 }
 
-# Blue is negative, near white is zero, red is positive; both arms darken alike.
+# Blue is negative, near white is zero, red is positive; both ends are equally dark.
 DIVERGING: Table = _interpolate("15356f 2f6fb0 85b4d8 f5f5f5 eba07f c4483c 7a1020")
 
 
 def colorize(
     values: Float[np.ndarray, "*shape"], name: str = "inferno"
 ) -> UInt8[np.ndarray, "*shape 3"]:
-    """Values in [0, 1], of any shape, as colours of the colour map `name` (a row of `COLORMAPS`).
+    """Values in [0, 1], of any shape, as colours of the colour map `name` (a key of `COLORMAPS`).
 
     Raises:
         InputError: the colour map is unknown, or a value is NaN or outside [0, 1].

@@ -12,9 +12,9 @@ from mmcam.errors import InputError
 from mmcam.render.checks import check_picture, check_size, describe
 from mmcam.render.text import BACKGROUND, detail_size, text_size, text_strip
 
-Picture = UInt8[np.ndarray, "_ _ 3"]  # each of any size
+Picture = UInt8[np.ndarray, "_ _ 3"]  # any height and width
 
-MAX_ASPECT = 4 / 3  # the largest ratio of a tile's height to its width: that of upright photos
+MAX_ASPECT = 4 / 3  # the largest height / width of a tile, that of upright photos
 
 
 def caption_bar(width: int, text: str, *, detail: str = "") -> UInt8[np.ndarray, "bar_h width 3"]:
@@ -24,7 +24,7 @@ def caption_bar(width: int, text: str, *, detail: str = "") -> UInt8[np.ndarray,
     three quarters, then truncated with an ellipsis; line breaks become spaces.
 
     Raises:
-        InputError: the width is not a whole number from 1 up.
+        InputError: the width is not a positive integer.
     """
     check_size(width, "width")
     size = text_size(width)
@@ -40,12 +40,13 @@ def panes(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Pictures of one size side by side, each below its title, all below a header with a score.
 
-    Height and width are even, as video encoders require. They depend only on the size and number
-    of the pictures, on whether header and detail are both "", and on whether all titles are: an
-    empty strip is left out. Give " " to keep the strip if only some frames of a clip have text.
+    Height and width are even, as video encoders require. The strip of the header and detail is left
+    out if both are "", and the strip of titles if all are "". Otherwise the size depends only on
+    the size and number of the pictures. Pass " " to keep a strip if only some frames of a clip have
+    text.
 
     Raises:
-        InputError: there are no pictures, their sizes differ, or there is not one title for each.
+        InputError: there are no pictures, their sizes differ, or the number of titles differs.
     """
     width = _common_width(frames, titles)
     gap = max(2, width // 80)
@@ -80,7 +81,7 @@ def _blank(height: int, width: int) -> Picture:
 
 
 def _common_width(frames: Sequence[Picture], titles: Sequence[str]) -> int:
-    """The width of the pictures, which must share one size.
+    """The width of the pictures, which must all have one size.
 
     Raises:
         InputError: as in `panes`.
@@ -94,8 +95,8 @@ def _common_width(frames: Sequence[Picture], titles: Sequence[str]) -> int:
         check_picture(frame, "a pane")
         if frame.shape != frames[0].shape:
             raise InputError(
-                f"one pane is {describe(frames[0])}, another {describe(frame)}, but panes share "
-                "one size; resize them first, or use sheet()"
+                f"one pane is {describe(frames[0])}, another {describe(frame)}, but panes must "
+                "have one size; resize them first, or use sheet()"
             )
     width: int = frames[0].shape[1]
     return width
@@ -111,11 +112,13 @@ def sheet(
     """A contact sheet: pictures of any sizes in a grid, each above its title and subtitle.
 
     Tiles are (picture, title, subtitle), row by row. Each picture keeps its proportions and is
-    scaled to a width of `tile_width` pixels, or less if it is very tall. Without `columns`, their
-    number is chosen to leave few cells empty. Titles or subtitles that are all "" take no space.
+    scaled to a width of `tile_width` pixels, or less if it is very tall. If `columns` is None, the
+    number is chosen to leave few cells empty. Titles, and likewise subtitles, take no space if all
+    are "".
 
     Raises:
-        InputError: there are no tiles, a tile holds no picture, or a count is not 1 or more.
+        InputError: there are no tiles, a tile holds no picture, or `columns` or `tile_width` is not
+            a positive integer.
     """
     check_size(tile_width, "tile_width")
     if not tiles:
@@ -137,7 +140,7 @@ def sheet(
 
 
 def _columns(count: int) -> int:
-    """Up to 4 columns for one row; else the number of 3 to 6 with the fewest empty cells."""
+    """One row for up to 4 tiles; else 3 to 6 columns, with the fewest empty cells."""
     if count <= 4:
         return count
     return min((4, 5, 3, 6), key=lambda columns: -count % columns)
@@ -170,7 +173,7 @@ def _scale(picture: Picture, width: int) -> Picture:
     """Scale a picture to at most `width` x `MAX_ASPECT * width` pixels, keeping its proportions.
 
     Raises:
-        InputError: the array is no picture.
+        InputError: the array is not a picture.
     """
     check_picture(picture, "a tile")
     height = picture.shape[0]
@@ -181,7 +184,7 @@ def _scale(picture: Picture, width: int) -> Picture:
 
 
 def _bottom_aligned_row(pictures: Sequence[Picture], tile: int, gap: int, columns: int) -> Picture:
-    """Pictures in a row of tiles, aligned at the bottom so that each is right above its title."""
+    """Pictures in a row of tiles, aligned at the bottom so that each is just above its title."""
     row = _blank(max(len(picture) for picture in pictures), columns)
     for i, picture in enumerate(pictures):
         left = gap + i * (tile + gap)

@@ -17,7 +17,7 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 def as_jpeg(pixels: Picture, side: int, limit: int) -> str:
     """A picture as a JPEG data URI, its longer side at most `side` pixels.
 
-    The quality is lowered until the file has at most `limit` bytes, but not below 40.
+    The quality is lowered, to no less than 40, until the file has at most `limit` bytes.
     """
     image = _shrink(pixels, side)
     for quality in (88, 80, 70, 55, 40):

@@ -1,4 +1,4 @@
-"""Strips with one line of text, of any script and any length."""
+"""Strips with one line of text, in any script and of any length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ELLIPSIS = "…"
 MIN_SCALE = 0.75  # text is shrunk to this fraction of its size before it is truncated
 
 # Pillow's default font covers little more than ASCII. Other text is drawn in the installed font of
-# this list that covers the most letters.
+# this list that covers the most of its letters.
 DEFAULT_FONT = ""
 FALLBACK_FONTS = (
     "DejaVuSans.ttf",
@@ -33,7 +33,7 @@ FALLBACK_FONTS = (
 
 
 def text_size(width: int) -> int:
-    """The font size for a picture of this width, in pixels; it grows with the square root."""
+    """The font size in pixels for a picture of this width; it grows with the root of the width."""
     return max(11, round(0.9 * math.sqrt(width)))
 
 
@@ -44,7 +44,7 @@ def text_strip(
 
     The height is even and depends on `size` alone, so that strips of one font size align.
     """
-    # Strips are cached, because all frames of a clip share them; the copy protects the cache.
+    # Strips are cached, because all frames of a clip share them; a copy keeps the cache intact.
     # No letter is narrower than a pixel, so letters beyond the first `width` are never drawn.
     lines = one_line(text)[: width + 1], one_line(detail)[: width + 1]
     return _draw_strip(width, *lines, size, inset, muted).copy()
@@ -55,7 +55,9 @@ def _draw_strip(
     width: int, text: str, detail: str, size: int, inset: int, muted: bool
 ) -> UInt8[np.ndarray, "bar_h width 3"]:
     height = 2 * math.ceil(0.85 * size)
-    baseline = round((height + 0.7 * size) / 2)  # capitals are about 0.7 of the font size high
+    baseline = round(
+        (height + 0.7 * size) / 2
+    )  # the height of capitals is about 0.7 of the font size
     image = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(image)
     text_width, detail_width = _split_width(width - 2 * inset, text, detail, size)
@@ -76,15 +78,15 @@ def _split_width(available: int, text: str, detail: str, size: int) -> tuple[int
     """The widths of text and detail in pixels; if both are long, the detail gets 40 percent."""
     if not detail:
         return available, 0
-    available -= size  # the gap between them
-    wanted = math.ceil(_text_width(detail, _font_for(detail, detail_size(size))))
+    available -= size  # the gap between text and detail
+    needed = math.ceil(_text_width(detail, _font_for(detail, detail_size(size))))
     remaining = available - math.ceil(_text_width(text, _font_for(text, size)))
-    granted = min(wanted, max(remaining, round(0.4 * available)))
-    return available - granted, granted
+    detail_width = min(needed, max(remaining, round(0.4 * available)))
+    return available - detail_width, detail_width
 
 
 def fit_text(text: str, size: int, width: int) -> tuple[str, Font]:
-    """Fit a text into `width` pixels by a smaller font and, if need be, by truncation."""
+    """Fit a text into `width` pixels by reducing the font size and then, if needed, truncating."""
     smallest = max(8, round(MIN_SCALE * size))
     for candidate in range(size, smallest - 1, -1):
         font = _font_for(text, candidate)
@@ -106,7 +108,7 @@ def _truncate(text: str, length: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks, tabs and undrawable characters replaced by single spaces."""
+    """The text with each line break, tab and undrawable character replaced by a space; stripped."""
     blank = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators
     return "".join(" " if unicodedata.category(char) in blank else char for char in text).strip()
 
@@ -124,19 +126,19 @@ def _font_for(text: str, size: int) -> Font:
 
 @lru_cache(maxsize=512)
 def _best_font(letters: frozenset[str]) -> str:
-    best, most = DEFAULT_FONT, _covered(DEFAULT_FONT, letters)
+    best_name, best_count = DEFAULT_FONT, _covered(DEFAULT_FONT, letters)
     for name in FALLBACK_FONTS:
         # Stop as soon as all letters are covered, because loading a font searches system folders.
-        if most == len(letters):
+        if best_count == len(letters):
             break
         count = _covered(name, letters)
-        if count > most:
-            best, most = name, count
-    return best
+        if count > best_count:
+            best_name, best_count = name, count
+    return best_name
 
 
 def _covered(name: str, letters: frozenset[str]) -> int:
-    """The number of letters with a glyph of their own, not the box for missing glyphs."""
+    """The number of letters for which the font has a glyph."""
     font = _load_font(name, 16)
     if font is None:
         return 0

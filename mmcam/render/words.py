@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from mmcam.render.text import BACKGROUND, FOREGROUND, fit_text, one_line, text_size
 
 POSITIVE, NEGATIVE = (242, 142, 43), (78, 121, 167)
-"""The colours of words that raise the score and that lower it, safe for colour-blind readers."""
+"""The colours of words that raise or lower the score, safe for colour-blind readers."""
 
 
 def shaded_words(

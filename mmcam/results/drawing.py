@@ -55,14 +55,14 @@ def check_drawing_options(colormap: str, names: Sequence[str] = tuple(PANES)) ->
     for name in names:
         check_name(name, PANES, "pane")
     if not names:
-        raise InputError(f"no panes to draw; name some of {', '.join(PANES)}")
+        raise InputError(f"no panes to draw; give at least one of {', '.join(PANES)}")
 
 
 def heading(explanation: Explanation) -> str:
     """The label of the target, marked if it is counterfactual or has no positive evidence."""
     prefix = "against " if explanation.counterfactual else ""
     suffix = " (no positive evidence)" if explanation.empty else ""
-    # The title of the sheet already shows the sentence itself.
+    # The title of the sheet already shows the whole sentence.
     label = "whole caption" if explanation.target.kind == "sentence" else explanation.label
     return f"{prefix}{label}{suffix}"
 
@@ -86,7 +86,7 @@ def draw_explanation(
 
 
 def tile(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Tile:
-    """The drawn explanation of a picture, with label and score as title, method and layer below.
+    """The drawn explanation, with label and score as its title, method and layer as its subtitle.
 
     The words of a question are drawn under the picture, shaded by their contribution.
     """
@@ -171,11 +171,11 @@ def write_clip(
 ) -> None:
     """Write the drawn clip as H.264 at the frame rate of the source.
 
-    With `frames_to`, write each frame as PNG to that folder too.
+    If `frames_to` is given, each frame is also written to that folder as a PNG.
 
     Raises:
         InputError: the clip has no frames.
-        OutputError: the clip cannot be written; no partial file is left behind.
+        OutputError: the clip or a frame cannot be written; no partial clip is left behind.
     """
     frames = draw_frames(explanation, clip, names, colormap)
     first = next(frames, None)
@@ -190,7 +190,7 @@ def write_clip(
             if progress:
                 progress(number + 1, clip.frames)
     if frames_to is not None:
-        # A longer clip that was drawn here before has left further frames.
+        # Remove the frames left by an earlier, longer clip.
         for stale in sorted(frames_to.glob("frame-*.png"))[number + 1 :]:
             stale.unlink()
 
@@ -203,7 +203,7 @@ def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
 def clip_sheet(
     explanation: Explanation, clip: Clip, colormap: str = "inferno", count: int = 8
 ) -> Picture:
-    """Frames spread evenly over the clip, each with its heatmap and its time."""
+    """A sheet of up to `count` evenly spaced frames, each with its heatmap and time."""
     count = min(count, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]
     heatmaps = explanation.heatmap(indices)

@@ -22,7 +22,7 @@ Heatmap = Float[np.ndarray, "*time height width"]
 
 
 class Peak(NamedTuple):
-    """The maximum of a map: the middle of a pixel of the original, and the frame of a clip."""
+    """The position of the maximum: a pixel centre of the original and, for a clip, the frame."""
 
     x: float
     y: float
@@ -33,12 +33,13 @@ class Peak(NamedTuple):
 class Explanation:
     """The map of one target by one method at one layer.
 
-    `cam` is raw: signed, not normalised, comparable between labels of the same forward. It has the
-    layer's grid, (h, w) or (t, h, w), the windows of a long clip joined along time. A pixel-space
-    map, and its product with the map of a layer, has an axis of three colour channels first.
+    `cam` is raw: signed, not normalised, and comparable between targets of one forward pass. It has
+    the layer's grid, (h, w) or (t, h, w); the windows of a long clip are concatenated along time. A
+    pixel-space map, and its product with the map of a layer, starts with an axis of three colour
+    channels.
 
-    `words` are those of a question, each with its contribution to the score: gradient times input,
-    summed over the word's embedding.
+    `words` are the words of a question, each with its contribution to the score: gradient times
+    input, summed over the word's embedding.
 
     `score` is the target's score and `probability` its softmax, if any. For a clip, both are means
     over the windows; `window_scores` holds the score of each window.
@@ -70,34 +71,34 @@ class Explanation:
         """The map without colour channels.
 
         A pixel-space map is reduced to the largest absolute value over its channels (Simonyan et
-        al. 2014, section 3.1); any other map is returned as it is.
+        al. 2014, section 3.1); any other map is returned unchanged.
         """
         cam = self.cam.detach().float().cpu()
         return cam.abs().amax(0) if self.is_pixel_space else cam
 
     @property
     def is_pixel_space(self) -> bool:
-        """Whether this is a pixel-space map, with an axis of three colour channels first."""
+        """Whether `cam` is a pixel-space map: its first axis is three colour channels."""
         return self.cam.ndim == (4 if self.is_clip else 3)
 
     @property
     def empty(self) -> bool:
-        """Whether the map holds no positive evidence for the target: no positive value."""
+        """Whether the map has no positive value, that is, no evidence for the target."""
         return not bool((self.saliency > 0).any())
 
     @cached_property
     def maximum(self) -> float:
-        """The largest value of the raw map, by which heatmaps are scaled; 0 if the map is empty."""
+        """The largest value of `saliency`, by which heatmaps are divided; 0 if the map is empty."""
         return max(float(self.saliency.max()), 0.0)
 
     def heatmap(self, frames: Sequence[int] | None = None) -> Heatmap:
-        """The positive part of the map on the pixels of the original, as float32 in [0, 1].
+        """The positive part of the map, resampled to the original's pixels, as float32 in [0, 1].
 
         All frames are scaled by the same value, the map's maximum. Pixels and frames outside the
         model's input (its crop and its windows) are NaN; inside it, an empty map is 0.
 
         Args:
-            frames: the frames of a clip to draw; all that the windows cover if None.
+            frames: indices of the frames of a clip; None for all up to the end of the last window.
 
         Returns:
             `[height, width]` for a picture, `[frame, height, width]` for a clip.
@@ -105,7 +106,7 @@ class Explanation:
         return self._to_heatmap(self.saliency, frames)
 
     def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "3 *size"]:
-        """A pixel-space map on the original, with its colour channels and signs, not scaled."""
+        """A pixel-space map resampled to the original: signed, unscaled, with colour channels."""
         frames = self._frames(frames)
         return onto_original(self.cam, self.placement, frames).numpy()
 
@@ -129,15 +130,15 @@ class Explanation:
         return self.saliency.clamp(min=0).flatten(1).mean(1).numpy()
 
     def slice_times(self) -> Float[np.ndarray, " slice"]:
-        """The middle of each time slice, in frames from the start of the clip."""
+        """The centre of each time slice, in frames from the start of the clip."""
         count = self.saliency.shape[0] // len(self.placement.spans)
-        middles = (np.arange(count) + 0.5) / count
+        centres = (np.arange(count) + 0.5) / count
         return np.concatenate(
-            [first + middles * (last - first) for first, last in self.placement.spans]
+            [first + centres * (last - first) for first, last in self.placement.spans]
         )
 
     def peak(self) -> Peak:
-        """The maximum of the map on the original; the middle of the model input if it is empty."""
+        """The position of the maximum; the centre of the model's input if the map is empty."""
         saliency, frame = self.saliency, None
         if self.is_clip:
             index = int(saliency.flatten(1).amax(1).argmax())
@@ -152,7 +153,7 @@ class Explanation:
         return Peak(x + 0.5, y + 0.5, frame)
 
     def _repr_html_(self) -> str:
-        """The card of the map for notebooks; for a clip, the time slice with the maximum."""
+        """A card with the map for notebooks; for a clip, the time slice that holds the maximum."""
         facts = [f"{self.method} at {self.layer}", f"score {self.score:.4g}"]
         if self.probability is not None:
             facts.append(f"probability {self.probability:.4f}")
@@ -163,7 +164,7 @@ class Explanation:
         return card(self._thumbnail(), self.label, facts)
 
     def _thumbnail(self, side: int = 320) -> UInt8[np.ndarray, "h w 3"]:
-        """The map on a dark ground, in the proportions of the original.
+        """The heatmap on a dark background, with the aspect ratio of the original.
 
         The parts outside the model's input are hatched.
         """

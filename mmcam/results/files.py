@@ -63,21 +63,21 @@ def target_facts(name: str, explanation: Explanation) -> dict[str, Any]:
 def library_versions(*others: str) -> dict[str, str]:
     """The versions of Python, of the libraries that results depend on, and of `others`.
 
-    Libraries that are not installed are left out.
+    Libraries that are not installed are omitted.
     """
-    installed = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for library in (*LIBRARIES, *others):
         try:
-            installed[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
             continue
-    return installed
+    return versions
 
 
 def file_names(items: Sequence[Explanation]) -> list[str]:
-    """A file name for each map: its label, and its method and layer if there are several.
+    """A file name for each map: its label, with method and layer if the maps have several.
 
-    Words begin with their position, so that a folder lists them in reading order.
+    The name of a word starts with its position, so that folders list words in reading order.
     """
     methods, layers = {e.method for e in items}, {e.layer for e in items}
     names: list[str] = []
@@ -94,12 +94,12 @@ def file_names(items: Sequence[Explanation]) -> list[str]:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, made unique without regard to case by appending a number to repeated ones."""
+    """The names, with a number appended to repeated ones; case is ignored."""
     unique: dict[str, str] = {}
     for name in names:
         candidates = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
-        new = next(c for c in candidates if c.casefold() not in unique)
-        unique[new.casefold()] = new
+        unique_name = next(c for c in candidates if c.casefold() not in unique)
+        unique[unique_name.casefold()] = unique_name
     return list(unique.values())
 
 
@@ -117,18 +117,17 @@ def write_maps(path: Path, maps: Mapping[str, Explanation]) -> None:
     metadata = {
         name: json.dumps(map_geometry(e.placement, e.saliency.shape)) for name, e in maps.items()
     }
-    with atomic_write(
-        path
-    ) as temporary:  # save_file would make the file readable by its owner only
+    with atomic_write(path) as temporary:
+        # Not `save_file`, which makes the file readable by its owner only.
         temporary.write_bytes(save(tensors, metadata=metadata))
 
 
 def map_geometry(placement: Placement, grid: Sequence[int]) -> dict[str, Any]:
     """The placement of a map on the original, as metadata of the file.
 
-    `affine` (a, b, c, d, e, f) takes the middle of the cell (column, row) to the point
-    x = a column + b row + c, y = d column + e row + f of the original. The middles of the
-    original's pixels lie at half-integers.
+    `affine` (a, b, c, d, e, f) maps the centre of the cell (column, row) to the point
+    x = a column + b row + c, y = d column + e row + f of the original. The centres of the
+    original's pixels are at half-integers.
     """
     left, top, right, bottom = placement.box
     step_x, step_y = (right - left) / grid[-1], (bottom - top) / grid[-2]
@@ -158,7 +157,7 @@ def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
     """
     content = json.dumps(facts, indent=1, ensure_ascii=False)
     with atomic_write(path) as temporary:
-        # A lone surrogate, as in a file name that is not UTF-8, becomes a JSON escape sequence.
+        # A lone surrogate (from a file name that is not UTF-8) becomes a JSON escape sequence.
         temporary.write_bytes(f"{content}\n".encode(errors="backslashreplace"))
 
 
@@ -231,4 +230,4 @@ def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]
 
 
 def _no_score(output: Any) -> Any:
-    raise ValueError("an explanation that was read from a file has no score function")
+    raise ValueError("an explanation read from a file has no score function")

@@ -226,7 +226,7 @@ def test_markup_and_other_signs_in_texts_are_shown_as_they_are(mmcam_with: Any) 
         (
             "classify",
             ["photo.png", "--out", "photo.png"],
-            r"OutputError: folder 'photo\.png' cannot be made",
+            r"OutputError: folder 'photo\.png' cannot be created",
         ),
         ("classify", ["photo.png", "--model", "nope"], r"ModelError: there is no model 'nope'"),
         (

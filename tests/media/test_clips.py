@@ -330,7 +330,7 @@ def test_a_closed_clip(videos: Path) -> None:
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
 def test_a_rate_that_is_none(fps: float) -> None:
-    with pytest.raises(InputError, match="not a rate"):
+    with pytest.raises(InputError, match="not a frame rate"):
         open_clip(np.zeros((1, 4, 4, 3), np.uint8), fps=fps)
 
 

@@ -227,7 +227,7 @@ def test_arrays(picture: np.ndarray) -> None:
         (np.zeros((5, 7, 3), bool), r"bool"),
         (np.full((5, 7, 3), np.nan), r"NaN"),
         (np.full((5, 7, 3), np.inf), r"infinity"),
-        (np.full((5, 7, 3), 255.0), r"255.*leave \[0, 1\]"),
+        (np.full((5, 7, 3), 255.0), r"255.*outside \[0, 1\]"),
         (np.full((5, 7, 3), -0.5), r"-0\.5"),
     ],
 )

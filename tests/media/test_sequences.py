@@ -93,7 +93,7 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
 def test_a_folder_of_several_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.fromarray(numbered_frame(0)).save(tmp_path / "1.png")
     Image.new("RGB", size[::-1]).save(tmp_path / "2.png")
-    message = rf"2\.png: {size[1]} x {size[0]} pixels, the first frame has 96 x 64"
+    message = rf"2\.png: {size[1]} x {size[0]} pixels, but the first frame has 96 x 64"
     if size == (96, 64):  # the frame may be stored rotated
         with open_clip(tmp_path) as clip, pytest.raises(InputError, match=message):
             list(clip)

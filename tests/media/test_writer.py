@@ -132,7 +132,7 @@ def test_a_wrong_frame(tmp_path: Path, frame: np.ndarray, message: str) -> None:
 
 @pytest.mark.parametrize("fps", [0, -25, float("nan"), float("inf")])
 def test_a_rate_that_is_none(tmp_path: Path, fps: float) -> None:
-    with pytest.raises(OutputError, match="not a rate"):
+    with pytest.raises(OutputError, match="not a frame rate"):
         ClipWriter(tmp_path / "a.mp4", fps, 32, 48)
 
 

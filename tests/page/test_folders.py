@@ -124,7 +124,7 @@ def test_a_changed_file_cannot_break_out_of_the_gallery(copied: Path) -> None:
 @pytest.mark.parametrize("name", ["empty", "missing"])
 def test_a_folder_of_no_results_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"'.*(empty|missing)' (holds no result|is no folder)"):
+    with pytest.raises(InputError, match=r"'.*(empty|missing)' (holds no result|is not a folder)"):
         gallery([tmp_path / name], tmp_path / "gallery.html")
 
 

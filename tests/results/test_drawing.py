@@ -184,7 +184,7 @@ def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     [
         ("infernal", ["overlay"], r"no colour map 'infernal'; nearest: inferno.*viridis"),
         ("inferno", ["overlay", "orignal"], r"no pane 'orignal'; nearest: original.*explanation"),
-        ("inferno", [], r"no panes to draw; name some of original, overlay, explanation"),
+        ("inferno", [], r"no panes to draw; give at least one of original, overlay, explanation"),
     ],
 )
 def test_unknown_looks_are_refused(colormap: str, panes: list[str], message: str) -> None:

@@ -294,14 +294,14 @@ def test_saving_twice_replaces_the_first_results(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inside", ["", "out"])
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, inside: str) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match=r"file.*cannot be made .*choose another --out"):
+    with pytest.raises(OutputError, match=r"file.*cannot be created .*choose another --out"):
         explain_picture(picture()).save(tmp_path / "file" / inside)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_folder_of_frames_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "frames-red-moves").write_text("mine")
-    with pytest.raises(OutputError, match=r"frames-red-moves.*cannot be made"):
+    with pytest.raises(OutputError, match=r"frames-red-moves.*cannot be created"):
         explain_clip(np.zeros((2, 48, 64, 3), np.uint8)).save(tmp_path, frames=True)
 
 
