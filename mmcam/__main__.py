@@ -1,4 +1,4 @@
-"""`python -m mmcam` is `mmcam`."""
+"""`python -m mmcam` runs the command `mmcam`."""
 
 from mmcam.cli import main
 

@@ -67,7 +67,7 @@ def explain(
     """Explain what a model generates or predicts for a picture or clip.
 
     Args:
-        model: what `mmcam.load` or `mmcam.wrap` gives.
+        model: the result of `mmcam.load` or `mmcam.wrap`.
         source: a path, a PIL image or an array `[h, w, 3]`; for a video model a path (a file, a
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`. A list of sources is
             explained in batches and gives a list.
@@ -78,8 +78,8 @@ def explain(
         guided: add the guided-backpropagation product of each map (Guided Grad-CAM).
         counterfactual: show the evidence against each target instead (IJCV eq. 12).
         batch: how many pictures or windows of a clip run at once; the adapter's default when None
-            (8 pictures, 1 window, 1 picture if the input size varies from picture to picture).
-        progress: called with (windows done, windows in all) for a clip.
+            (8 pictures; 1 window; 1 picture if the input size varies from picture to picture).
+        progress: called with (windows done, all windows) for a clip.
 
     Raises:
         MmcamError: with the value, the reason and the remedy.
@@ -136,12 +136,12 @@ def _check(
     """Check that the request is not empty and fits the model.
 
     Raises:
-        MmcamError: no targets, no method, no layer, an empty batch, or actions of a picture.
+        MmcamError: no task, method or layer, a batch size below 1, or `Actions` for an image model.
     """
     tasks = task if isinstance(task, list) else [task]
     if any(isinstance(item, Actions) for item in tasks) and model.window is None:
         raise ModelError(
-            f"{model.name} is a model of pictures and actions need a clip; choose a video model "
+            f"{model.name} is an image model and actions need a clip; choose a video model "
             "(mmcam list models), or ask for Classes (mmcam classify)"
         )
     known = (Actions, Answers, Caption, Classes, Target)
@@ -151,11 +151,13 @@ def _check(
             "Actions([...]), or one or more Targets"
         )
     if not methods:
-        raise MethodError("no methods in []; name some (mmcam list methods)")
+        raise MethodError("the list of methods is empty; name one or more (mmcam list methods)")
     if layers is not None and not layers:
-        raise LayerError("no layers in []; name some, or give None for the model's default")
+        raise LayerError(
+            "the list of layers is empty; name one or more, or give None for the model's default"
+        )
     if batch < 1:
-        raise InputError(f"batch={batch} is empty; it must be 1 or more")
+        raise InputError(f"batch={batch}: it must be 1 or more")
 
 
 def _open(source: Source) -> AbstractContextManager[Clip]:
@@ -174,7 +176,7 @@ def _open(source: Source) -> AbstractContextManager[Clip]:
 
 
 def _read(model: Adapter, source: Source) -> Sample:
-    """Read a picture for a model of pictures.
+    """Read a picture for an image model.
 
     Raises:
         InputError: a clip, or something that cannot be read.
@@ -183,7 +185,7 @@ def _read(model: Adapter, source: Source) -> Sample:
     if is_clip or (isinstance(source, (str, Path)) and Path(source).is_dir()):
         name = "array" if isinstance(source, np.ndarray) else getattr(source, "path", source)
         raise InputError(
-            f"'{name}' is a clip and {model.name} is a model of pictures; choose a video model "
+            f"'{name}' is a clip and {model.name} is an image model; choose a video model "
             "(mmcam list models)"
         )
     return source if isinstance(source, Sample) else read_image(source)

@@ -41,15 +41,16 @@ CLIP_RATE = 8
 """The clip's frame rate, in frames per second."""
 
 COLUMNS = 4
+"""The number of tiles in a row of the sheet."""
 
 
 def packaged(name: str) -> Path:
-    """The folder of a packaged model: "captioner", "vqa" or "action"."""
+    """The folder of a model in the package: "captioner", "vqa" or "action"."""
     return Path(str(files("mmcam.data"))) / name
 
 
 def run(folder: Path) -> Iterator[str]:
-    """Explain a caption, two answers and an action, write the usual files, and yield a report.
+    """Explain a caption, two answers and an action, save the results, and yield report lines.
 
     The pictures and the clip are written too, as input for other commands.
     """
@@ -98,7 +99,7 @@ def _caption(folder: Path) -> _Part:
 
 
 def _question(folder: Path) -> _Part:
-    """Explain both right answers to a question about a two-tone thing."""
+    """Explain both correct answers to a question about a two-tone thing."""
     scene = shapes.scene(TWO_TONE, SIDE)
     question = two_tone_question(scene)
     assert question is not None
@@ -136,12 +137,14 @@ def _clip(folder: Path) -> _Part:
     actor = clip.objects[clip.actor]
     share = _share_on(explanation, actor.masks)
     lines = [_line(explanation, share), _save(explanations, folder / "clip")]
-    title = f'For a clip a model predicts "{explanation.label}"; the {actor.shape} {clip.action}'
+    title = (
+        f'A model predicts "{explanation.label}" for a clip where the {actor.shape} {clip.action}'
+    )
     return title, lines, _frames(explanation, clip)
 
 
 def two_tone_question(scene: Scene) -> Question | None:
-    """The scene's question with two right answers, the colours of a two-tone thing, if any."""
+    """The scene's question with two correct answers, the colours of a two-tone thing, if any."""
     questions = shapes.questions(scene)
     return next((question for question in questions if len(question.answers) == 2), None)
 
@@ -157,7 +160,7 @@ def _frames(explanation: Explanation, clip: ActionClip) -> list[draw.Tile]:
 
 
 def _share_on(explanation: Explanation, mask: np.ndarray | None) -> str:
-    """The share of a map on its evidence, and the share of the picture that the evidence covers."""
+    """The shares of a map and of the picture that lie on the true evidence."""
     if mask is None or explanation.empty:
         return ""
     heatmap = explanation.heatmap()
@@ -167,9 +170,9 @@ def _share_on(explanation: Explanation, mask: np.ndarray | None) -> str:
 
 def _line(explanation: Explanation, share: str) -> str:
     peak = explanation.peak()
-    position = f"strongest at x {peak.x:.0f}, y {peak.y:.0f}"
-    position += "" if peak.frame is None else f", frame {peak.frame}"
-    result = "no positive evidence" if explanation.empty else position
+    location = f"strongest at x {peak.x:.0f}, y {peak.y:.0f}"
+    location += "" if peak.frame is None else f", frame {peak.frame}"
+    result = "no positive evidence" if explanation.empty else location
     heading, detail = draw.heading(explanation), draw.detail(explanation)
     return f"  {heading:22s} {detail:26s} {result:32s} {share}".rstrip()
 

@@ -3,15 +3,15 @@
 Every message names the value, the reason and the remedy, so that it can be shown unchanged::
 
     MmcamError
-    ├── InputError      a picture, clip or array that cannot be read
+    ├── InputError      a picture, clip, array or data file that cannot be read
     ├── OutputError     results that cannot be written
     ├── ModelError      an unknown model, a broken model folder, an adapter that does not fit
     │   └── WeightsError    weights that are missing, unsafe or do not fit the model
     ├── LayerError      an unknown layer, or one that has no grid to explain
-    ├── MethodError     an unknown method, or one that this model cannot be explained with
-    ├── LabelError      a class, action, word or answer that the model does not know
+    ├── MethodError     an unknown method, or one that does not work on this model
+    ├── LabelError      a class, action, word or answer that the model or the results lack
     ├── ScoreError      a score that cannot be explained at this layer
-    ├── EvaluationError a map that a protocol cannot judge: nothing seen, no ground truth
+    ├── EvaluationError an evaluation that is impossible: bad settings, no ground truth
     └── MissingExtra    an optional package that is not installed
 """
 
@@ -26,7 +26,7 @@ class MmcamError(Exception):
 
 
 class InputError(MmcamError):
-    """A picture, clip or array cannot be read."""
+    """A picture, clip, array or data file cannot be read."""
 
 
 class OutputError(MmcamError):
@@ -46,11 +46,11 @@ class LayerError(MmcamError):
 
 
 class MethodError(MmcamError):
-    """A method is unknown or cannot explain this model."""
+    """A method is unknown or does not work on this model."""
 
 
 class LabelError(MmcamError):
-    """The model does not know a class, an action, a word or an answer."""
+    """A class, action, word or answer is not in the model or in the results."""
 
 
 class ScoreError(MmcamError):
@@ -58,10 +58,10 @@ class ScoreError(MmcamError):
 
 
 class EvaluationError(MmcamError):
-    """A protocol cannot judge a map: no ground truth, or nothing that the model saw."""
+    """An evaluation is impossible: bad settings, no ground truth, or nothing visible."""
 
 
-class MissingExtra(MmcamError):  # noqa: N818 - the name says what is missing
+class MissingExtra(MmcamError):  # noqa: N818 - the name states what is missing
     """An optional package is not installed."""
 
 

@@ -63,7 +63,7 @@ class ImageSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
-    """The clip that was explained: its location, to open it again when it is drawn."""
+    """The clip that was explained: its path or source, to reopen it for drawing."""
 
     path: str
     frames: int
@@ -109,7 +109,7 @@ def _check_file(path: str, sha256: str | None) -> None:
     """
     if not os.path.exists(path):
         raise InputError(
-            f"'{path}', which was explained, is missing, so its maps cannot be drawn on it; put "
+            f"the input '{path}' is missing, so the maps cannot be drawn on it; put "
             "the file back (the raw maps and heatmaps need no file)"
         )
     if sha256 is not None and _hash(path) != sha256:
@@ -126,7 +126,7 @@ def read(folder: str | Path) -> Explanations:
     be at its path.
 
     Raises:
-        InputError: the folder holds no result, or a broken one.
+        InputError: the folder has no result, or the result is broken.
     """
     facts, explanations = read_result(Path(folder))
     entry = facts["input"]
@@ -150,7 +150,7 @@ def read(folder: str | Path) -> Explanations:
 class Explanations(Sequence[Explanation]):
     """All explanations of one picture or clip, in the order of the request.
 
-    Indexed by position, or by label if the label has one map only: `maps["dog"]`. `text` is the
+    Indexed by position, or by label if it has only one map: `maps["dog"]`. `text` is the
     text of the task, if any: a caption with its words and their log-probabilities, or a question.
     """
 
@@ -202,13 +202,13 @@ class Explanations(Sequence[Explanation]):
             return self.items[key]
         matches = self.select(label=key)
         if len(matches) > 1:
-            kinds = ", ".join(
+            choices = ", ".join(
                 f"{e.method} at {e.layer}"
                 + ("" if e.target.position is None else f", position {e.target.position}")
                 for e in matches
             )
             raise LabelError(
-                f"'{key}' has {len(matches)} maps ({kinds}); choose with select(label=..., "
+                f"'{key}' has {len(matches)} maps ({choices}); choose with select(label=..., "
                 "method=..., layer=..., position=...)"
             )
         return matches[0]
@@ -257,16 +257,16 @@ class Explanations(Sequence[Explanation]):
         Args:
             folder: created if it does not exist.
             command: the command line of this run, for the record.
-            panes: the panes of a clip, side by side; names of `drawing.PANES`.
-            colormap: the colours of the overlays.
+            panes: the panes of a clip, side by side; each a name in `drawing.PANES`.
+            colormap: the name of the colour map of the overlays.
             frames: write each frame of a clip as PNG too.
-            progress: called with (frames drawn, frames in all) for clips.
+            progress: called with (frames drawn, all frames) for clips.
 
         Returns:
             The files written.
 
         Raises:
-            OutputError: a file cannot be written; no partial file stays behind.
+            OutputError: a file cannot be written; no partial file is left.
         """
         drawing.check_drawing_options(colormap, panes)
         folder = Path(folder)
@@ -287,7 +287,7 @@ class Explanations(Sequence[Explanation]):
 
     def _repr_html_(self) -> str:
         """The page of the maps in an iframe, for notebooks."""
-        preview = {**self._preview(()), "player": None}  # no video file beside the notebook
+        preview = {**self._preview(()), "player": None}  # a notebook has no video file beside it
         return page.notebook(page.record(self._facts(file_names(self.items), ()), self, preview))
 
     def _preview(self, panes: Sequence[str]) -> dict[str, Any]:

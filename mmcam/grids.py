@@ -1,4 +1,4 @@
-"""From a layer's own layout to a grid, and from a grid to the pixels of the original.
+"""Rearrange a layer's output into a grid, and map a grid onto the pixels of the original.
 
 All functions use half-pixel centres (`align_corners=False`): cell `i` of `n` covers the interval
 `[i / n, (i + 1) / n]` of the input, and its value lies at the centre of that interval.
@@ -39,9 +39,9 @@ def to_grid(
 
     Accepts convolutional maps, channels first `[b, c, *grid]` or last `[b, *grid, c]`, and token
     sequences `[b, n, c]` in raster order (time, then rows, then columns) after `prefix` class or
-    register tokens. If `prefix` or `channels_last` is None, the aspect ratio of the input decides;
-    a family that knows better passes them. Tokens of a clip hold `slices` time slices, which must
-    be given.
+    register tokens. If `prefix` or `channels_last` is None, the aspect ratio of the input
+    decides; adapters that know the layout pass both. `slices` is the number of time slices in the
+    tokens of a clip, at least 2.
 
     Raises:
         LayerError: no grid with the input's aspect ratio fits the shape.
@@ -65,7 +65,7 @@ def to_grid(
 def _channels_last(shape: Sequence[int], space: Sequence[int]) -> bool:
     """Whether the middle axes match the input's aspect ratio better than the last axes do.
 
-    Channels come first if the last axes have that aspect ratio up to the rounding of a cell.
+    If the last axes match up to the rounding of one cell, channels come first.
     """
     height, width = space[-2:]
 
@@ -83,8 +83,8 @@ def token_grid(
     """The number of leading tokens before the grid, and the grid's rows and columns.
 
     The grid has the aspect ratio of the input `(height, width)`, in each of `slices` time slices.
-    If several numbers of leading tokens fit, the smallest is taken; up to eight are tried (a class
-    token, a distillation token, registers).
+    If `prefix` is None, the number of leading tokens (a class token, a distillation token,
+    registers) is the smallest from 0 to 8 that fits.
 
     Raises:
         LayerError: no number of leading tokens fits.
@@ -101,15 +101,15 @@ def token_grid(
                 return leading, rows, columns
     raise LayerError(
         f"{tokens} tokens do not form a grid over an input of size {tuple(space)}; "
-        "explain another layer, or give the adapter a grid of its own (mmcam.wrap(..., grid=...))"
+        "explain another layer, or give the adapter a grid function (mmcam.wrap(..., grid=...))"
     )
 
 
 def interpolation_matrix(positions: Float[Tensor, " n"], cells: int) -> Float[Tensor, "n {cells}"]:
     """Linear interpolation as a matrix: row `i` holds the cells' weights at `positions[i]`.
 
-    Positions are in [0, 1]. Between an edge and the centre of the outermost cell, the value is that
-    cell's.
+    Positions are in [0, 1]. Between an edge and the centre of the outermost cell, the value is
+    constant.
     """
     indices = (positions * cells - 0.5).clamp(0, cells - 1)
     low = indices.floor().clamp(max=max(cells - 2, 0)).long()
@@ -131,10 +131,10 @@ def _pixel_weights(
 
 
 def frame_weights(frames: Sequence[int], placement: Placement, slices: int) -> Tensor:
-    """The weight of each time slice of a map, all windows joined, in each of `frames`.
+    """The weights of a map's time slices, all windows joined, for each of `frames`.
 
-    A frame that several windows cover is the mean of these windows; a frame that no window covers
-    is NaN.
+    If several windows cover a frame, its weights are the mean over these windows; if none does,
+    they are NaN.
 
     Returns:
         `[len(frames), slices]`, float64.
@@ -154,7 +154,7 @@ def frame_weights(frames: Sequence[int], placement: Placement, slices: int) -> T
 def onto_original(
     cam: Float[Tensor, "*grid"], placement: Placement, frames: Sequence[int] | None = None
 ) -> Float[Tensor, "*time height width"]:
-    """A map on the pixels of the original: (h, w) of a picture, (frame, h, w) of a clip.
+    """Resample a map to the pixels of the original: (h, w) of a picture, (frame, h, w) of a clip.
 
     Crop, padding and resizing are undone. Pixels outside the model's input are NaN.
 

@@ -47,12 +47,12 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The model's input for a batch, and where each row lies on its sample.
+    """The model's input for a batch, and the placement of each row on its sample.
 
     `rest` holds the model's other inputs, each a tensor or sequence with one row per sample.
     `encoder_output` is the output of the adapter's `encoder` for these pixels, kept from the
-    generation of a text so that the encoder need not run again. With `output_attentions` the model
-    keeps its own attention.
+    generation of a text to avoid a second run. With `output_attentions` the model also outputs its
+    attention weights.
 
     If a sample has several rows, one for each generated answer, `sample_index` holds the sample of
     each row, and `contrasts` the pairs of rows to explain as the first score minus the second.
@@ -67,7 +67,7 @@ class Inputs:
     contrasts: tuple[tuple[int, int], ...] = ()
 
     def row(self, index: int) -> Inputs:
-        """One row as a batch of one, detached from any graph."""
+        """One row as a batch of one, its pixels detached from any graph."""
         row = slice(index, index + 1)
         rest = {key: value[row] for key, value in self.rest.items()}
         return Inputs(pixels=self.pixels[row].detach(), placements=self.placements[row], rest=rest)
@@ -92,10 +92,10 @@ class Inputs:
 class Target:
     """What is explained: one differentiable score of the model's output for each sample.
 
-    `score` maps the output to one number per row, before the softmax unless the label says
-    otherwise. `log_prob`, if any, maps the output to the natural logarithm of the target's
-    probability. `position` is the position of a word in the sentence. `attention`, if any, maps the
-    output to the model's own attention for this target, one map per row, for comparison.
+    `score` maps the output to one number per row, such as a logit or a log-probability.
+    `log_prob`, if any, maps the output to the natural logarithm of the target's probability.
+    `position` is the position of a word in the sentence. `attention`, if any, maps the output to
+    the model's attention map for this target, one per row (the method "attention").
     """
 
     label: str
@@ -124,9 +124,9 @@ class Target:
 def log_probs_of(
     logits: Float[Tensor, "batch classes"], head: str = "softmax"
 ) -> Float[Tensor, "batch classes"]:
-    """Log-probabilities of logits: of rival classes ("softmax"), or of each by itself ("sigmoid").
+    """Log-probabilities of exclusive classes ("softmax") or of independent classes ("sigmoid").
 
-    A single logit has no rivals, so its probability is the sigmoid in either case.
+    The probability of a single logit is its sigmoid in either case.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if head == "sigmoid" or logits.shape[1] == 1:
@@ -158,7 +158,7 @@ class Window:
     fps: float | None = None
 
     def length(self, fps: float) -> float:
-        """How many frames of a clip of rate `fps` a window covers."""
+        """The length of a window in frames of a clip of rate `fps`."""
         return self.frames * self.stride * (fps / self.fps if self.fps else 1.0)
 
 
@@ -172,12 +172,12 @@ class Weights:
 
 @runtime_checkable
 class Layouts(Protocol):
-    """The proven layouts of a model's layers: which entry of an output lies where on the input."""
+    """The proven layouts of a model's layers: the input location of each entry of an output."""
 
     def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
         """Find the layouts of these layers for inputs of this size, unless they are known.
 
-        A pass that cannot be followed leaves them unknown; an error of the model itself is raised.
+        If a pass cannot be followed, they remain unknown; errors of the model itself are raised.
         """
         ...
 
@@ -196,7 +196,7 @@ class Layouts(Protocol):
 
 @runtime_checkable
 class Adapter(Protocol):
-    """What mmcam needs to know about a model to explain it."""
+    """The interface through which mmcam explains a model."""
 
     layers: Sequence[str]
     """The layers to explain by default; if empty, a probe finds one on the first run."""
@@ -213,7 +213,7 @@ class Adapter(Protocol):
 
     @property
     def layouts(self) -> Layouts | None:
-        """Layouts found by following the input through the model; None: `grid` knows them all."""
+        """Layouts proven by following the input through the model; None if `grid` needs none."""
         ...
 
     @property
@@ -234,7 +234,7 @@ class Adapter(Protocol):
     def gradient_strategy(self) -> str:
         """Fastest way to compute the gradients of many scores: "loop" or "batched".
 
-        (`capture.recording.GRADIENT_STRATEGIES`; both give the same gradients.)
+        See `capture.recording.GRADIENT_STRATEGIES`; both give the same gradients.
         """
         ...
 
@@ -245,7 +245,7 @@ class Adapter(Protocol):
 
     @property
     def window(self) -> Window | None:
-        """The input window of a video model; None for a model of pictures."""
+        """The input window of a video model; None for an image model."""
         ...
 
     @property
@@ -254,7 +254,7 @@ class Adapter(Protocol):
         ...
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
-        """The model's input for these samples, and where it lies on them.
+        """The model's input for these samples, and its placement on each.
 
         Runs in evaluation mode. If the task gives no text, the model generates it here.
         """
@@ -280,7 +280,7 @@ class Adapter(Protocol):
         """The targets of each sample, in the order of the results.
 
         Raises:
-            LabelError: the model does not know a label, word or answer of the task.
+            LabelError: the model has no such label, word or answer.
         """
         ...
 
@@ -289,7 +289,7 @@ class Adapter(Protocol):
         ...
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Float[Tensor, "batch channel *g"]:
-        """An activation or gradient of `layer` as a grid that lies over the input.
+        """An activation or gradient of `layer` as a grid over the input.
 
         Raises:
             LayerError: the layer has no such grid.

@@ -278,11 +278,11 @@ def test_a_model_of_clips_refuses_what_is_none(source: Any, message: str) -> Non
     [
         ({"method": "gradcma"}, MethodError, r"no method 'gradcma'; nearest: gradcam.*mmcam list"),
         ({"method": "guided-gradcma"}, MethodError, r"'guided-gradcma'; nearest: guided-gradcam"),
-        ({"method": []}, MethodError, r"no methods in \[\]; name some"),
+        ({"method": []}, MethodError, "list of methods is empty; name one"),
         ({"layers": "trnk"}, LayerError, r"no layer 'trnk'; nearest: trunk.*mmcam list layers"),
-        ({"layers": []}, LayerError, r"no layers in \[\]; name some"),
+        ({"layers": []}, LayerError, "list of layers is empty; name one"),
         ({"layers": "head"}, LayerError, r"'head' gives .*\(1, 3\).*no grid.*name a layer before"),
-        ({"batch": 0}, InputError, r"batch=0 is empty; it must be 1 or more"),
+        ({"batch": 0}, InputError, r"batch=0: it must be 1 or more"),
         ({"batch": -3}, InputError, r"batch=-3"),
     ],
 )
@@ -320,7 +320,7 @@ def test_what_is_no_task_is_told(task: Any) -> None:
 
 
 def test_actions_are_not_asked_of_a_model_of_pictures() -> None:
-    with pytest.raises(ModelError, match=r"Tiny is a model of pictures .* choose a video model"):
+    with pytest.raises(ModelError, match=r"Tiny is an image model .* choose a video model"):
         mmcam.explain(tiny(), noise(8, 12), mmcam.Actions(["dog"]))
 
 

@@ -58,14 +58,15 @@ def evaluate(
     ] = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="evaluate only this many items, the first of the dataset"),
+        typer.Option(help="evaluate only the first n items of the dataset"),
     ] = None,
     batch: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="the batch size, in items or in perturbed inputs of one item"),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="the number of reader threads; with Ray, of worker processes")
+        int,
+        typer.Option(help="the number of reader threads, or of worker processes with --engine ray"),
     ] = 2,
     device: Device = "cpu",
     amp: Annotated[bool, typer.Option("--amp", help="use mixed precision (bfloat16)")] = False,

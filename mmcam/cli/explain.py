@@ -241,7 +241,7 @@ def explain_pictures(
     out: Path,
     title_suffix: str = "",
 ) -> None:
-    """Explain each picture, write its folder and report it; `title_suffix` follows its name."""
+    """Explain each picture, save and print the results; `title_suffix` follows its name."""
     from mmcam import explain
 
     for image, folder in zip(images, folders(out, images), strict=True):
@@ -251,14 +251,14 @@ def explain_pictures(
 
 
 def report(explanations: Any, title: str, folder: Path) -> None:
-    """Print one line for each map, the text, and the folder of the files."""
+    """Print a row for each map, the generated text, and the output folder."""
     from mmcam.page.record import answer_notes
 
     table = Table("label", "score", "probability", "method", "layer", "peak", title=title)
     for explanation in explanations:
         peak = explanation.peak()
-        position = f"x {peak.x:.0f}, y {peak.y:.0f}"
-        position += "" if peak.frame is None else f", frame {peak.frame}"
+        location = f"x {peak.x:.0f}, y {peak.y:.0f}"
+        location += "" if peak.frame is None else f", frame {peak.frame}"
         probability = "" if explanation.probability is None else f"{explanation.probability:.4f}"
         table.add_row(
             explanation.label,
@@ -266,7 +266,7 @@ def report(explanations: Any, title: str, folder: Path) -> None:
             probability,
             explanation.method,
             explanation.layer,
-            "no positive evidence" if explanation.empty else position,
+            "no positive evidence" if explanation.empty else location,
         )
     console.print(table)
     text = explanations.text or {}
@@ -280,7 +280,7 @@ def report(explanations: Any, title: str, folder: Path) -> None:
 
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:
-    """The output folder of each picture: `out` for one picture, else subfolders by name."""
+    """The output folder of each picture: `out` for one picture, else one subfolder each."""
     from mmcam.results.files import unique_names
 
     if len(images) == 1:

@@ -17,7 +17,7 @@ def page(
 ) -> None:
     """Combine results into one HTML gallery.
 
-    The gallery has all results in the given folders and their subfolders.
+    The gallery contains all results in the given folders and their subfolders.
     """
     from mmcam.page import gallery, write_page
     from mmcam.results.drawing import check_drawing_options

@@ -1,6 +1,6 @@
-"""COCO's files: captions, and instances as one mask per category (cocodataset.org, data format).
+"""Read COCO's captions, and its instances as one mask per category (cocodataset.org, data format).
 
-A category's mask is the union of its instances, crowds included unless left out.
+A category's mask is the union of its instances, with or without crowds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Photo:
         return tuple(dict.fromkeys(instance.category for instance in self.instances))
 
     def boxes(self, category: str) -> list[Box]:
-        """The boxes of a category's objects, without crowds, whose boxes cover other things."""
+        """The boxes of a category's objects; a crowd's box covers other things and is left out."""
         return [i.box for i in self.instances if i.category == category and not i.crowd]
 
     def mask(self, category: str, crowds: bool = True) -> Segment:
@@ -132,7 +132,7 @@ def _load_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}); name a JSON file of COCO's annotations"
+            f"{path} cannot be read ({error}); name a COCO annotations file (JSON)"
         ) from error
 
 
@@ -152,8 +152,8 @@ def read_coco(
         folder: contains `annotations/instances_SPLIT.json`, `captions_SPLIT.json` or both.
         task: "caption" gives one item per caption; otherwise an item is a photo, and its labels are
             its categories.
-        split: such as `val2017`; the only one present if None.
-        images: the folder of photos; the split's folder in `folder` if None.
+        split: such as `val2017`; if None, the only one present.
+        images: the folder of photos; if None, the subfolder of `folder` named by the split.
 
     Raises:
         InputError: the files cannot be read.
@@ -165,9 +165,9 @@ def read_coco(
             for path in (folder / "annotations").glob(f"{kind}_*.json")
         }
         if len(stems) != 1:
-            have = ", ".join(sorted(stems)) or "none"
+            splits = ", ".join(sorted(stems)) or "none"
             raise InputError(
-                f"{folder} has these splits: {have}; name one (coco:{folder}?split=val2017)"
+                f"{folder} has these splits: {splits}; name one (coco:{folder}?split=val2017)"
             )
         (split,) = stems
     files = [folder / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions")]
@@ -176,9 +176,9 @@ def read_coco(
     if task == "caption":
         names = {} if photos else _file_names(files[1])
         rows = [
-            (photo, number, caption)
-            for photo, captions in sorted(read_captions(files[1]).items())
-            for number, caption in enumerate(captions)
+            (photo_id, index, caption)
+            for photo_id, captions in sorted(read_captions(files[1]).items())
+            for index, caption in enumerate(captions)
         ]
         return Rows(rows, partial(_coco_caption, image_folder, photos, names), f"{files[1]}")
     if not photos:
@@ -190,10 +190,10 @@ def _file_names(path: Path) -> dict[int, str]:
     return {row["id"]: str(row["file_name"]) for row in _load_json(path)["images"]}
 
 
-def _coco_photo(image_folder: Path, photos: dict[int, Photo], number: int) -> Item:
-    photo = photos[number]
+def _coco_photo(image_folder: Path, photos: dict[int, Photo], photo_id: int) -> Item:
+    photo = photos[photo_id]
     return Item(
-        id=str(number),
+        id=str(photo_id),
         source=str(image_folder / photo.file_name),
         labels=photo.categories,
         regions=_coco_regions(photo),
@@ -203,19 +203,19 @@ def _coco_photo(image_folder: Path, photos: dict[int, Photo], number: int) -> It
 def _coco_caption(
     image_folder: Path, photos: dict[int, Photo], names: dict[int, str], row: tuple[int, int, str]
 ) -> Item:
-    number, caption_index, caption = row
-    photo = photos.get(number)
-    if photo is None and number not in names:
+    photo_id, caption_index, caption = row
+    photo = photos.get(photo_id)
+    if photo is None and photo_id not in names:
         raise InputError(
-            f"the instances file has no photo {number}, which has a caption; use the files of one "
-            "split"
+            f"the instances file has no photo {photo_id}, which has a caption; use the files of "
+            "one split"
         )
     return Item(
-        id=f"{number}#{caption_index}",
-        source=str(image_folder / (photo.file_name if photo else names[number])),
+        id=f"{photo_id}#{caption_index}",
+        source=str(image_folder / (photo.file_name if photo else names[photo_id])),
         text=caption,
         regions=_coco_regions(photo) if photo else {},
-        group=str(number),
+        group=str(photo_id),
     )
 
 

@@ -1,4 +1,4 @@
-"""DenseCap's results: descriptions of regions of a picture, each in a box."""
+"""Read DenseCap's results: descriptions of regions of a picture, each with a box."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Description:
     longer_side: float
 
     def box_on(self, size: tuple[int, int]) -> Box:
-        """The box on the original picture of `size` (height, width), clipped to it."""
+        """The box in pixels of the original picture of `size` (height, width), clipped to it."""
         height, width = size
         scale = max(size) / self.longer_side
         left, top, right, bottom = (edge * scale for edge in self.box)
@@ -62,7 +62,7 @@ def read_densecap(
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} holds no results of DenseCap ({type(error).__name__}: {error}); name the "
+            f"{path} is not a DenseCap results file ({type(error).__name__}: {error}); name the "
             "results.json written by its run_model.lua"
         ) from error
 
@@ -87,11 +87,11 @@ def _negative_score(description: Description) -> float:
 def read_densecap_results(
     path: Path, *, images: str | None = None, count: str = "5", side: str | None = None
 ) -> Rows:
-    """DenseCap's descriptions of regions, one item each: the text to explain and its box.
+    """DenseCap's descriptions of regions, one item per description: its text and its box.
 
     Args:
         path: the `results.json` that DenseCap writes.
-        images: the folder of pictures; that of the file if None.
+        images: the folder of pictures; the file's folder if None.
         count: the number of descriptions per picture, best first; `all` for all.
         side: the longer side of the resized pictures, if the file does not give it.
 
@@ -101,20 +101,20 @@ def read_densecap_results(
     limit = None if count == "all" else int(count)
     results = read_densecap(path, limit, float(side) if side else None)
     rows = [
-        (number, description)
+        (index, description)
         for descriptions in results.values()
-        for number, description in enumerate(descriptions)
+        for index, description in enumerate(descriptions)
     ]
     return Rows(rows, partial(_region_item, Path(images) if images else path.parent), f"{path}")
 
 
 def _region_item(image_folder: Path, row: tuple[int, Description]) -> Item:
-    number, description = row
+    index, description = row
     source = image_folder / description.picture
     with open_image(source) as image:
         size = image.size[1], image.size[0]
     return Item(
-        id=f"{description.picture}#{number}",
+        id=f"{description.picture}#{index}",
         source=str(source),
         text=description.caption,
         regions={WHOLE: Region(boxes=(description.box_on(size),))},

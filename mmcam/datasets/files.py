@@ -1,4 +1,4 @@
-"""Helpers of the dataset readers: files of a folder, lines of text, JSON."""
+"""Helpers of the dataset readers: list folders, read text and JSON files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def files_in(folder: Path) -> Iterable[Path]:
         InputError: there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; name a folder of pictures")
+        raise InputError(f"{folder} is not a folder; name a folder of pictures")
     return (path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
 
 
@@ -39,7 +39,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path, content: str) -> Any:
-    """The content of a JSON file; `content` describes it in the error message.
+    """The value in a JSON file; `content` describes it in the error message.
 
     Raises:
         InputError: the file cannot be read.
@@ -47,4 +47,6 @@ def read_json(path: Path, content: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); name a file of {content}") from error
+        raise InputError(
+            f"{path} cannot be read ({error}); name a JSON file of {content}"
+        ) from error

@@ -1,4 +1,4 @@
-"""The captions of Flickr8k and Flickr30k."""
+"""Read the captions of Flickr8k and Flickr30k."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def read_flickr(path: Path, *, images: str | None = None) -> Rows:
 
     Args:
         path: `Flickr8k.token.txt` (`name#0<tab>caption`), `captions.txt` or `results.csv` (columns
-            name, optional number, and caption, separated by commas or bars), or a JSON file of
-            names with lists of captions; or a folder with one of these.
-        images: the folder of photos; if None, a folder of `PHOTO_FOLDERS` beside the file.
+            name, optional number, and caption, separated by commas or bars), or a JSON
+            object of photo names and their lists of captions; or a folder with such a file.
+        images: the folder of photos; if None, one of `PHOTO_FOLDERS` beside the file, if any,
+            or the folder of the file.
 
     Raises:
         InputError: the file cannot be read or has no caption.

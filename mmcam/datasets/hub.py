@@ -1,4 +1,4 @@
-"""Any dataset of Hugging Face `datasets`: by its name, from a folder of files, or saved to disk."""
+"""Read any dataset of Hugging Face `datasets`, from the hub, a folder of files or a saved copy."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def read_hub(
     Args:
         name: a dataset's name on the hub, a folder of files, or a folder written by
             `save_to_disk`.
-        split: such as `test`; the only one if None.
+        split: such as `test`; if None, the only one.
         config: the dataset's configuration.
-        image: the column of pictures or paths; the first of `IMAGES` if None.
-        label: the column of labels; the first of `LABELS`, if any, if None.
-        text: the column of captions or questions; the first of `TEXTS`, if any, if None.
-        id: the column of ids; row numbers are used if None.
+        image: the column of pictures or paths; if None, the first of `IMAGES` present.
+        label: the column of labels; if None, the first of `LABELS` present, if any.
+        text: the column of captions or questions; if None, the first of `TEXTS` present, if any.
+        id: the column of ids; if None, row numbers are used.
 
     Raises:
         MissingExtra: `datasets` is not installed.
@@ -44,30 +44,30 @@ def read_hub(
         import datasets
     except ImportError as error:
         raise MissingExtra(
-            "Hugging Face datasets need their library; pip install 'mmcam[datasets]'"
+            "Hugging Face datasets need the package datasets; pip install 'mmcam[datasets]'"
         ) from error
     folder = Path(name)
-    saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
+    is_saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
     try:
         table = (
             datasets.load_from_disk(name)
-            if saved
+            if is_saved
             else datasets.load_dataset(name, config, split=split)
         )
-    except Exception as error:  # datasets, the hub client and the system raise many types
+    except Exception as error:  # no common base class: datasets, hub client, system
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"hf:{name} cannot be loaded ({reason}); give the name of an accessible dataset, or a "
             "folder"
         ) from error
     if isinstance(table, dict):
-        wanted = split or (next(iter(table)) if len(table) == 1 else "")
-        if wanted not in table:
-            have = ", ".join(table)
-            raise InputError(f"hf:{name} has the splits {have}; name one (hf:{name}?split=...)")
-        table = table[wanted]
+        split_name = split or (next(iter(table)) if len(table) == 1 else "")
+        if split_name not in table:
+            splits = ", ".join(table)
+            raise InputError(f"hf:{name} has the splits {splits}; name one (hf:{name}?split=...)")
+        table = table[split_name]
     if not len(table):
-        raise InputError(f"hf:{name} holds no item; choose another split")
+        raise InputError(f"hf:{name} has no items; choose another split")
     columns = table.column_names
     return HubRows(
         table,
@@ -126,7 +126,7 @@ class HubRows(Dataset):
         """The item of the row with this index."""
         try:
             row = self.table[number]
-        except Exception as error:  # a broken picture may raise anything
+        except Exception as error:  # a broken picture may raise any exception
             raise InputError(f"hf:{self.source}, row {number} cannot be read ({error})") from error
         name, text = self.columns["id"], self.columns["text"]
         value = row[text] if text else ""
@@ -147,5 +147,5 @@ class HubRows(Dataset):
         values = row[column] if isinstance(row[column], list) else [row[column]]
         feature = self.table.features[column]
         feature = getattr(feature, "feature", feature)
-        named = getattr(feature, "int2str", None)
-        return tuple(named(v) if named and isinstance(v, int) else v for v in values)
+        int2str = getattr(feature, "int2str", None)
+        return tuple(int2str(v) if int2str and isinstance(v, int) else v for v in values)

@@ -1,4 +1,4 @@
-"""Files of human attention maps, as in VQA-HAT: found by sample, and read."""
+"""Find and read files of human attention maps, as in VQA-HAT."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy")
 
 
 def find_human_maps(folder: str | Path) -> dict[str, list[Path]]:
-    """The map files of a folder by sample: `ID.png`, or `ID_1.png`, `ID_2.png` of several people.
+    """The map files of a folder by sample: `ID.png`, or `ID_1.png`, `ID_2.png` from several people.
 
-    VQA-HAT names its files like this, where ID is the question's number. The number of a person has
-    one or two digits, so that the long numbers of COCO's pictures remain part of the id.
+    In VQA-HAT's file names, ID is the question id. A person's number has one or two digits, so that
+    the long numbers of COCO's pictures remain part of the id.
 
     Raises:
         InputError: the folder cannot be read or contains no map.
@@ -30,7 +30,8 @@ def find_human_maps(folder: str | Path) -> dict[str, list[Path]]:
         raise InputError(f"{folder} cannot be read ({error}); name a folder of maps") from error
     if not paths:
         raise InputError(
-            f"{folder} holds no map; it needs files named by sample, {', '.join(SUFFIXES)}"
+            f"{folder} has no maps; it needs files named by sample, with one of the suffixes "
+            f"{', '.join(SUFFIXES)}"
         )
     maps: dict[str, list[tuple[int, Path]]] = {}
     for path in paths:
@@ -59,5 +60,5 @@ def read_human_map(path: str | Path) -> HumanMap:
     except (OSError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a map: {error}") from error
     if plane.ndim != 2 or not plane.size:
-        raise InputError(f"{path} holds an array of shape {plane.shape}; a map is [h w]")
+        raise InputError(f"{path} has an array of shape {plane.shape}; a map is [h w]")
     return plane

@@ -22,14 +22,14 @@ from mmcam.media.windows import sample_window
 from mmcam.types import Sample, Window
 
 WHOLE = ""
-"""The key of a region that holds for any target of the item."""
+"""The key of a region that applies to any target of the item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """The location of an object on the original: segments or mask files if any, else boxes.
+    """The location of an object on the original: its segments and mask files, if any, or its boxes.
 
-    `segments` are in COCO's format; `masks` are files of pictures, not black on the object.
+    `segments` are in COCO's format; `masks` are image files, nonzero on the object.
     """
 
     boxes: tuple[Box, ...] = ()
@@ -54,7 +54,7 @@ class Region:
         """The boxes, or the bounding box of the mask if there are none.
 
         Raises:
-            MmcamError: as `mask`, or an empty mask.
+            MmcamError: as for `mask`, or the mask is empty.
         """
         if self.boxes:
             return self.boxes
@@ -77,7 +77,7 @@ def _read_mask(path: str, size: tuple[int, int]) -> Bool[np.ndarray, "height wid
     mask = read_human_map(path) > 0
     if mask.shape != size:
         raise InputError(
-            f"{path}: a mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of "
+            f"{path} is a mask of {mask.shape[1]} x {mask.shape[0]} pixels for a picture of "
             f"{size[1]} x {size[0]}; give a mask of the picture's size"
         )
     return mask
@@ -94,7 +94,7 @@ class Item:
         source: a path, a PIL image or an array; a folder of frames is a clip.
         text: the caption or the question.
         labels: the classes, actions or answers, by name or by index.
-        regions: locations of objects, by label or category; `WHOLE` holds for any target.
+        regions: locations of objects, by label or category; `WHOLE` applies to any target.
         human_maps: files or arrays of human attention, one per person.
         span: the part of a longer clip to use, in seconds.
     """
@@ -120,7 +120,7 @@ class Item:
         ]
 
     def read(self, window: Window | None) -> Sample:
-        """The picture, or for a video model the frames of one window in the middle of the clip.
+        """The picture, or for a video model the frames of one window in the middle of the span.
 
         Raises:
             InputError: the source cannot be read.
@@ -128,8 +128,8 @@ class Item:
         if window is None:
             if isinstance(self.source, (str, Path)) and Path(self.source).is_dir():
                 raise InputError(
-                    f"{self.source}: a folder is a clip, and the model is an image model; choose "
-                    "a video model (mmcam list models)"
+                    f"{self.source} is a folder, thus a clip, and the model is an image model; "
+                    "choose a video model (mmcam list models)"
                 )
             return Sample(pixels=read_image(self.source).pixels, id=self.id, text=self.text)
         with open_clip(self.source) as clip:
@@ -138,7 +138,7 @@ class Item:
                 first, last = (min(edge * clip.fps, last) for edge in self.span)
             if not first < last:
                 raise InputError(
-                    f"{self.id}: seconds {self.span} hold no frame of a clip of "
+                    f"{self.id}: the span {self.span} contains no frame; the clip has "
                     f"{clip.frames / clip.fps:.2f} seconds; correct the item's start and end"
                 )
             length = min(window.length(clip.fps), last - first)
@@ -166,7 +166,7 @@ class Dataset(ABC):
         """The item with this index.
 
         Raises:
-            InputError: its annotation cannot be read.
+            InputError: its annotation cannot be read, or its file is missing.
         """
 
     def __iter__(self) -> Iterator[Item]:
@@ -183,7 +183,7 @@ class Rows(Dataset):
 
     def __init__(self, rows: Sequence[Any], make: Callable[[Any], Item], source: str) -> None:
         if not rows:
-            raise InputError(f"{source} holds no item; check the path and the options behind '?'")
+            raise InputError(f"{source} has no items; check the path and the options after '?'")
         self.rows, self.make = rows, make
         digest = hashlib.sha256()
         for row in rows:

@@ -1,4 +1,4 @@
-"""Clips from Kinetics' CSV, or from lists of paths and labels."""
+"""Read clips from Kinetics' CSV, or from lists of paths and labels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = None) -> Rows:
     """Clips from a list: Kinetics' CSV, or lines of `path label`, separated by a space or a comma.
 
-    A clip of Kinetics is searched as `ID_SSSSSS_EEEEEE.mp4` (also .mkv, .webm, .avi, .mov) in the
-    folder of clips or in its subfolder named by the label; then as `ID.mp4`, of which only the
-    seconds in the list are used.
+    A Kinetics clip is the file `ID_SSSSSS_EEEEEE.mp4` or `ID.mp4` (also .mkv, .webm, .avi, .mov) in
+    the folder of clips or in its subfolder named by the label. Of `ID.mp4`, only the seconds in the
+    list are used.
 
     Args:
-        path: the CSV.
-        clips: the folder of clips; that of the CSV if None.
+        path: the list.
+        clips: the folder of clips; the list's folder if None.
         split: use only rows of this split, if the file has the column.
 
     Raises:
@@ -43,7 +43,7 @@ def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = N
     for pair in pairs:
         if len(pair) != 2:
             raise InputError(
-                f"{path}: '{pair[0]}' is no line of a list of clips; give path{separator}label, or "
+                f"{path}: '{pair[0]}' is not a line of a clip list; give path{separator}label, or "
                 "Kinetics' columns (label,youtube_id,time_start,time_end,split)"
             )
     return Rows([tuple(pair) for pair in pairs], partial(_list_item, folder), f"{path}")
@@ -61,7 +61,7 @@ def _kinetics_item(folder: Path, row: tuple[str, str, str, str]) -> Item:
         first, last = (float(edge) for edge in seconds)
     except ValueError as error:
         raise InputError(
-            f"clip {name}: seconds {seconds} are no numbers; correct the list"
+            f"clip {name}: the seconds {seconds} are not numbers; correct the list"
         ) from error
     stem = f"{name}_{int(first):06d}_{int(last):06d}"
     labels = (label,) if label else ()

@@ -1,11 +1,11 @@
-"""Datasets by a specification: `name:path`, with options after a question mark.
+"""Open datasets by specification: `name:path`, with options after a question mark.
 
     jsonl:items.jsonl
     coco:DIR?split=val2017
     hf:beans?split=test&image=image
 
-Paths in options are relative to the working folder. `DATASETS` has every name;
-`mmcam.datasets.jsonl` describes the format of JSONL.
+Paths in options are relative to the working folder. `DATASETS` lists the names;
+`mmcam.datasets.jsonl` describes the JSONL format.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mmcam.errors import InputError, nearest
 class Reader:
     """One row of the table of datasets: its reader, an example and a summary.
 
-    Options are the keyword arguments of `read`; `task`, if any, is set to that of the run.
+    Options are the keyword arguments of `read`; `task`, if any, is set to the run's task.
     """
 
     read: Callable[..., Dataset]
@@ -92,7 +92,7 @@ DATASETS: dict[str, Reader] = {
         summary="any dataset of Hugging Face datasets, from the hub or a folder",
     ),
 }
-"""Every kind of dataset by name."""
+"""All kinds of datasets by name."""
 
 
 def open_data(spec: str, task: str = "") -> Dataset:
@@ -100,7 +100,7 @@ def open_data(spec: str, task: str = "") -> Dataset:
 
     Args:
         spec: `name:path?option=value&...`.
-        task: the name of the task; COCO gives other items for captions.
+        task: the name of the task; for captions, COCO has one item per caption.
 
     Raises:
         InputError: no such kind of dataset or option, or the dataset cannot be read.
@@ -111,15 +111,15 @@ def open_data(spec: str, task: str = "") -> Dataset:
     if reader is None or not rest:
         examples = ", ".join(row.example for row in DATASETS.values())
         raise InputError(
-            f"'{spec}' names no dataset; nearest kind: {nearest(name, DATASETS, 1)}. Give one of: "
-            f"{examples}"
+            f"'{spec}' is not a dataset specification; nearest kind: "
+            f"{nearest(name, DATASETS, 1)}. Give one of: {examples}"
         )
     path, _, query = rest.partition("?")
     options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
         if option not in reader.options:
-            have = ", ".join(reader.options) or "none"
-            raise InputError(f"'{spec}': {name} has no option '{option}'; it has: {have}")
+            known = ", ".join(reader.options) or "none"
+            raise InputError(f"'{spec}': {name} has no option '{option}'; it has: {known}")
     if "task" in inspect.signature(reader.read).parameters:
         options["task"] = task
     try:

@@ -1,4 +1,4 @@
-"""One segment in COCO's format as a mask (cocodataset.org, data format).
+"""Decode a segment in COCO's format into a mask (cocodataset.org, data format).
 
 Polygons are drawn by pycocotools (`mmcam[evaluate]`), so that they cover the same pixels as with
 COCO's tools.
@@ -18,16 +18,16 @@ Segment = Bool[np.ndarray, "height width"]
 
 
 def decode_segment(segmentation: Any, height: int, width: int) -> Segment:
-    """One segment as a mask: polygons, or run lengths, plain or compressed.
+    """Decode polygons or run lengths (plain or compressed) into a mask.
 
     Args:
         segmentation: a list of polygons `[x, y, x, y, ...]`, or `{"counts", "size"}` with the
             lengths of runs of 0 and 1 down the columns.
-        height: of the picture.
-        width: of the picture.
+        height: the height of the picture.
+        width: the width of the picture.
 
     Raises:
-        InputError: the segmentation is neither, or has another size.
+        InputError: the segmentation is invalid or does not have the picture's size.
         MissingExtra: pycocotools is not installed.
     """
     try:
@@ -42,8 +42,8 @@ def decode_segment(segmentation: Any, height: int, width: int) -> Segment:
         ) from error
     if mask.shape != (height, width):
         raise InputError(
-            f"a segment of {mask.shape[1]}x{mask.shape[0]} pixels lies on a picture of "
-            f"{width}x{height}; use the annotations of this size"
+            f"a segment of {mask.shape[1]}x{mask.shape[0]} pixels does not fit a picture of "
+            f"{width}x{height}; use the annotations of this picture"
         )
     return mask
 
@@ -61,7 +61,7 @@ def _decode(segmentation: Any, height: int, width: int) -> Segment:
     if isinstance(segmentation, Mapping):
         runs = dict(segmentation)
     else:
-        # pycocotools would take a list of two polygons of four numbers for boxes.
+        # pycocotools would treat polygons of four numbers as boxes.
         polygons = [[float(n) for n in polygon] for polygon in segmentation]
         if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
             raise ValueError("a polygon needs three points or more")

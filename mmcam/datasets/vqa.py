@@ -1,4 +1,4 @@
-"""The questions and answers of VQA, and those of VQA-HAT with human attention maps."""
+"""Read the questions and answers of VQA, and of VQA-HAT with human attention maps."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def read_vqa(
 
     Args:
         folder: contains `*questions.json`, `*annotations.json` and a folder of photos.
-        questions: the questions file, in `folder` or elsewhere; the only one there if None.
-        annotations: the answers file likewise; without it, questions have no labels.
+        questions: the questions file, in `folder` or elsewhere; if None, the only one in `folder`.
+        annotations: likewise for the answers file; without one, questions have no labels.
         images: the folder of photos (`COCO_val2014_000000000042.jpg`, also in a folder `val2014`).
         maps: a folder of human maps named by question (`1234_1.png`), to use only these questions.
 
@@ -35,16 +35,16 @@ def read_vqa(
     questions_file = _find_file(folder, "questions", questions)
     if questions_file is None:
         raise InputError(
-            f"{folder} holds no file of questions (*questions.json); name one (?questions=FILE)"
+            f"{folder} has no questions file (*questions.json); name one (?questions=FILE)"
         )
-    content = read_json(questions_file, "questions of VQA")
+    content = read_json(questions_file, "VQA questions")
     annotations_file = _find_file(folder, "annotations", annotations)
     human_maps = find_human_maps(maps) if maps else None
     try:
         answers = (
             {
                 row["question_id"]: str(row["multiple_choice_answer"])
-                for row in read_json(annotations_file, "annotations of VQA")["annotations"]
+                for row in read_json(annotations_file, "VQA annotations")["annotations"]
             }
             if annotations_file
             else {}
@@ -75,7 +75,7 @@ def read_vqa_hat(
     images: str | None = None,
     vqa: str | None = None,
 ) -> Rows:
-    """VQA-HAT: questions of VQA (its first release) with the regions that people uncovered.
+    """VQA-HAT: questions of VQA v1 with maps of the regions that people uncovered.
 
     Args:
         folder: the folder of maps, `1234_1.png` or `1234.png` for question 1234.
@@ -101,8 +101,8 @@ def _find_file(folder: Path, kind: str, name: str | None) -> Path | None:
         return folder / name if (folder / name).is_file() else Path(name)
     files = sorted(folder.glob(f"*{kind}.json"))
     if len(files) > 1:
-        have = ", ".join(path.name for path in files)
-        raise InputError(f"{folder} has several files of {kind} ({have}); name one (?{kind}=FILE)")
+        names = ", ".join(path.name for path in files)
+        raise InputError(f"{folder} has several {kind} files ({names}); name one (?{kind}=FILE)")
     return files[0] if files else None
 
 
@@ -113,8 +113,8 @@ def _question_item(
     human_maps: dict[str, list[Path]],
     row: tuple[Any, Any, str],
 ) -> Item:
-    number, image, question = row
-    name = f"COCO_{split}_{int(image):012d}.jpg" if str(image).isdecimal() else str(image)
+    question_id, image_id, question = row
+    name = f"COCO_{split}_{int(image_id):012d}.jpg" if str(image_id).isdecimal() else str(image_id)
     candidates = [
         image_folder / name,
         image_folder / split / name,
@@ -122,10 +122,10 @@ def _question_item(
     ]
     source = next((path for path in candidates if path.is_file()), candidates[0])
     return Item(
-        id=str(number),
+        id=str(question_id),
         source=str(source),
         text=question,
-        labels=(answers[number],) if number in answers else (),
-        human_maps=tuple(str(path) for path in human_maps.get(str(number), ())),
-        group=str(image),
+        labels=(answers[question_id],) if question_id in answers else (),
+        human_maps=tuple(str(path) for path in human_maps.get(str(question_id), ())),
+        group=str(image_id),
     )

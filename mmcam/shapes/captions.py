@@ -5,7 +5,7 @@ A caption depends on the scene alone. In the grammar, `[]` marks optional parts:
     caption    = subject "on a" tone pattern "background"
     subject    = "a" thing
                | "a" thing relation "a" thing
-               | ("two" | "three") thing(in the plural) ["and a" thing]
+               | ("two" | "three") thing (plural) ["and a" thing]
                | "a" thing "among" ("two" | "three") "small things"
     thing      = ("large" | "small") [texture] colour ["and" colour] shape
     relation   = "left of" | "right of" | "above" | "below"
@@ -58,8 +58,10 @@ def caption(scene: Scene) -> Caption:
 
 def _describe_scene(scene: Scene) -> _WordIterator:
     things = scene.objects
-    alike = [[other for other in things if _look_of(other) == _look_of(thing)] for thing in things]
-    group = max(alike, key=len)
+    lookalikes = [
+        [other for other in things if _look_of(other) == _look_of(thing)] for thing in things
+    ]
+    group = max(lookalikes, key=len)
     if len(group) > 1:
         yield NUMBERS[len(group)], "number", union(group)
         yield from _describe_group(group)
@@ -87,11 +89,11 @@ def _describe_scene(scene: Scene) -> _WordIterator:
 
 def _describe_pair(things: Sequence[Thing], size: int) -> _WordIterator:
     """The words for two things and their relation."""
-    first, other = sorted(things, key=lambda thing: SIZES.index(thing.size))
-    relation_name = relation(first.centre, other.centre, size)
+    first, second = sorted(things, key=lambda thing: SIZES.index(thing.size))
+    relation_name = relation(first.centre, second.centre, size)
     assert relation_name is not None  # by the layout of the scene
-    if first.size == other.size and relation_name in ("right of", "below"):
-        first, other = other, first
+    if first.size == second.size and relation_name in ("right of", "below"):
+        first, second = second, first
         relation_name = "left of" if relation_name == "right of" else "above"
     yield "a", "", None
     yield from _describe_group([first])
@@ -99,7 +101,7 @@ def _describe_pair(things: Sequence[Thing], size: int) -> _WordIterator:
     for text in relation_name.split():
         yield text, "" if text == "of" else "relation", None if text == "of" else both_pixels
     yield "a", "", None
-    yield from _describe_group([other])
+    yield from _describe_group([second])
 
 
 def _look_of(thing: Thing) -> tuple[object, ...]:
@@ -117,5 +119,5 @@ def _describe_group(alike: Sequence[Thing]) -> _WordIterator:
     for index, colour in enumerate(thing.colours):
         if index:
             yield "and", "", None
-        yield colour, "colour", union([other.parts[index] for other in alike])
+        yield colour, "colour", union([member.parts[index] for member in alike])
     yield SHAPES[thing.shape] if len(alike) > 1 else thing.shape, "shape", mask

@@ -38,7 +38,7 @@ _MAX_TRAVEL = 16.0
 """The maximum travel of a sliding object, for 64 x 64 pixels."""
 
 _TRIES = 40
-"""How many positions are tried for an object, and how many layouts for a set of objects."""
+"""The number of positions tried for an object, and of layouts tried for a set of objects."""
 
 _BLINK_OPACITY = 2
 """The opacity of a blinking object while it is off, out of `FULL`."""
@@ -57,7 +57,7 @@ class ClipObject:
     motion: str
     """"acts", "jitters" or "stands"."""
     masks: Bool[np.ndarray, "frames height width"]
-    """The visible pixels in each frame; while the object blinks off, the pixels it would cover."""
+    """The visible pixels in each frame, as if a blinking object were always on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,9 +95,9 @@ class _Body:
 
 
 def clip(seed: int, frames: int = 16, size: int = 64, action: str | None = None) -> ActionClip:
-    """The clip of this seed; with `action`, the same objects with that action.
+    """The clip of this seed; `action` replaces the action that the seed gives.
 
-    Two to four objects, on frames `size` pixels wide and high, keep clear of each other; one acts
+    Two to four objects, on frames `size` pixels wide and high, keep apart from each other; one acts
     and the others stand or jitter. Every frame has a little noise. See `SPLITS` for the seeds of
     each split.
 
@@ -107,7 +107,9 @@ def clip(seed: int, frames: int = 16, size: int = 64, action: str | None = None)
     """
     check_arguments(seed, size)
     if frames < MIN_FRAMES:
-        raise InputError(f"{frames} frames: too few to show an action; give at least {MIN_FRAMES}")
+        raise InputError(
+            f"{frames} frames are too few to show an action; give at least {MIN_FRAMES}"
+        )
     if action is not None and action not in ACTIONS:
         raise LabelError(
             f"there is no action {action!r}; nearest: {nearest(action, ACTIONS)}. "
@@ -162,7 +164,7 @@ def _draw_bodies(rng: RandomStream, size: int) -> list[_Body]:
     colours = rng.sample(tuple(COLOURS), 2 * count)
     bodies = []
     for index, (shape, radius, (x, y)) in enumerate(zip(shapes, radii, centres, strict=True)):
-        # With any of these fills a rotation is visible, even that of a circle.
+        # With these fills the rotation of any shape is visible, even of a circle.
         fill = rng.choose((*HALVES, "striped", "checked"))
         names = tuple(colours[2 * index : 2 * index + (2 if fill in HALVES else 1)])
         state = _State(x, y, radius, 3 * rng.below(120), _draw_paints(rng, names))
@@ -209,7 +211,7 @@ def _is_apart(first: tuple[float, float], other: tuple[float, float], distance: 
 
 
 def _jitter(rng: RandomStream, state: _State, unit: float, frames: int) -> list[_State]:
-    """The object in each frame: small random offsets from `state`, from the second frame on."""
+    """The state in each frame: `state`, then small random offsets from it."""
     states = [state]
     for _ in range(frames - 1):
         right, down, turn = (rng.between(-1, 1) for _ in range(3))
@@ -227,7 +229,7 @@ def _act(
     frames: int,
     span: tuple[int, int],
 ) -> list[_State]:
-    """The actor in each frame."""
+    """The state of the actor in each frame."""
     body = bodies[actor]
     others = [other for other in bodies if other is not body]
     state, unit = body.state, size / 64
@@ -255,10 +257,14 @@ def _act(
         return [state._replace(degrees=state.degrees + round(angle * share)) for share in progress]
     if action == "blinks":
         period = max(2, frames // 8)
-        off = [first <= frame <= last and (frame - first) // period % 2 for frame in range(frames)]
-        return [state._replace(opacity=_BLINK_OPACITY if is_off else FULL) for is_off in off]
-    new = rng.sample([name for name in COLOURS if name not in body.colours], len(body.colours))
-    starts, ends = state.paints, _draw_paints(rng, new)
+        is_off = [
+            first <= frame <= last and (frame - first) // period % 2 for frame in range(frames)
+        ]
+        return [state._replace(opacity=_BLINK_OPACITY if off else FULL) for off in is_off]
+    new_colours = rng.sample(
+        [name for name in COLOURS if name not in body.colours], len(body.colours)
+    )
+    starts, ends = state.paints, _draw_paints(rng, new_colours)
     return [
         state._replace(
             paints=(_blend(starts[0], ends[0], share), _blend(starts[1], ends[1], share))
@@ -308,12 +314,12 @@ def _blend(start: Paint, end: Paint, share: float) -> Paint:
 
 
 def _paint_frames(
-    ground: UInt8[np.ndarray, "height width 3"],
+    background_pixels: UInt8[np.ndarray, "height width 3"],
     bodies: Sequence[_Body],
     paths: Sequence[Sequence[_State]],
 ) -> tuple[UInt8[np.ndarray, "frames height width 3"], Bool[np.ndarray, "n frames height width"]]:
     """The frames, and the visible pixels of each object in each frame."""
-    frames = np.repeat(ground[None], len(paths[0]), 0)
+    frames = np.repeat(background_pixels[None], len(paths[0]), 0)
     masks = np.zeros((len(bodies), *frames.shape[:3]), bool)
     for index, (body, path) in enumerate(zip(bodies, paths, strict=True)):
         for frame, state in enumerate(path):

@@ -1,7 +1,8 @@
 """Draw shapes, textures and backgrounds into arrays, identically on every machine.
 
-Sums in floating point, sines and the like may differ in the last digit between machines. Here
-single products and sums decide whether a point lies in a shape; the rest is integer arithmetic.
+Floating-point reductions, sines and the like may differ in the last digit between machines.
+Therefore only elementwise products and sums decide whether a point lies in a shape; the rest is
+integer arithmetic.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SAMPLES = 4
 """Each pixel is sampled at `SAMPLES` x `SAMPLES` points."""
 
 FULL = SAMPLES**2
-"""The number of sample points in a pixel, and the unit of opacity."""
+"""The number of sample points in a pixel, and the opacity of an opaque shape."""
 
 
 @cache
@@ -52,7 +53,7 @@ def _triangle(x: Points, y: Points) -> Inside:
 
 
 def _star(x: Points, y: Points) -> Inside:
-    # A pentagram: each of its points lies inside at least four of its five lines.
+    # A pentagram: the points on the inner side of at least four of its five lines.
     lines = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.int8)
     for tip in range(-90, 270, 72):
         right, down = direction(tip)
@@ -62,43 +63,43 @@ def _star(x: Points, y: Points) -> Inside:
 
 
 def _cross(x: Points, y: Points) -> Inside:
-    wide, high = abs(x), abs(y)
-    inside: Inside = (np.maximum(wide, high) <= 1.02) & (np.minimum(wide, high) <= 0.34)
+    across, down = abs(x), abs(y)
+    inside: Inside = (np.maximum(across, down) <= 1.02) & (np.minimum(across, down) <= 0.34)
     return inside
 
 
 def _ring(x: Points, y: Points) -> Inside:
-    square = x * x + y * y
-    inside: Inside = (square <= 1.06) & (square >= 0.34)
+    radius_squared = x * x + y * y
+    inside: Inside = (radius_squared <= 1.06) & (radius_squared >= 0.34)
     return inside
 
 
 def _heart(x: Points, y: Points) -> Inside:
     # The sextic (x² + y² - 1)³ = x² y³, with y upwards.
     x, y = 1.2 * x, 0.1 - 1.2 * y
-    wide, high = x * x, y * y
-    bulge = wide + high - 1
-    inside: Inside = bulge * bulge * bulge <= wide * high * y
+    x_squared, y_squared = x * x, y * y
+    bulge = x_squared + y_squared - 1
+    inside: Inside = bulge * bulge * bulge <= x_squared * y_squared * y
     return inside
 
 
 def _moon(x: Points, y: Points) -> Inside:
     # A disc minus a second disc, which is shifted to the right.
     left, right = x - 0.25, x - 0.92
-    high = y * y
-    inside: Inside = (left * left + high <= 1.32) & (right * right + high >= 0.8)
+    y_squared = y * y
+    inside: Inside = (left * left + y_squared <= 1.32) & (right * right + y_squared >= 0.8)
     return inside
 
 
 class Form(NamedTuple):
-    """A shape of radius 1: about the radius of a disc of the same area."""
+    """A shape of radius 1; its area is that of a disc of radius 0.85 to 0.9."""
 
     inside: Callable[[Points, Points], Inside]
     """Whether each point (x to the right, y down) lies in the shape."""
     reach: float
     """The distance of the outermost point from the centre."""
     middle: tuple[float, float]
-    """The x and the y that cut the shape into halves of the same area."""
+    """The x and the y of the lines that cut the shape into halves of the same area."""
 
 
 FORMS = {
@@ -132,7 +133,7 @@ def _second_paint(form: Form, fill: str, x: Points, y: Points) -> Inside:
 
 @dataclass(frozen=True, kw_only=True)
 class Raster:
-    """A shape rasterised at its position: how many of each pixel's `FULL` points it covers.
+    """A shape rasterised at its position, as the number of covered points (0 to `FULL`) per pixel.
 
     `box` is the region of the picture that the counts are for. `cover` counts all covered points,
     `second` those with the second paint.
@@ -148,7 +149,7 @@ class Raster:
         return mask
 
     def masks(self, size: int) -> tuple[Mask, Mask]:
-        """The masks `[size size]` of the first and the second paint, of pixels in `covered`."""
+        """The masks `[size size]` of the covered pixels of the first and the second paint."""
         covered = self.covered()
         second = covered & (2 * self.second > self.cover)
         masks = np.zeros((2, size, size), bool)
@@ -164,20 +165,23 @@ class Raster:
         opacity: int = FULL,
     ) -> None:
         """Paint the shape over a picture, in place, with an opacity of `opacity` / `FULL`."""
-        below = pixels[self.box].astype(np.int32)
-        cover, other = (count[..., None].astype(np.int32) for count in (self.cover, self.second))
+        underlying = pixels[self.box].astype(np.int32)
+        cover, second_cover = (
+            count[..., None].astype(np.int32) for count in (self.cover, self.second)
+        )
         paints = np.array([first, second], np.int32)
-        change = (cover - other) * paints[0] + other * paints[1] - cover * below
-        pixels[self.box] = below + (change * opacity + FULL * FULL // 2) // (FULL * FULL)
+        change = (cover - second_cover) * paints[0] + second_cover * paints[1] - cover * underlying
+        pixels[self.box] = underlying + (change * opacity + FULL * FULL // 2) // (FULL * FULL)
 
 
 @lru_cache(maxsize=512)
 def rasterise(
     shape: str, fill: str, radius: float, degrees: int, centre: tuple[float, float]
 ) -> Raster:
-    """A shape of this radius in pixels, rotated clockwise with its fill about its centre (x, y).
+    """Rasterise a shape of this radius (pixels), rotated clockwise with its fill about its centre.
 
-    The fill is one of `TEXTURES` or of `HALVES`. The shape must lie inside the picture.
+    `centre` is (x, y); `fill` is one of `TEXTURES` or of `HALVES`. The shape must lie inside the
+    picture.
     """
     form = FORMS[shape]
     reach = form.reach * radius
@@ -218,7 +222,7 @@ def jittered_paint(rng: RandomStream, colour: str) -> Paint:
 
 
 def shade(paint: Paint) -> Paint:
-    """The second paint of a texture: darker than the first, or lighter if that is nearly black."""
+    """The second paint of a texture: darker than the first, or lighter if it is nearly black."""
     red, green, blue = paint
     if red + green + blue < 150:
         return red + 84, green + 84, blue + 84
@@ -239,7 +243,7 @@ def background(
 
 
 def _relief(rng: RandomStream, pattern: str, size: int) -> Int16[np.ndarray, "height width"]:
-    """How much lighter than the background's tone each pixel is."""
+    """The difference of each pixel from the background's base colour, in all channels."""
     down, across = np.mgrid[:size, :size].astype(np.int16)
     relief = np.zeros((size, size), np.int16)
     if pattern == "noisy":
@@ -248,19 +252,21 @@ def _relief(rng: RandomStream, pattern: str, size: int) -> Int16[np.ndarray, "he
         noise = rng.bytes(cells, cells).astype(np.int16) % 37 - 18
         relief = noise.repeat(grain, 0).repeat(grain, 1)[:size, :size]
     elif pattern == "striped":
-        right, low = rng.choose([(1, 0), (0, 1), (1, 1), (1, -1)])
-        width = size * rng.between(5, 8) // 96 * (2 if right and low else 1)
-        bands = (right * across + low * down + rng.below(width)) // width % 2
+        x_step, y_step = rng.choose([(1, 0), (0, 1), (1, 1), (1, -1)])
+        width = size * rng.between(5, 8) // 96 * (2 if x_step and y_step else 1)
+        bands = (x_step * across + y_step * down + rng.below(width)) // width % 2
         relief = (2 * bands - 1) * rng.between(8, 11)
     elif pattern == "faded":
-        right, low = rng.choose([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b])
-        steps = right * (2 * across - size + 1) + low * (2 * down - size + 1)
-        relief = steps.astype(np.int32) * rng.between(22, 28) // (size * (abs(right) + abs(low)))
+        x_step, y_step = rng.choose([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b])
+        steps = x_step * (2 * across - size + 1) + y_step * (2 * down - size + 1)
+        relief = (
+            steps.astype(np.int32) * rng.between(22, 28) // (size * (abs(x_step) + abs(y_step)))
+        )
     elif pattern == "cluttered":
         for _ in range(rng.between(14, 20)):
-            wide, high = (size * rng.between(6, 22) // 96 for _ in range(2))
-            left, top = rng.below(size - wide), rng.below(size - high)
+            width, height = (size * rng.between(6, 22) // 96 for _ in range(2))
+            left, top = rng.below(size - width), rng.below(size - height)
             step = rng.between(7, 13) * rng.choose([-1, 1])
-            relief[top : top + high, left : left + wide] = step
-    narrow: Int16[np.ndarray, "height width"] = relief.astype(np.int16)
-    return narrow
+            relief[top : top + height, left : left + width] = step
+    result: Int16[np.ndarray, "height width"] = relief.astype(np.int16)
+    return result

@@ -1,4 +1,4 @@
-"""Questions about a scene, with all right answers and the pixels that are evidence for each.
+"""Questions about a scene, with all correct answers and the pixels that are evidence for each.
 
 A scene has at most one question of each kind. The random draws balance the answers, so that the
 question alone does not give its answer away: "yes" is as frequent as "no", and all numbers, all
@@ -18,20 +18,20 @@ from mmcam.shapes.words import COLOURS, COUNTS, KINDS, RELATIONS, SHAPES, Mask
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """A question and its right answers."""
+    """A question and its correct answers."""
 
     kind: str
     text: str
     answer: str
-    """A right answer; for a two-tone thing, either colour with the same probability."""
+    """A correct answer; for a two-tone thing, either colour with the same probability."""
     answers: Mapping[str, Mask | None]
-    """The evidence for each right answer: the thing, the half or the things that it is true of.
+    """The evidence for each correct answer: the thing, half or things that it describes.
 
     None for "no" and "0": no pixels show that something is missing.
     """
     about: Mask | None
-    """The region that the question refers to: the star in "what is left of the star ?", the thing
-    whose colour or shape is asked for. None if the scene has no such thing."""
+    """The region that the question refers to: the star in "what is left of the star ?", or the
+    thing whose colour or shape is the answer. None if the scene has no such thing."""
 
 
 def questions(scene: Scene, variant: int = 0) -> tuple[Question, ...]:
@@ -130,21 +130,23 @@ def _count_question(scene: Scene, rng: RandomStream) -> Question | None:
 
 
 def _presence_question(scene: Scene, rng: RandomStream) -> Question | None:
-    thing, yes = rng.choose(scene.objects), rng.happens(50)
+    thing, is_present = rng.choose(scene.objects), rng.happens(50)
     colours, shapes = tuple(_count_colours(scene)), tuple({t.shape: t for t in scene.objects})
     # An absent thing differs from a present one in a single word. In half of the cases, that word
     # is true of another thing in the scene.
     from_scene = rng.happens(50)
     names: list[tuple[str, ...]]
     if len(thing.parts) > 1:
-        names = [(thing.shape,)] if yes else [(name,) for name in SHAPES if name not in shapes]
-    elif yes:
+        names = (
+            [(thing.shape,)] if is_present else [(name,) for name in SHAPES if name not in shapes]
+        )
+    elif is_present:
         names = [(thing.colours[0], thing.shape)]
     elif rng.happens(50):
         names = [(colour, thing.shape) for colour in (colours if from_scene else COLOURS)]
     else:
         names = [(thing.colours[0], name) for name in (shapes if from_scene else SHAPES)]
-    if not yes:
+    if not is_present:
         names = [words for words in names if not _matching(scene, words)]
         if not names:
             names = [(colour, thing.shape) for colour in COLOURS if colour not in colours]

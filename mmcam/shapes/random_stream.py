@@ -33,7 +33,7 @@ class RandomStream:
         return next(self._words) % bound
 
     def between(self, low: int, high: int) -> int:
-        """An integer from `low` to `high`, both included."""
+        """An integer from `low` to `high`, inclusive."""
         return low + self.below(high - low + 1)
 
     def quarter(self, low: float, high: float) -> float:

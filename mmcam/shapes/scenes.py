@@ -1,4 +1,4 @@
-"""Synthetic pictures with full ground truth: the things they show, and the pixels of each."""
+"""Synthetic pictures with full ground truth: the things in them, and the pixels of each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MIN_SIZE = 48
 """The minimum side of a picture, in pixels."""
 
 MIN_VISIBLE = 0.7
-"""The minimum share of a thing's pixels, and of those of each half, that is not occluded."""
+"""The minimum visible share of the pixels of a thing, and of each half of a two-tone thing."""
 
 _RADII = {"large": (15.0, 19.0), "small": (9.0, 11.0)}
 """The range of radii, for a picture of 96 x 96 pixels."""
@@ -44,7 +44,7 @@ _MAX_CROWDED_RADIUS = 16.5
 """The maximum radius if there are more than two things, for a picture of 96 x 96 pixels."""
 
 _TRIES = 60
-"""How many layouts are tried before other things are drawn."""
+"""The number of positions tried for a thing, and of layouts tried for a set of things."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +84,7 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """A picture and its things, the hindmost first."""
+    """A picture and its things, back to front."""
 
     seed: int
     pixels: UInt8[np.ndarray, "size size 3"]
@@ -139,9 +139,9 @@ def check_arguments(seed: int, size: int) -> None:
 
 
 def relation(first: tuple[float, float], other: tuple[float, float], size: int) -> str | None:
-    """The position of the first thing relative to the other, or None if it is ambiguous.
+    """The position of the first centre relative to the other, or None if it is ambiguous.
 
-    Both are centres (x, y). A relation is clear if the distance along one axis is at least 0.14 of
+    Centres are (x, y). A relation is clear if the distance along one axis is at least 0.14 of
     the picture and 1.5 times the distance along the other axis.
     """
     right, down = first[0] - other[0], first[1] - other[1]
@@ -169,7 +169,7 @@ class _Look:
 
 
 def _draw_looks(rng: RandomStream) -> list[_Look]:
-    """Draw the things of a scene, the hindmost first."""
+    """Draw the things of a scene, back to front."""
     kind = rng.choose(["single", "pair", "pair", "alike", "alike", "among", "among"])
     count = {"single": 1, "pair": 2, "alike": 2, "among": rng.between(3, 4)}[kind]
     colours = rng.sample(tuple(COLOURS), 2 * count)
@@ -189,7 +189,7 @@ def _draw_looks(rng: RandomStream) -> list[_Look]:
 
 
 def _draw_look(rng: RandomStream, shape: str, colours: Sequence[str]) -> _Look:
-    """Draw a thing of the first colour, or of both."""
+    """Draw a thing with the first colour, or with both."""
     size, both = rng.choose(SIZES), rng.happens(30)
     fill = rng.choose(tuple(HALVES) if both else ("plain", *TEXTURES))
     return _Look(shape=shape, colours=tuple(colours[: 1 + both]), size=size, fill=fill)
@@ -198,26 +198,27 @@ def _draw_look(rng: RandomStream, shape: str, colours: Sequence[str]) -> _Look:
 def _share_attribute(rng: RandomStream, looks: Sequence[_Look]) -> list[_Look]:
     """Shuffle the things and let up to three of them share a shape or a colour."""
     looks = rng.sample(looks, len(looks))
-    first, alike = looks[0], rng.between(1, min(3, len(looks)))
-    if alike == 1:
+    first, count = looks[0], rng.between(1, min(3, len(looks)))
+    if count == 1:
         return looks
     if rng.happens(50):
-        return [replace(look, shape=first.shape) for look in looks[:alike]] + looks[alike:]
-    fills = [rng.choose(TEXTURES) if look.fill in HALVES else look.fill for look in looks[:alike]]
-    one_colour = [
+        return [replace(look, shape=first.shape) for look in looks[:count]] + looks[count:]
+    fills = [rng.choose(TEXTURES) if look.fill in HALVES else look.fill for look in looks[:count]]
+    recoloured = [
         replace(look, colours=first.colours[:1], fill=fill)
-        for look, fill in zip(looks[:alike], fills, strict=True)
+        for look, fill in zip(looks[:count], fills, strict=True)
     ]
-    return one_colour + looks[alike:]
+    return recoloured + looks[count:]
 
 
 def _lay_out(rng: RandomStream, looks: Sequence[_Look], size: int) -> list[Raster]:
     """Rasterise the things at positions with little overlap; an empty list if they do not fit."""
     radii = []
     for look in looks:
-        least, most = _RADII[look.size]
-        most = min(most, _MAX_CROWDED_RADIUS) if len(looks) > 2 else most
-        radii.append(rng.quarter(size / 96 * least, size / 96 * most))
+        min_radius, max_radius = _RADII[look.size]
+        if len(looks) > 2:
+            max_radius = min(max_radius, _MAX_CROWDED_RADIUS)
+        radii.append(rng.quarter(size / 96 * min_radius, size / 96 * max_radius))
     centres = _place_centres(rng, looks, radii, size)
     if len(centres) < len(looks):
         return []
@@ -258,7 +259,7 @@ def _place_centres(
 def _build_things(
     rng: RandomStream, looks: Sequence[_Look], rasters: Sequence[Raster], size: int
 ) -> tuple[Thing, ...]:
-    """The things with their masks; each thing occludes those before it."""
+    """The things with their masks; each thing occludes the earlier ones."""
     things = []
     hidden = np.zeros((size, size), bool)
     for look, raster in reversed(list(zip(looks, rasters, strict=True))):
@@ -298,10 +299,10 @@ def _is_legible(things: Sequence[Thing], size: int) -> bool:
     """Whether each thing is visible enough and cannot be mistaken for part of another."""
     for thing in things:
         # By construction, a half covers about half of the whole.
-        enough = MIN_VISIBLE * int(thing.whole.sum())
-        if int(thing.mask.sum()) < enough:
+        min_visible = MIN_VISIBLE * int(thing.whole.sum())
+        if int(thing.mask.sum()) < min_visible:
             return False
-        if any(int(part.mask.sum()) * len(thing.parts) < enough for part in thing.parts):
+        if any(int(part.mask.sum()) * len(thing.parts) < min_visible for part in thing.parts):
             return False
     if len(things) == 2 and relation(things[0].centre, things[1].centre, size) is None:
         return False

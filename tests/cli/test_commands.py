@@ -237,13 +237,13 @@ def test_markup_and_other_signs_in_texts_are_shown_as_they_are(mmcam_with: Any) 
         (
             "action",
             ["clip"],
-            r"ModelError: .* is a model of pictures and actions need a clip",
+            r"ModelError: .* is an image model and actions need a clip",
         ),
         ("action", ["none.mp4", "--model", CLIPS], r"InputError: none\.mp4: there is no such file"),
         (
             "action",
             ["clip", "--model", CLIPS, "--batch", "0"],
-            r"InputError: batch=0 is empty",
+            r"InputError: batch=0: it must be 1 or more",
         ),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_broken_segment_is_an_error(broken: Any) -> None:
 
 
 def test_a_segment_of_another_size_is_an_error() -> None:
-    with pytest.raises(InputError, match="3x2 pixels lies on a picture of 6x4"):
+    with pytest.raises(InputError, match="3x2 pixels does not fit a picture of 6x4"):
         decode_segment({"counts": [6], "size": [2, 3]}, 4, 6)
 
 

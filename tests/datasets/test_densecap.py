@@ -52,11 +52,11 @@ def test_boxes_come_back_to_the_original(results: Any) -> None:
     "changes", [{"captions": ["one"]}, {"boxes": [[1, 2, 3]] * 3}, {"boxes": None}]
 )
 def test_other_files_are_errors(results: Any, changes: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no results of DenseCap"):
+    with pytest.raises(InputError, match="not a DenseCap results file"):
         read_densecap(results(**changes))
     for content in ("[]", "{}", "{"):
         (tmp_path / "b.json").write_text(content)
-        with pytest.raises(InputError, match="no results of DenseCap"):
+        with pytest.raises(InputError, match="not a DenseCap results file"):
             read_densecap(tmp_path / "b.json")
     with pytest.raises(InputError, match=r"absent\.json"):
         read_densecap(tmp_path / "absent.json")

@@ -27,7 +27,7 @@ def test_maps_are_found_by_sample(tmp_path: Path) -> None:
 
 
 def test_folders_without_maps_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no map"):
+    with pytest.raises(InputError, match="has no maps"):
         find_human_maps(tmp_path)
     with pytest.raises(InputError, match="name a folder"):
         find_human_maps(tmp_path / "absent")

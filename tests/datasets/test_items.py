@@ -59,7 +59,7 @@ def test_a_span_is_in_seconds() -> None:
     item = Item(id="clip", source=clip(60), span=(1.0, 1.4))
     assert item.read(Window(frames=2)).pixels[:, 0, 0, 0].tolist() == [29, 30]
     late = Item(id="late", source=clip(10), span=(3.0, 4.0))
-    with pytest.raises(InputError, match="late: seconds"):
+    with pytest.raises(InputError, match="late: the span"):
         late.read(Window(frames=2))
 
 

@@ -41,17 +41,17 @@ def test_every_row_of_the_table_has_an_example_of_its_own_kind() -> None:
     ("spec", "match"),
     [
         ("cocoa:x", "nearest kind: coco"),
-        ("coco", "names no dataset"),
-        ("jsonl:", "names no dataset"),
+        ("coco", "is not a dataset specification"),
+        ("jsonl:", "is not a dataset specification"),
         ("voc:x?spilt=val", "has no option 'spilt'; it has: split"),
         ("jsonl:missing.jsonl", "cannot be read"),
-        ("imagefolder:missing", "no folder"),
+        ("imagefolder:missing", "not a folder"),
         ("kinetics:missing.csv", "cannot be read"),
         ("flickr:missing.txt", "cannot be read"),
-        ("densecap:missing.json", "holds no results"),
-        ("vqa:.", "no file of questions"),
+        ("densecap:missing.json", "is not a DenseCap results file"),
+        ("vqa:.", "no questions file"),
         ("coco:.", "has these splits: none"),
-        ("voc:.", "holds no item"),
+        ("voc:.", "has no items"),
     ],
 )
 def test_errors_say_what_is_wrong(
@@ -218,7 +218,7 @@ def test_lists_of_clips(text: str, tmp_path: Path) -> None:
     data = open_data(f"kinetics:{write(tmp_path / 'list.txt', text)}")
     assert [item.labels for item in data] == [(3,), ("yoga",)]
     assert data[1].source == str(tmp_path / "c.mp4")
-    with pytest.raises(InputError, match="no line of a list"):
+    with pytest.raises(InputError, match="not a line of a clip list"):
         open_data(f"kinetics:{write(tmp_path / 'bad.txt', 'alone')}")
 
 
