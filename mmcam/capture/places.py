@@ -233,11 +233,11 @@ class FollowPlaces(TorchDispatchMode):
     def _put(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> None:
-        own = self._of(args[0])
-        values = self._of(args[-1] if isinstance(args[-1], Tensor) else args[2])
+        """Values put at indices: `(target, indices, values)` or `(target, axis, index, source)`."""
+        at = 2 if isinstance(args[1], (tuple, list)) else 3
+        pairs = zip(self._of(args[0]), self._of(args[at]), strict=True)
         self.known[output] = tuple(
-            func(place.clone(), *args[1:-1], value) if args[-1] is not False else place
-            for place, value in zip(own, values, strict=True)
+            func(place.clone(), *args[1:at], value) for place, value in pairs
         )
 
     def _pointwise(self, operands: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:

@@ -62,9 +62,10 @@ class ReluRule:
             if kind in RELU_NODES and RELU_NODES[kind](node):
                 node.register_hook(self._hook)
                 self.has_relus = True
+            elif kind.removesuffix("Backward") in NON_RELUS:
+                self.has_other_activations = True
             # CopySlices hides the node of an in-place operation on a view.
             self.may_hide_relus |= kind.endswith("CopySlices")
-            self.has_other_activations |= kind.removesuffix("Backward") in NON_RELUS
 
     @contextmanager
     def active(self) -> Iterator[None]:

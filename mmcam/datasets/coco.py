@@ -187,7 +187,10 @@ def read_coco(
 
 
 def _file_names(path: Path) -> dict[int, str]:
-    return {row["id"]: str(row["file_name"]) for row in _load_json(path)["images"]}
+    try:
+        return {row["id"]: str(row["file_name"]) for row in _load_json(path)["images"]}
+    except (KeyError, TypeError) as error:
+        raise _format_error(path, "captions", error) from error
 
 
 def _coco_photo(image_folder: Path, photos: dict[int, Photo], photo_id: int) -> Item:

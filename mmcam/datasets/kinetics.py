@@ -32,13 +32,19 @@ def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = N
     lines = [line for line in read_lines(path) if line.strip()]
     if lines and "youtube_id" in lines[0]:
         table = csv.DictReader(lines)
+        missing = {"time_start", "time_end"} - set(table.fieldnames or ())
+        if missing:
+            raise InputError(
+                f"{path} has no column {' or '.join(sorted(missing))}; give Kinetics' columns "
+                "(label,youtube_id,time_start,time_end,split)"
+            )
         rows = [
             (row["youtube_id"], row.get("label") or "", row["time_start"], row["time_end"])
             for row in table
             if split is None or row.get("split") == split
         ]
         return Rows(rows, partial(_kinetics_item, folder), f"{path}")
-    separator = "," if "," in lines[0] else " "
+    separator = "," if lines and "," in lines[0] else " "
     pairs = [line.rstrip("\r\n").rsplit(separator, 1) for line in lines] if lines else []
     for pair in pairs:
         if len(pair) != 2:

@@ -40,15 +40,8 @@ def read_vqa(
     content = read_json(questions_file, "VQA questions")
     annotations_file = _find_file(folder, "annotations", annotations)
     human_maps = find_human_maps(maps) if maps else None
+    answers = _read_answers(annotations_file) if annotations_file else {}
     try:
-        answers = (
-            {
-                row["question_id"]: str(row["multiple_choice_answer"])
-                for row in read_json(annotations_file, "VQA annotations")["annotations"]
-            }
-            if annotations_file
-            else {}
-        )
         split = str(content.get("data_subtype", ""))
         rows = [
             (row["question_id"], row["image_id"], str(row["question"]))
@@ -65,6 +58,24 @@ def read_vqa(
     return Rows(
         rows, make_item, f"{questions_file}" + (f" with the maps in {maps}" if maps else "")
     )
+
+
+def _read_answers(path: Path) -> dict[Any, str]:
+    """The answer that most people gave to each question.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    content = read_json(path, "VQA annotations")
+    try:
+        return {
+            row["question_id"]: str(row["multiple_choice_answer"]) for row in content["annotations"]
+        }
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a VQA file ({type(error).__name__}: {error}); it needs annotations "
+            "with question_id and multiple_choice_answer"
+        ) from error
 
 
 def read_vqa_hat(

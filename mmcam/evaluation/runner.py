@@ -92,8 +92,8 @@ def evaluate(
     manifest = _manifest(model, data, study, batch, command)
     with folder.locked():
         _write_or_check_manifest(folder, manifest, resume)
-        finished, failed = folder.finished(len(data))
-        done = sum(finished[:items])
+        finished, failures = folder.finished(len(data))
+        done, failed = sum(finished[:items]), sum(failures[:items])
         batches = pending_batches(finished, range(items), batch)
         if engine == "ray":
             from mmcam.evaluation.ray_engine import stream

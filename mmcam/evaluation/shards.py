@@ -198,13 +198,13 @@ class RunFolder:
                 ) from error
             yield table
 
-    def finished(self, items: int) -> tuple[bytearray, int]:
-        """Whether each item has rows, and how many items failed.
+    def finished(self, items: int) -> tuple[bytearray, bytearray]:
+        """For each item, 1 if it has rows, and 1 if it failed.
 
         Raises:
             InputError: a shard cannot be read, or has rows of an item that the data does not have.
         """
-        finished, failed = bytearray(items), 0
+        finished, failed = bytearray(items), bytearray(items)
         for table in self.tables(["index", "error"]):
             for index, error in zip(
                 table["index"].to_pylist(), table["error"].to_pylist(), strict=True
@@ -215,7 +215,7 @@ class RunFolder:
                         "choose another folder"
                     )
                 finished[index] = 1
-                failed += error is not None
+                failed[index] = error is not None
         return finished, failed
 
 

@@ -39,7 +39,7 @@ class Answers:
             )
         if self.top < 1:
             raise LabelError(f"top={self.top} asks for no answer; it must be 1 or more")
-        if self.contrast is not None and len(set(self.contrast)) != 2:
+        if self.contrast is not None and not len(self.contrast) == len(set(self.contrast)) == 2:
             raise LabelError(
                 f"contrast={self.contrast!r} is not a contrast; give two different answers"
             )

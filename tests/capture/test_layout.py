@@ -177,6 +177,21 @@ def test_a_grid_of_the_users_comes_first() -> None:
     torch.testing.assert_close(mine, own.flip(1))
 
 
+def test_tokens_written_into_a_buffer() -> None:
+    class Buffered(Pooled):
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self.trunk[0](x)
+            rows = maps.new_zeros(len(maps), maps.shape[2] * maps.shape[3], maps.shape[1])
+            rows[:, torch.arange(rows.shape[1]).flip(0)] = maps.flatten(2).transpose(1, 2)
+            return self.head(self.trunk[1](rows).mean(1))
+
+    network = Buffered(6, nn.Conv2d(3, 6, 4, 4), nn.Identity())
+    proof = proof_of(network, (16, 24), "trunk.1")
+    assert isinstance(proof, Layout)
+    assert proof.grid == (4, 6)
+    assert proof.cells.flatten().tolist() == list(range(23, -1, -1))
+
+
 def test_a_picture_that_is_resized_and_padded_inside() -> None:
     class Padded(Pooled):
         def forward(self, x: Tensor) -> Tensor:

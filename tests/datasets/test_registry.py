@@ -363,3 +363,20 @@ def test_without_its_library_hugging_face_names_the_install_line(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"pip install 'mmcam\[datasets\]'"):
         open_data("hf:beans")
+
+
+def test_broken_lists_name_their_own_file(tmp_path: Path) -> None:
+    empty = write(tmp_path / "empty.csv", "")
+    with pytest.raises(InputError, match=r"empty\.csv"):
+        open_data(f"kinetics:{empty}")
+    bare = write(tmp_path / "bare.csv", "label,youtube_id\njump,abc\n")
+    with pytest.raises(InputError, match="no column time_end or time_start"):
+        open_data(f"kinetics:{bare}")
+    write(tmp_path / "coco/annotations/captions_a.json", {"annotations": []})
+    with pytest.raises(InputError, match=r"captions_a\.json"):
+        open_data(f"coco:{tmp_path / 'coco'}?split=a", "caption")
+    question = {"question_id": 1, "image_id": 2, "question": "what?"}
+    write(tmp_path / "vqa/questions.json", {"questions": [question]})
+    write(tmp_path / "vqa/annotations.json", {"annotations": [{"question_id": 1}]})
+    with pytest.raises(InputError, match=r"annotations\.json is not a VQA file"):
+        open_data(f"vqa:{tmp_path / 'vqa'}")

@@ -226,3 +226,19 @@ def test_items_are_read_only_a_little_ahead(tmp_path: Path) -> None:
 
     evaluate(network(), data, STUDY, tmp_path, progress=watch, workers=2)
     assert most <= 3 * 4  # what waits in memory does not grow with the data
+
+
+def test_failures_beyond_the_limit_are_not_counted(tmp_path: Path) -> None:
+    """A run resumed with fewer items counts the failures among these alone."""
+    evaluate(network(), Squares(10, broken=(3, 5, 7)), STUDY, tmp_path)
+    progress: list[tuple[int, int, int]] = []
+    evaluate(
+        network(),
+        Squares(10, broken=(3, 5, 7)),
+        STUDY,
+        tmp_path,
+        limit=2,
+        resume=True,
+        progress=lambda *counts: progress.append(counts),
+    )
+    assert progress == [(2, 2, 0)]
