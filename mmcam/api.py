@@ -69,20 +69,23 @@ def explain(
     Args:
         model: the result of `mmcam.load` or `mmcam.wrap`.
         source: a path, a PIL image or an array `[h, w, 3]`; for a video model a path (a file, a
-            GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`. A list of sources is
-            explained in batches and gives a list.
+            GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`; or a `Sample`. A list
+            of sources gives a list; pictures are explained in batches.
         task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or your own targets
-            (one `Target` or a list of them). A list of tasks has one task for each source.
+            (one `Target`, or a list of them, which is one task). A list of tasks has one for each
+            source.
         method: one or more names of `mmcam.METHODS`.
         layers: names or patterns (`layer*`, `features.*`); the model's default when None.
-        guided: add the guided-backpropagation product of each map (Guided Grad-CAM).
-        counterfactual: show the evidence against each target instead (IJCV eq. 12).
-        batch: how many pictures or windows of a clip run at once; the adapter's default when None
+        guided: also give the product of each map with guided backpropagation (Guided Grad-CAM).
+        counterfactual: show the evidence against each target instead (Grad-CAM, IJCV 2020,
+            eq. 12).
+        batch: how many pictures, or windows of a clip, run at once; the adapter's default when None
             (8 pictures; 1 window; 1 picture if the input size varies from picture to picture).
         progress: called with (windows done, all windows) for a clip.
 
     Raises:
-        MmcamError: with the value, the reason and the remedy.
+        MmcamError: an invalid argument or input; the message gives the value, the reason and the
+            remedy.
 
     Example:
         >>> model = mmcam.load("torchvision:resnet50")
@@ -136,7 +139,8 @@ def _check(
     """Check that the request is not empty and fits the model.
 
     Raises:
-        MmcamError: no task, method or layer, a batch size below 1, or `Actions` for an image model.
+        MmcamError: no task, method or layer, a list with an item that is not a task, a batch size
+            below 1, or `Actions` for an image model.
     """
     tasks = task if isinstance(task, list) else [task]
     if any(isinstance(item, Actions) for item in tasks) and model.window is None:

@@ -116,7 +116,7 @@ class Target:
         )
 
     def negated(self) -> Target:
-        """The counterfactual target (IJCV eq. 12): evidence against the score."""
+        """The counterfactual target (Grad-CAM, IJCV 2020, eq. 12): evidence against the score."""
         score = self.score
         return replace(self, score=lambda output: -score(output))
 

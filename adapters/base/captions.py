@@ -66,12 +66,12 @@ def pad_tokens(sentences: Sequence[Sentence]) -> Tensor:
 class CaptionOutput:
     """A captioner's output for teacher-forced captions.
 
-    `states` `[row, step, *]` at step k predict token k of the row's caption, given the tokens
-    before it. They are logits `[row, step, token]` or, with `out`, the input of that layer; then
-    only the logits that a score needs are computed. There is one row per sentence, or several
-    blocks of such rows (perturbed inputs of the same sentences). `suppressed_tokens` are never
-    generated and have probability 0. `attention` `[row, step, *grid]` is the model's own attention
-    at each step, if any.
+    `states` `[row, step, *]` predict, at step k, token k of the row's caption, given the tokens
+    before it. If `out` is None, they are logits `[row, step, token]`; otherwise they are the inputs
+    of the output layer `out`, and only the logits that a score needs are computed. There is one row
+    per sentence, or several blocks of such rows (perturbed inputs of the same sentences).
+    `suppressed_tokens` are never generated and have probability 0. `attention` `[row, step, *grid]`
+    is the model's own attention at each step, if any.
     """
 
     states: Float[Tensor, "row step _"]
@@ -104,18 +104,19 @@ class CaptionOutput:
         blocks = len(self.states) // len(tokens)
         mask = (steps < lengths[:, None]).repeat(blocks, 1)
         tokens = tokens.repeat(blocks, 1)
-        closed_form = self.out is not None and self.states.requires_grad
-        with torch.no_grad() if closed_form else nullcontext():
+        has_closed_form_gradient = self.out is not None and self.states.requires_grad
+        with torch.no_grad() if has_closed_form_gradient else nullcontext():
             logits = self.logits.to(dtype)
             if self.suppressed_tokens:
                 suppressed_tokens = torch.tensor(self.suppressed_tokens).to(logits.device)
                 logits = logits.index_fill(2, suppressed_tokens, -torch.inf)
             chosen = logits.gather(2, tokens[..., None])[..., 0]
             log_probs = torch.where(mask, chosen - logits.logsumexp(2), 0.0)
-        if self.out is None or not closed_form:
+        if self.out is None or not has_closed_form_gradient:
             return log_probs
-        # The gradient at the states, computed once for all scores: the weights of the token minus
-        # the mean of all tokens' weights under the predicted probabilities.
+        # The gradient of the log-probabilities with respect to the states, computed once for all
+        # scores: the weights of the token minus the mean of all tokens' weights under the predicted
+        # probabilities. The added term is 0 and only carries this gradient.
         weight = self.out.weight.to(dtype)
         gradient = (weight[tokens] - logits.softmax(2) @ weight) * mask[..., None]
         states = self.states.to(dtype)
@@ -125,7 +126,7 @@ class CaptionOutput:
 def caption_targets(
     sentences: Sequence[Sentence], task: Caption, has_attention: bool
 ) -> list[list[Target]]:
-    """For each caption the sentence, then the requested words in reading order.
+    """The targets of each caption: the sentence, then the requested words in reading order.
 
     Raises:
         LabelError: a requested word is not in the caption.
@@ -170,6 +171,7 @@ def _positions(sentence: Sentence, name: str | int) -> list[int]:
                     "that contains it"
                 )
             return matches
+    # A number that is not itself a word of the caption is a position.
     if not 0 <= int(name) < len(texts):
         raise LabelError(
             f'the caption "{sentence.text}" has no word {name}; its words are numbered 0 to '
@@ -184,6 +186,7 @@ def _sentence_target(text: str, has_attention: bool) -> Target:
 
     def attention(output: CaptionOutput) -> Tensor:
         assert output.attention is not None
+        # Only the first block of rows, one row for each sentence.
         return torch.stack(
             [
                 row[: len(sentence.tokens)].mean(0)
@@ -225,7 +228,7 @@ def _word_target(sentence: Sentence, position: int, task: Caption, has_attention
 
 
 def answer_targets(sentences: Sequence[Sentence], has_attention: bool) -> list[list[Target]]:
-    """The answer of each row, scored by the log-likelihood of the answer's tokens."""
+    """A target for the answer of each row, scored by the log-likelihood of the answer's tokens."""
     return [[replace(_sentence_target(s.text, has_attention), kind="answer")] for s in sentences]
 
 
@@ -255,11 +258,11 @@ def answer_facts(
 
 
 def caption_facts(output: CaptionOutput) -> list[dict[str, Any]]:
-    """The caption of each sample, its words and its tokens, with log-probabilities."""
+    """The caption (or answer) of each row, its words and its tokens, with log-probabilities."""
     log_probs = output.log_probs.tolist()
     records = []
     for sentence, row in zip(output.sentences, log_probs, strict=True):
-        word_tokens = sentence.words[-1].stop if sentence.words else 0
+        word_token_count = sentence.words[-1].stop if sentence.words else 0
         records.append(
             {
                 "caption": sentence.text,
@@ -271,7 +274,7 @@ def caption_facts(output: CaptionOutput) -> list[dict[str, Any]]:
                 ],
                 "tokens": list(sentence.tokens),
                 "token_log_probs": row[: len(sentence.tokens)],
-                "ended": len(sentence.tokens) > word_tokens,
+                "ended": len(sentence.tokens) > word_token_count,
             }
         )
     return records

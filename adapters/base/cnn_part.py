@@ -30,12 +30,17 @@ class CnnPart(NamedTuple):
     features: int
 
     def to_grid(self, layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
-        """A layer's output as a grid over the input, for a model whose `cnn` is the trunk."""
+        """A layer's output as a grid over the input.
+
+        `layer` is named as in a model that holds the trunk as its submodule `cnn`.
+        """
         return self.classifier.to_grid(layer.removeprefix("cnn."), tensor, space)
 
 
 def cnn_part(recipe: Recipe) -> CnnPart | None:
-    """The CNN among a recipe's parts, split in two; None if the recipe has no CNN.
+    """The CNN among a recipe's parts, split in two.
+
+    None if the recipe has no CNN, or one that is preprocessed by other means than `Preprocess`.
 
     Raises:
         ModelError: the CNN cannot be split.

@@ -63,11 +63,12 @@ def load_weights(
 ) -> Weights:
     """Load a file into `model`; keys and shapes must match exactly.
 
-    Prefixes that wrappers add to all keys (`PREFIXES`) are removed if no key matches. The counters
-    of batch norm may be missing.
+    `rename`, if given, is first applied to the state dict of the file. If no key matches, a prefix
+    of `PREFIXES` that all keys share (as added by `DataParallel` or `torch.compile`) is removed.
+    The counters of batch norm may be missing.
 
     Raises:
-        WeightsError: keys are missing, unknown, or of another shape.
+        WeightsError: keys are missing, unknown, or of another shape; or as `read_state`.
     """
     state = read_state(path)
     state = rename(state) if rename else state

@@ -26,9 +26,9 @@ def beam_search(
 ) -> list[int]:
     """The most probable sentence found, as tokens; `end` is included if the sentence has ended.
 
-    Sentences are ranked by the sum of their log-probabilities, as in Vinyals et al. 2015 (section
-    4.3); `suppressed_tokens` have probability 0. A sentence that ends leaves the beam. If no
-    sentence has ended at the limit, the most probable sentence is cut off there.
+    Sentences are ranked by the sum of their tokens' log-probabilities, as in the beam search of
+    Vinyals et al. 2015; `suppressed_tokens` have probability 0. A sentence that ends leaves the
+    beam. If no sentence has ended at the limit, the most probable sentence is cut off there.
 
     Args:
         step: one step of the decoder.
@@ -43,7 +43,7 @@ def beam_search(
     totals = torch.zeros(1, device=state[0].device)
     sentences: list[list[int]] = [[]]
     best: tuple[float, list[int]] | None = None
-    for _ in range(max_new_tokens + 1):
+    for _ in range(max_new_tokens + 1):  # one more step, for `end`
         logits, state = step(state, last)
         logits = logits.float()
         logits[:, list(suppressed_tokens)] = -torch.inf

@@ -95,10 +95,11 @@ def _tokenize_question(
 
 
 class OrderedSampling(TorchFunctionMode):
-    """Inside, `torch.multinomial` returns evenly spaced indices in ascending order.
+    """A context in which `torch.multinomial` returns evenly spaced indices in ascending order.
 
-    ViLT samples its patches without replacement, in a new random order in every forward
-    pass. The order does not affect its output.
+    Otherwise ViLT samples its patches without replacement, in a new random order in every forward
+    pass, so that the place of a patch in the encoder's output is unknown. The order does not affect
+    the answers.
     """
 
     def __torch_function__(
@@ -144,7 +145,7 @@ class ViltAdapter(AnswerClassifier):
                 pixel_values=inputs.pixels,
                 pixel_mask=inputs.rest["pixel_mask"],
             )
-        return AnswerOutput(output.logits, None)
+        return AnswerOutput(output.logits, attention=None)
 
     def log_probs(self, output: AnswerOutput) -> Float[Tensor, "row answer"]:
         """The log-probability of every answer, independent of the others."""
@@ -164,7 +165,8 @@ class ViltAdapter(AnswerClassifier):
         if tensor.ndim == 4 and tensor.shape[2:] == (height, width):
             return tensor
         sampled = self._sampled_patches(height * width)
-        first = inputs.rest["question_0"].shape[1] + 1  # after the words and the class token
+        # The patches come after the words and the picture's class token.
+        first = inputs.rest["question_0"].shape[1] + 1
         if tensor.ndim != 3 or tensor.shape[:2] != (len(inputs.pixels), first + len(sampled)):
             raise LayerError(
                 f"layer '{layer}': an output of shape {tuple(tensor.shape)} does not hold the "
@@ -175,7 +177,7 @@ class ViltAdapter(AnswerClassifier):
         return grid.movedim(2, 1).reshape(len(tensor), -1, height, width)
 
     def _sampled_patches(self, patches: int) -> Tensor:
-        """The indices of the at most `max_image_length` sampled patches, in the encoder's order."""
+        """Indices of the sampled patches (at most `max_image_length`), in the encoder's order."""
         config: Any = self.model.config
         limit = config.max_image_length
         is_limited = isinstance(limit, int) and limit >= 0

@@ -241,7 +241,10 @@ def explain_pictures(
     out: Path,
     title_suffix: str = "",
 ) -> None:
-    """Explain each picture, save and print the results; `title_suffix` follows its name."""
+    """Explain each picture, save the results, and print them as a table.
+
+    The table's title is the name of the picture followed by `title_suffix`.
+    """
     from mmcam import explain
 
     for image, folder in zip(images, folders(out, images), strict=True):
@@ -251,7 +254,7 @@ def explain_pictures(
 
 
 def report(explanations: Any, title: str, folder: Path) -> None:
-    """Print a row for each map, the generated text, and the output folder."""
+    """Print a row for each map, the caption or the notes on the answers, and the output folder."""
     from mmcam.page.record import answer_notes
 
     table = Table("label", "score", "probability", "method", "layer", "peak", title=title)

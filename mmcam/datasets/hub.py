@@ -38,7 +38,8 @@ def read_hub(
 
     Raises:
         MissingExtra: `datasets` is not installed.
-        InputError: the dataset cannot be loaded, or has no such column.
+        InputError: the dataset cannot be loaded, has no items, no such split or column, or several
+            splits while `split` is None.
     """
     try:
         import datasets
@@ -54,7 +55,7 @@ def read_hub(
             if is_saved
             else datasets.load_dataset(name, config, split=split)
         )
-    except Exception as error:  # no common base class: datasets, hub client, system
+    except Exception as error:  # errors of datasets, hub client and system share no base
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"hf:{name} cannot be loaded ({reason}); give the name of an accessible dataset, or a "
@@ -86,6 +87,10 @@ def _column(
     usual_names: tuple[str, ...],
     required_option: str | None = None,
 ) -> str | None:
+    """The requested column, else the first of `usual_names` present, else None.
+
+    If `required_option` is given, a missing column is an error, which names this option.
+    """
     if requested is not None and requested not in columns:
         raise InputError(
             f"hf:{name} has no column '{requested}'; nearest: {nearest(requested, columns)}"
@@ -128,12 +133,13 @@ class HubRows(Dataset):
             row = self.table[number]
         except Exception as error:  # a broken picture may raise any exception
             raise InputError(f"hf:{self.source}, row {number} cannot be read ({error})") from error
-        name, text = self.columns["id"], self.columns["text"]
-        value = row[text] if text else ""
+        id_column, text_column = self.columns["id"], self.columns["text"]
+        text = row[text_column] if text_column else ""
+        has_alternatives = isinstance(text, list) and len(text) > 0
         return Item(
-            id=str(row[name]) if name else str(number),
+            id=str(row[id_column]) if id_column else str(number),
             source=self._source(row[str(self.columns["image"])]),
-            text=str(value[0] if isinstance(value, list) and value else value or ""),
+            text=str(text[0] if has_alternatives else text or ""),
             labels=self._labels(row),
         )
 
@@ -146,6 +152,6 @@ class HubRows(Dataset):
             return ()
         values = row[column] if isinstance(row[column], list) else [row[column]]
         feature = self.table.features[column]
-        feature = getattr(feature, "feature", feature)
+        feature = getattr(feature, "feature", feature)  # for lists, that of the items
         int2str = getattr(feature, "int2str", None)
         return tuple(int2str(v) if int2str and isinstance(v, int) else v for v in values)

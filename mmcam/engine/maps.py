@@ -239,7 +239,7 @@ class RecordedBatch:
         return grid.to(torch.promote_types(grid.dtype, torch.float32))
 
     def _product(self, pixels: Tensor, cams: Tensor) -> Tensor:
-        """The pixel map times the upsampled map (IJCV section 3.2)."""
+        """The pixel map times the upsampled map (Grad-CAM, IJCV 2020, section 3.2)."""
         space = self.inputs.pixels.shape[2:]
         return pixels.detach() * resize(cams, space)[:, None].to(pixels.dtype)
 

@@ -1,4 +1,4 @@
-"""The COCO categories of the words of a caption (IJCV section 8.1.1).
+"""The COCO categories of the words of a caption (Grad-CAM, IJCV 2020, section 8.1.1).
 
 The paper's table was made by hand, 830 words for 80 categories, and is not published. This table,
 `data/coco_words.json`, is our own and can be edited. Plurals need no entries: words are reduced

@@ -1,7 +1,7 @@
 """Localization of objects: boxes from maps and their errors, and overlaps without boxes.
 
-ICCV section 4.1 (IJCV 4.1): the box around the largest segment, after ILSVRC's rules. Grad-CAM++
-section 4.3: Loc, eq. 26. Also the overlap of a thresholded map with a segmentation.
+Grad-CAM (ICCV 2017, section 4.1): the box around the largest segment, after ILSVRC's rules.
+Grad-CAM++ section 4.3: Loc, eq. 26. Also the overlap of a thresholded map with a segmentation.
 
 All metrics are computed on the original: cells outside the model's input are never highlighted, but
 ground truth there counts.

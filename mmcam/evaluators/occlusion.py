@@ -1,4 +1,4 @@
-"""Rank correlation with occlusion maps (ICCV section 5.3, IJCV sections 5.3 and 8.2)."""
+"""Rank correlation with occlusion maps (Grad-CAM, ICCV 2017 section 5.3, IJCV 2020 8.2)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """The pointing game: whether the maximum of a map lies on the explained object.
 
-Zhang et al. 2016, section 4.1, with a tolerance; IJCV section 4.3 and appendix D, with the option
-to reject; IJCV section 8.1.1, the words of a caption against COCO's segmentations.
+Three variants: with a tolerance (Zhang et al. 2016, section 4.1); with the option to reject a label
+(IJCV section 4.3 and appendix D); and the words of a caption against COCO's segmentations (IJCV
+section 8.1.1). IJCV is the Grad-CAM paper, Selvaraju et al. 2020.
 
 A map without a positive value has no maximum and is a miss. Of several equal maxima, the one
-nearest to their mean position counts. Pixels outside the model's input are not part of a region.
+nearest to their mean position counts. Pixels outside the model's input are NaN in a map and not
+part of a region.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class PointingResult(NamedTuple):
 
 
 def peak(heatmap: Map) -> tuple[int, ...] | None:
-    """The cell (row, column) or (frame, row, column) where a map is highest; None if it is empty.
+    """The cell (row, column) or (frame, row, column) of a map's maximum.
+
+    None if no value is positive.
 
     Raises:
         EvaluationError: a map with infinite values, or with no visible cell.
@@ -59,7 +63,7 @@ def pointing_game(
     Args:
         heatmap: the map.
         region: the union of the label's instances, in the shape of the map or of one frame.
-        tolerance: in pixels of the original.
+        tolerance: in pixels of the original picture or frame.
 
     Raises:
         EvaluationError: no part of the region is visible, or the shapes do not fit.
@@ -86,8 +90,8 @@ def pointing_or_rejecting(
     Args:
         heatmap: the map of the predicted label.
         region: the label's instances; None if the label is absent.
-        threshold: in units of the raw map.
-        tolerance: in pixels of the original.
+        threshold: in units of the raw map, that is, before any normalisation.
+        tolerance: in pixels of the original picture or frame.
         maximum: the raw map's maximum, if `heatmap` is normalised by it.
 
     Raises:
@@ -103,8 +107,9 @@ def pointing_or_rejecting(
 def rejection_threshold(results: Sequence[PointingResult]) -> float:
     """The threshold with the most hits of `pointing_or_rejecting` over the given predictions.
 
-    Appendix D chooses one per method and does not describe how. If several thresholds are
-    best, the lowest is returned. Choose the threshold on samples other than the evaluated ones.
+    Appendix D of IJCV chooses a threshold per method and does not describe how. If several
+    thresholds are best, the lowest is returned. Choose the threshold on samples other than the
+    evaluated ones.
 
     Raises:
         EvaluationError: there are no predictions.
@@ -118,11 +123,11 @@ def rejection_threshold(results: Sequence[PointingResult]) -> float:
     # Threshold k rejects the k lowest maps; maps with equal maxima are rejected together.
     hits = np.array([row.hit and row.present for row in rows], dtype=np.int64)
     absent = np.array([not row.present for row in rows], dtype=np.int64)
-    rejected = np.concatenate([[0], np.cumsum(absent)])
-    kept = np.concatenate([np.cumsum(hits[::-1])[::-1], [0]])
+    hits_if_rejected = np.concatenate([[0], np.cumsum(absent)])
+    hits_if_kept = np.concatenate([np.cumsum(hits[::-1])[::-1], [0]])
     thresholds = np.concatenate([maxima, [np.nextafter(maxima[-1], np.inf)]])
-    possible = np.concatenate([[True], np.diff(thresholds) > 0])
-    best = int(np.where(possible, rejected + kept, -1).argmax())
+    is_new_threshold = np.concatenate([[True], np.diff(thresholds) > 0])
+    best = int(np.where(is_new_threshold, hits_if_rejected + hits_if_kept, -1).argmax())
     return float(thresholds[best])
 
 
@@ -140,7 +145,7 @@ def word_pointing(
         heatmap: the map of one word.
         regions: for each category of the sample, the union of its instances.
         category: the word's category (`coco_words.WordTable`).
-        tolerance: in pixels of the original.
+        tolerance: in pixels of the original picture or frame.
 
     Raises:
         EvaluationError: the sample has no such category, or as `pointing_game`.
@@ -174,11 +179,12 @@ def centre_pointing(
     Raises:
         EvaluationError: as `pointing_game`.
     """
+    # All visible cells are equal maxima, and the one nearest to their mean position counts.
     return pointing_game(np.where(np.isnan(heatmap), np.nan, 1.0), region, tolerance)
 
 
 def energy_inside(heatmap: Map, region: Bool[np.ndarray, "..."]) -> float:
-    """The share of a map's positive values that lies in a region, in [0, 1]; 0 for an empty map.
+    """The share of the sum of a map's positive values that lies in a region; 0 if there are none.
 
     The energy-based pointing game (Wang et al. 2020, Score-CAM, section 4.3). A uniform map scores
     the value of `chance`.
@@ -216,6 +222,7 @@ def _dilate(region: Mask, tolerance: float) -> Mask:
         reach = isqrt(int(tolerance**2) - shift**2)
         first, last = (columns - reach).clip(min=0), (columns + reach + 1).clip(max=width)
         within_reach = counts[..., last] > counts[..., first]
+        # Each row takes the columns within reach of the row `shift` above it.
         above, below = max(shift, 0), max(-shift, 0)
         dilated[..., above : height - below, :] |= within_reach[..., below : height - above, :]
     return dilated

@@ -82,7 +82,9 @@ def occlusion(
     reach: int = 1,
     fill: float = 0.0,
 ) -> Float[Tensor, "*grid"]:
-    """The drop of the score when a patch is covered (Zeiler and Fergus 2014; IJCV section 5.3).
+    """The drop of the score when a patch is covered.
+
+    Zeiler and Fergus 2014; Grad-CAM, IJCV 2020, section 5.3.
 
     The input is divided into `cells`; each patch covers one cell and `reach` cells around it in
     space, and a cell's value is the mean drop over the patches that cover it. The map is signed:

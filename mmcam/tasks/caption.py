@@ -20,11 +20,12 @@ class Caption:
         text: the caption; when None, the sample's own text, or the generated caption if the
             sample has no text.
         words: words to explain, by name (every occurrence) or by position in the sentence, counted
-            from 0 and including punctuation; "all" (None) or "visual" (without function words); an
-            empty list for the sentence alone.
-        score: the score of a word: the "logit" of the word at its step (IJCV section 8.1), or its
-            "log-prob". For a word of several tokens, the sum over its tokens. The sentence's score
-            is the sum of the log-probabilities of all its tokens.
+            from 0 and including punctuation; "all" (or None) for all words except punctuation, or
+            "visual" for those that are not function words either; an empty list for the sentence
+            alone.
+        score: the score of a word: the "logit" of the word at its step (Grad-CAM, IJCV 2020,
+            section 8.1), or its "log-prob". For a word of several tokens, the sum over its tokens.
+            The sentence's score is the sum of the log-probabilities of all its tokens.
         num_beams: the number of beams for generation; 1 is greedy search.
         max_new_tokens: the maximum number of tokens to generate.
         prompt: the instruction for an instruction-tuned model, or the beginning of the caption; the
