@@ -281,7 +281,11 @@ def test_a_model_of_clips_refuses_what_is_none(source: Any, message: str) -> Non
         ({"method": []}, MethodError, "list of methods is empty; name one"),
         ({"layers": "trnk"}, LayerError, r"no layer 'trnk'; nearest: trunk.*mmcam list layers"),
         ({"layers": []}, LayerError, "list of layers is empty; name one"),
-        ({"layers": "head"}, LayerError, r"'head' gives .*\(1, 3\).*no grid.*name a layer before"),
+        (
+            {"layers": "head"},
+            LayerError,
+            r"'head' returns .*\(1, 3\).*no grid.*name a layer before",
+        ),
         ({"batch": 0}, InputError, r"batch=0: it must be 1 or more"),
         ({"batch": -3}, InputError, r"batch=-3"),
     ],

@@ -20,7 +20,10 @@ from mmcam.types import Inputs, Layouts, Sample, Target, Weights, Window
 
 @contextmanager
 def replace_output(module: nn.Module, output: Any) -> Iterator[None]:
-    """Make `module` return `output` without running, unless it is None; hooks still run."""
+    """Make `module` return `output` without running; its hooks still run.
+
+    If `output` is None, `module` runs as usual.
+    """
     if output is None:
         yield
         return
@@ -80,7 +83,8 @@ class CaptionAdapter(ABC):
         """The pictures, preprocessed, with the given or the generated captions.
 
         Raises:
-            LabelError: a given caption cannot be tokenized, or the task is not `Caption`.
+            LabelError: a given caption cannot be tokenized, the task is not `Caption`, or the model
+                does not take its prompt.
             InputError: a clip, or pictures that cannot be one batch.
         """
         if not isinstance(task, Caption):
@@ -88,7 +92,7 @@ class CaptionAdapter(ABC):
                 f"{self.name} generates captions and does not take {task!r}; give Caption(...)"
             )
         inputs = self.prepare_pixels(samples, task)
-        texts = [sample.text or None if task.text is None else task.text for sample in samples]
+        texts = [(sample.text or None) if task.text is None else task.text for sample in samples]
         given = [None if text is None else self.tokenizer.encode(text) for text in texts]
         encoder_output = None
         if None in given:

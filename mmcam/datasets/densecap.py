@@ -15,7 +15,7 @@ from mmcam.evaluators.maps import Box
 from mmcam.media.images import open_image
 
 IMAGE_SIZE = 720
-"""The default longer side of the pictures that DenseCap resizes."""
+"""The longer side, in pixels, to which DenseCap resizes pictures by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,15 @@ def read_densecap(
 ) -> dict[str, list[Description]]:
     """DenseCap's results: the descriptions of each picture, best first.
 
+    Without scores, they stay in the order of the file.
+
     Args:
         path: the `results.json` that DenseCap writes for its viewer: `results`, each with
             `img_name`, `captions`, `boxes` as (left, top, width, height) and optional `scores`.
-        count: the number of descriptions per picture, 5 in the papers; all if None.
-        image_size: the longer side of the resized pictures; from the file's `opt` if None.
+        count: the number of descriptions per picture, 5 in Grad-CAM (ICCV 2017, section 7.1);
+            all if None.
+        image_size: the longer side of the resized pictures; if None, from the file's `opt`, or
+            `IMAGE_SIZE` if it has none.
 
     Raises:
         InputError: the file cannot be read or has another format.
@@ -93,10 +97,11 @@ def read_densecap_results(
         path: the `results.json` that DenseCap writes.
         images: the folder of pictures; the file's folder if None.
         count: the number of descriptions per picture, best first; `all` for all.
-        side: the longer side of the resized pictures, if the file does not give it.
+        side: the longer side of the resized pictures; as for `read_densecap` if None.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, has another format or no descriptions.
+        ValueError: `count` or `side` is not a number.
     """
     limit = None if count == "all" else int(count)
     results = read_densecap(path, limit, float(side) if side else None)

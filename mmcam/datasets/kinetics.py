@@ -17,29 +17,34 @@ def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = N
     """Clips from a list: Kinetics' CSV, or lines of `path label`, separated by a space or a comma.
 
     A Kinetics clip is the file `ID_SSSSSS_EEEEEE.mp4` or `ID.mp4` (also .mkv, .webm, .avi, .mov) in
-    the folder of clips or in its subfolder named by the label. Of `ID.mp4`, only the seconds in the
-    list are used.
+    the folder of clips or in its subfolder named by the label (spaces may be underscores). Of
+    `ID.mp4`, only the seconds in the list are used. Lines of `path label` are separated by a comma
+    if the first line has one; a label of digits is a class index.
 
     Args:
         path: the list.
         clips: the folder of clips; the list's folder if None.
-        split: use only rows of this split, if the file has the column.
+        split: use only the rows with this value in the column `split`; ignored for lines of
+            `path label`.
 
     Raises:
-        InputError: the list cannot be read or contains no clip.
+        InputError: the list cannot be read, contains no clip, lacks a column, or has a line that
+            is not `path label`.
     """
     folder = Path(clips) if clips else path.parent
     lines = [line for line in read_lines(path) if line.strip()]
     if lines and "youtube_id" in lines[0]:
         table = csv.DictReader(lines)
-        missing = {"time_start", "time_end"} - set(table.fieldnames or ())
+        needed = {"time_start", "time_end"} | ({"split"} if split else set())
+        missing = needed - set(table.fieldnames or ())
         if missing:
             raise InputError(
                 f"{path} has no column {' or '.join(sorted(missing))}; give Kinetics' columns "
                 "(label,youtube_id,time_start,time_end,split)"
             )
+        columns = ("youtube_id", "label", "time_start", "time_end")  # "" in a short line
         rows = [
-            (row["youtube_id"], row.get("label") or "", row["time_start"], row["time_end"])
+            tuple(row.get(column) or "" for column in columns)
             for row in table
             if split is None or row.get("split") == split
         ]

@@ -38,8 +38,8 @@ def explain_clip(
 ) -> list[Explanation]:
     """Explain every window of a clip, and join the windows of each target along time.
 
-    The windows are read in order, `batch` at a time. If the task has no labels, the top labels are
-    chosen first, by the mean probability over at most `VIEWS` evenly spaced windows.
+    The windows are read in order, `batch` at a time. If the task is `Classes` without labels, the
+    top labels are chosen first, by the mean probability over at most `VIEWS` evenly spaced windows.
 
     Raises:
         MmcamError: any of its subclasses; InputError if the model is not a video model.
@@ -73,8 +73,12 @@ def explain_clip(
 def _top_labels(
     adapter: Adapter, clip: Clip, windows: Sequence[tuple[float, float]], task: Classes
 ) -> list[int] | None:
-    """The classes with the highest mean probability over windows spread evenly over the clip."""
+    """The classes with the highest mean probability over windows spread evenly over the clip.
+
+    None if the model has fewer than `task.top` classes.
+    """
     count = min(VIEWS, len(windows))
+    # The middle window of each of `count` equal parts of the clip.
     views = [windows[(2 * i + 1) * len(windows) // (2 * count)] for i in range(count)]
     mean = torch.stack(list(_probabilities(adapter, clip, views, task))).mean(0)
     if task.top > len(mean):
@@ -85,7 +89,7 @@ def _top_labels(
 def _probabilities(
     adapter: Adapter, clip: Clip, windows: Sequence[tuple[float, float]], task: Classes
 ) -> Iterator[torch.Tensor]:
-    """The probabilities of all classes in each window; the logits if there are none."""
+    """The probabilities of all classes in each window; the logits if the model has none."""
     assert adapter.window is not None
     for span in windows:
         inputs = adapter.prepare([sample_window(clip, span, adapter.window)], task)

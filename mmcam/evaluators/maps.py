@@ -21,12 +21,12 @@ def read_map(heatmap: Map) -> tuple[Map, Mask]:
     """A map in double precision, and the mask of its visible cells.
 
     Raises:
-        EvaluationError: the wrong number of axes, infinite values, or no visible cell.
+        EvaluationError: the wrong number of axes, no cell, infinite values, or no visible cell.
     """
     if heatmap.ndim not in (2, 3) or not heatmap.size:
         raise EvaluationError(
-            f"a map of shape {heatmap.shape} is neither [h w] (a picture) nor [t h w] (a clip); "
-            "evaluate one map at a time"
+            f"a map of shape {heatmap.shape} is empty, or neither [h w] (a picture) nor [t h w] "
+            "(a clip); evaluate one map at a time"
         )
     values = heatmap.astype(np.float64)
     if np.isinf(values).any():
@@ -138,9 +138,10 @@ def spearman(first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]) 
 
 
 def to_cells(heatmap: Map, cells: tuple[int, ...]) -> Float[np.ndarray, "*cells"]:
-    """The means of a map over a grid of cells, each over its visible part; NaN if it has none.
+    """The mean of a map over the visible part of each cell of a grid; NaN if a cell has none.
 
-    A pixel that lies in several cells counts in each by its overlap.
+    `cells` is the number of cells along each axis. A pixel that lies in several cells counts in
+    each by its overlap.
 
     Raises:
         EvaluationError: as `read_map`, or a different number of axes.

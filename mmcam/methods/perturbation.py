@@ -1,7 +1,7 @@
 """Maps from the scores of perturbed inputs or activations: Score-CAM, Ablation-CAM, occlusion.
 
-Each is a pure function of the input or activation and the model's scores, one number per row. No
-gradient is taken.
+Each is a pure function of the input or the activation, and of the model's scores: one number for
+each perturbed version. No gradient is taken.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def score_cam(
 ) -> Float[Tensor, "*grid"]:
     """Score-CAM: channels weighted by the score of the input masked by the channel.
 
-    Each channel, upsampled and min-max scaled to [0, 1], masks the input; its weight is the softmax
-    over channels of the masked input's score minus the score of an empty input: zeros after
-    preprocessing (Wang et al. 2020, eq. 5-7 and algorithm 1). A constant channel masks all
-    of the input.
+    Each channel, upsampled and min-max scaled to [0, 1], is multiplied with the input. The increase
+    of a channel is the score of this masked input minus the score of an empty input (zeros after
+    preprocessing). The weights are the softmax of the increases over channels (Wang et al. 2020,
+    eq. 5-7 and algorithm 1). The mask of a constant channel is 0 everywhere.
     """
     baseline = score(torch.zeros_like(pixels)[None])
     increases = []
@@ -68,7 +68,7 @@ def ablation_cam(
     """Ablation-CAM: channels weighted by the relative drop of the score when they are set to zero.
 
     w_k = (y - y_k) / y (Desai and Ramaswamy 2020, eq. 3). A negative y would change the sign of
-    the map, so the absolute value of y is used.
+    the map, so the function divides by the absolute value of y, or by 1 if y is 0.
     """
     weights = (score - ablated) / (abs(score) or 1.0)
     return weighted_sum(activation[None], weights.to(activation.dtype)[None])[0].relu()
@@ -94,7 +94,7 @@ def occlusion(
         pixels: one input after preprocessing.
         score: the scores of a batch of covered inputs.
         cells: cells along each axis; by default at most 14 in height and width, and 4 in time.
-        reach: how many neighbouring cells on each side a patch also covers.
+        reach: how many neighbouring cells on each side, in space, a patch also covers.
         fill: the value of covered pixels; 0 is the mean colour after the usual normalisation.
     """
     space = pixels.shape[1:]
@@ -113,6 +113,7 @@ def occlusion(
         patches = [_patch(centre, reaches, cells) for centre in centres[start : start + 32]]
         covered = pixels.repeat(len(patches), *[1] * pixels.ndim)
         for row, patch in enumerate(patches):
+            # From a range of cells to a range of pixels, along each axis.
             region = tuple(slice(e[p.start], e[p.stop]) for e, p in zip(edges, patch, strict=True))
             covered[row][(slice(None), *region)] = fill
         for patch, value in zip(patches, score(covered), strict=True):

@@ -16,7 +16,7 @@ from typing import Any
 class Method:
     """One row of the table of methods: how the map is computed, and the method's source.
 
-    `function` is the module (in `mmcam.methods`) and name of the function that `compute` returns.
+    `function` is the function that `compute` returns, as `module:name` (module in `mmcam.methods`).
     `needs` defines the function's arguments:
 
     - ``"gradient"``: `(activation, gradient) -> cam`, a pure function at any rank.
@@ -27,8 +27,9 @@ class Method:
 
     `pooled` is True if the method needs only the mean of the gradient over the grid. `rule` is the
     backward rule of the ReLUs for the gradient: "relu", the usual derivative, or a key of
-    `capture.relu_rules.RULES`. `target` is False if the map does not depend on the score.
-    `pseudo_layer` replaces the layer's name in the results of a method that explains no layer.
+    `capture.relu_rules.RULES`. `target` is False if the map does not depend on the score
+    (attention still differs between words). `pseudo_layer` replaces the layer's name in the results
+    of a method that explains no layer. `source` is the paper, or a note if there is none.
     """
 
     summary: str
@@ -201,4 +202,5 @@ METHODS: dict[str, Method] = {
 }
 """Every method by name.
 
-`guided-NAME` and `deconv-NAME` are products: the map NAME times the pixel-space map."""
+`guided-NAME` and `deconv-NAME` are products: the map NAME times the pixel-space map. NAME is
+any method except those that need "pixels" or "attention"."""

@@ -21,7 +21,7 @@ from mmcam.results.explanation import Explanation
 
 LEVELS = 255
 MAX_CELLS = 64
-"""The longer side of a clip's map in cells; larger maps are reduced to it in a page."""
+"""The maximum longer side of a clip's map, in cells; larger maps are reduced to it in a page."""
 
 MAX_POINTS = 240
 """The maximum number of points of a curve over the frames of a clip."""
@@ -107,8 +107,8 @@ def answer_notes(text: Mapping[str, Any]) -> list[str]:
 def _provenance(facts: Mapping[str, Any]) -> list[list[str]]:
     """The provenance of the result, as pairs of a name and a text.
 
-    Pages are meant to be shared, so the folders of files are left out. The full paths are in
-    `explanation.json`.
+    Pages are meant to be shared, so an absolute path is reduced to its last component, also in an
+    argument such as `--out=/path`. The full paths are in `explanation.json`.
     """
     model, versions = facts["model"], facts.get("versions") or {}
     rows = {
@@ -123,8 +123,11 @@ def _provenance(facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _without_folder(value: object) -> str:
-    """The value as text; an absolute path is reduced to its last component."""
+    """The value as text; an absolute path (also `--option=path`) becomes its last component."""
     text = str(value)
+    option, equals, path_of_option = text.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={_without_folder(path_of_option)}"
     for path in (PurePosixPath(text), PureWindowsPath(text)):
         if path.is_absolute() and path.name:
             return path.name
@@ -185,9 +188,9 @@ def quantise(maps: Float[Tensor, "*grid"], maximum: float) -> UInt8[np.ndarray, 
 
 
 def evidence_curve(explanation: Explanation, frames: int) -> list[list[float | None]]:
-    """The evidence over time: pairs of a frame and the mean positive value of the map at it.
+    """The evidence over time: pairs of a frame and the mean of the map's positive part at it.
 
-    The value is None if no window covers the frame.
+    At most `MAX_POINTS` frames, evenly spaced. The value is None if no window covers the frame.
     """
     positions = np.linspace(0, frames - 1, min(frames, MAX_POINTS))
     indices = np.unique(positions.round().astype(int)).tolist()
@@ -204,11 +207,11 @@ def _finite(cam: Tensor) -> Float[np.ndarray, "3 h w"]:
 
 
 def json_number(value: Any) -> float | None:
-    """The value rounded to six significant digits; None, as JSON requires, if it is not finite."""
+    """The value rounded to six significant digits; None if it is None, NaN or infinite."""
     if value is None or not math.isfinite(float(value)):
         return None
     return float(f"{float(value):.6g}")
 
 
 def _probability(log_prob: float | None) -> float | None:
-    return None if log_prob is None else json_number(math.exp(min(0.0, float(log_prob))))
+    return None if log_prob is None else json_number(math.exp(min(float(log_prob), 0.0)))

@@ -17,10 +17,10 @@ FOREGROUND = (26, 26, 30)
 MUTED = (104, 104, 112)
 
 ELLIPSIS = "…"
-MIN_SCALE = 0.75  # text is shrunk to this fraction of its size before it is truncated
+MIN_SCALE = 0.75  # text is shrunk to this fraction (8 pixels at least) before truncation
 
-# Pillow's default font covers little more than ASCII. Other text is drawn in the installed font of
-# this list that covers the most of its letters.
+# Pillow's default font covers little more than ASCII. Other text is drawn in the font that covers
+# the most of its letters: Pillow's, or an installed font of this list.
 DEFAULT_FONT = ""
 FALLBACK_FONTS = (
     "DejaVuSans.ttf",
@@ -43,9 +43,12 @@ def text_strip(
     """A strip with `text` on the left and `detail`, smaller and lighter, on the right.
 
     The height is even and depends on `size` alone, so that strips of one font size align.
+    `inset` is the margin on the left and on the right in pixels. If `muted`, `text` is as light as
+    `detail`.
     """
     # Strips are cached, because all frames of a clip share them; a copy keeps the cache intact.
-    # No letter is narrower than a pixel, so letters beyond the first `width` are never drawn.
+    # Letters beyond the first `width` do not fit, because a letter is at least a pixel wide (except
+    # combining marks); without them, a long text is measured faster.
     lines = one_line(text)[: width + 1], one_line(detail)[: width + 1]
     return _draw_strip(width, *lines, size, inset, muted).copy()
 
@@ -55,9 +58,8 @@ def _draw_strip(
     width: int, text: str, detail: str, size: int, inset: int, muted: bool
 ) -> UInt8[np.ndarray, "bar_h width 3"]:
     height = 2 * math.ceil(0.85 * size)
-    baseline = round(
-        (height + 0.7 * size) / 2
-    )  # the height of capitals is about 0.7 of the font size
+    # Capitals, about 0.7 of the font size high, are centred in the strip.
+    baseline = round((height + 0.7 * size) / 2)
     image = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(image)
     text_width, detail_width = _split_width(width - 2 * inset, text, detail, size)
@@ -86,7 +88,10 @@ def _split_width(available: int, text: str, detail: str, size: int) -> tuple[int
 
 
 def fit_text(text: str, size: int, width: int) -> tuple[str, Font]:
-    """Fit a text into `width` pixels by reducing the font size and then, if needed, truncating."""
+    """Fit a text into `width` pixels by reducing the font size and then, if needed, truncating.
+
+    The text is empty if not even an ellipsis fits.
+    """
     smallest = max(8, round(MIN_SCALE * size))
     for candidate in range(size, smallest - 1, -1):
         font = _font_for(text, candidate)
@@ -108,8 +113,8 @@ def _truncate(text: str, length: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with each line break, tab and undrawable character replaced by a space; stripped."""
-    blank = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, separators
+    """The text with each line break, control character and surrogate made a space; stripped."""
+    blank = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, line separators
     return "".join(" " if unicodedata.category(char) in blank else char for char in text).strip()
 
 
@@ -118,7 +123,7 @@ def _text_width(text: str, font: Font) -> float:
 
 
 def _font_for(text: str, size: int) -> Font:
-    """The font that covers the most letters of the text; Pillow's default font wins ties."""
+    """The font that covers the most non-ASCII letters of the text; Pillow's default wins ties."""
     special = frozenset(letter for letter in text if not letter.isascii() and letter != ELLIPSIS)
     name = _best_font(special) if special else DEFAULT_FONT
     return _load_font(name, size) or ImageFont.load_default(size)
@@ -142,13 +147,14 @@ def _covered(name: str, letters: frozenset[str]) -> int:
     font = _load_font(name, 16)
     if font is None:
         return 0
+    # U+FFFF is no character, so every font draws it as its missing glyph.
     missing = bytes(font.getmask("\uffff"))
     return sum(bytes(font.getmask(letter)) != missing for letter in letters)
 
 
 @lru_cache(maxsize=256)
 def _load_font(name: str, size: int) -> Font | None:
-    """Load a font by its file name; None if it is not installed."""
+    """Load a font by its file name, or Pillow's (`DEFAULT_FONT`); None if it is not installed."""
     try:
         is_default = name == DEFAULT_FONT
         return ImageFont.load_default(size) if is_default else ImageFont.truetype(name, size)

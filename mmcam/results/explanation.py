@@ -22,7 +22,7 @@ Heatmap = Float[np.ndarray, "*time height width"]
 
 
 class Peak(NamedTuple):
-    """The position of the maximum: a pixel centre of the original and, for a clip, the frame."""
+    """The position of the maximum, in pixels of the original, and the frame of a clip."""
 
     x: float
     y: float
@@ -41,8 +41,8 @@ class Explanation:
     `words` are the words of a question, each with its contribution to the score: gradient times
     input, summed over the word's embedding.
 
-    `score` is the target's score and `probability` its softmax, if any. For a clip, both are means
-    over the windows; `window_scores` holds the score of each window.
+    `score` is the target's score and `probability` the target's probability, if any. For a clip,
+    both are means over the windows; `window_scores` holds the score of each window.
     """
 
     target: Target
@@ -106,7 +106,7 @@ class Explanation:
         return self._to_heatmap(self.saliency, frames)
 
     def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "3 *size"]:
-        """A pixel-space map resampled to the original: signed, unscaled, with colour channels."""
+        """`cam` resampled to the original, signed and unscaled; for pixel-space maps only."""
         frames = self._frames(frames)
         return onto_original(self.cam, self.placement, frames).numpy()
 
@@ -126,7 +126,7 @@ class Explanation:
         return math.ceil(max(last for _, last in self.placement.spans) - 1e-6)
 
     def evidence(self) -> Float[np.ndarray, " slice"]:
-        """The positive evidence over time: the mean positive value of each time slice of a clip."""
+        """The evidence over time: the mean of the map's positive part in each slice of a clip."""
         return self.saliency.clamp(min=0).flatten(1).mean(1).numpy()
 
     def slice_times(self) -> Float[np.ndarray, " slice"]:
@@ -138,7 +138,11 @@ class Explanation:
         )
 
     def peak(self) -> Peak:
-        """The position of the maximum; the centre of the model's input if the map is empty."""
+        """The position of the maximum; the centre of the model's input if the map is empty.
+
+        For a clip, the frame is the middle of the time slice that holds the largest value, even if
+        that value is not positive.
+        """
         saliency, frame = self.saliency, None
         if self.is_clip:
             index = int(saliency.flatten(1).amax(1).argmax())

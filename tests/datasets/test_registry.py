@@ -372,6 +372,11 @@ def test_broken_lists_name_their_own_file(tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.csv", "label,youtube_id\njump,abc\n")
     with pytest.raises(InputError, match="no column time_end or time_start"):
         open_data(f"kinetics:{bare}")
+    short = write(tmp_path / "short.csv", "label,youtube_id,time_start,time_end\njump,abc\n")
+    with pytest.raises(InputError, match=r"clip abc: the seconds \['', ''\] are not numbers"):
+        open_data(f"kinetics:{short}")[0]
+    with pytest.raises(InputError, match="no column split"):
+        open_data(f"kinetics:{short}?split=val")
     write(tmp_path / "coco/annotations/captions_a.json", {"annotations": []})
     with pytest.raises(InputError, match=r"captions_a\.json"):
         open_data(f"coco:{tmp_path / 'coco'}?split=a", "caption")

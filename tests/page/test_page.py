@@ -176,12 +176,20 @@ def test_hostile_texts_stay_texts(text: str, tmp_path: Path) -> None:
     assert elements.text_of("title") == text
 
 
+def test_a_word_without_a_number_has_no_probability(tmp_path: Path) -> None:
+    facts = caption_facts(["dog"])
+    facts["words"][0]["log_prob"] = float("nan")
+    page = Elements(saved(make_explanations(["dog"], pixels(), text=facts), tmp_path))
+    content = json.loads(page.text_of("script", id="record-0"))
+    assert content["text"]["words"][0]["probability"] is None
+
+
 def test_a_page_does_not_say_in_whose_folders_files_lay(tmp_path: Path) -> None:
-    command = ["/opt/tools/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out", "runs/1"]
+    command = ["/opt/tools/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out=/home/me/1"]
     explanations = make_explanations(["dog"], pixels(), file="/srv/photos/a dog.jpg")
     page = Elements(saved(explanations, tmp_path, command=command))
     rows = dict(json.loads(page.text_of("script", id="record-0"))["record"])
-    assert rows["command"] == "mmcam classify a dog.jpg --out runs/1"
+    assert rows["command"] == "mmcam classify a dog.jpg --out=1"
     assert rows["file"] == "a dog.jpg"
     facts = json.loads((tmp_path / "explanation.json").read_text())
     assert facts["command"] == command

@@ -259,7 +259,10 @@ def test_a_long_question_is_read_as_far_as_the_model_has_positions(tmp_path: Pat
     ("task", "message"),
     [
         (Answers(" "), "is empty; ask something"),
-        (Answers("\u043a\u0430\u043a\u043e\u0439 \u0446\u0432\u0435\u0442 ?"), "knows no word"),
+        (
+            Answers("\u043a\u0430\u043a\u043e\u0439 \u0446\u0432\u0435\u0442 ?"),
+            "no word of the question",
+        ),
         (Answers(QUESTION, ["rad"]), "no label 'rad'; nearest: red"),
         (Caption(), "answers questions"),
     ],
