@@ -55,8 +55,8 @@ class RelationNetwork(nn.Module):
         cells = torch.cat([cells, self.coordinates.expand(batch, -1, -1)], 2)
         first = cells[:, None].expand(-1, 25, -1, -1)
         second = cells[:, :, None].expand(-1, -1, 25, -1)
-        asked = question[:, None, None].expand(-1, 25, 25, -1)
-        pairs = torch.cat([first, second, asked], 3)
+        question_of_pairs = question[:, None, None].expand(-1, 25, 25, -1)
+        pairs = torch.cat([first, second, question_of_pairs], 3)
         for number in range(1, 5):
             pairs = F.relu(self.get_submodule(f"g_fc{number}")(pairs))
         x = pairs.sum((1, 2))

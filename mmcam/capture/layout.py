@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmcam.capture.places import Places
+from mmcam.capture.places import Places, without_repeats
 from mmcam.errors import LayerError
 
 TOLERANCE = 1e-3
@@ -156,9 +156,7 @@ def _is_constant(places: Places, axis: int) -> bool:
     for place in places:
         if place.stride(axis) == 0:
             continue
-        for other in range(place.ndim):
-            if place.stride(other) == 0:
-                place = place.narrow(other, 0, 1)
+        place = without_repeats(place)
         first = place.narrow(axis, 0, 1)
         # Most differences show in a few entries, so these are compared before all others.
         for number in (1, place.shape[axis] // 2, place.shape[axis] - 1):

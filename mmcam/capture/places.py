@@ -182,7 +182,7 @@ class FollowPlaces(TorchDispatchMode):
             self._put(func, args, kwargs, outputs[0])
         elif packet is aten.native_layer_norm and len(args[1]) == 1:
             self._keep_rows(args[0], outputs[0])  # it mixes the entries along the normalised axis
-        elif packet in (aten.where,):
+        elif packet is aten.where:
             self._pointwise([t for t in args[1:] if isinstance(t, Tensor)], outputs)
         else:
             self._pointwise(placed, outputs)
@@ -260,11 +260,6 @@ class FollowPlaces(TorchDispatchMode):
                         self._keep_rows(tensor, output)
                         return
                 self.known.pop(output, None)
-            elif self.places(output) is not None and any(o is output for o in operands):
-                for place, best_place in zip(self._of(output), best, strict=True):
-                    if place.data_ptr() != best_place.data_ptr():
-                        self.known[output] = best
-                        break
             else:
                 self.known[output] = best
 
@@ -333,15 +328,12 @@ class FollowPlaces(TorchDispatchMode):
         `cells` windows, in cells of `tensor`, which has `size` cells along the axis.
         """
         places = self.places(tensor)
-        if places is None:
-            return
-        axes = output.ndim - 2
-        if tensor.ndim != output.ndim:  # without a batch axis
+        if places is None or tensor.ndim != output.ndim:  # without a batch axis
             return
         window_places = []
         for place in places:
             plane = _mean(place, [1])
-            for axis in range(axes):
+            for axis in range(output.ndim - 2):
                 centres = middle(axis, output.shape[2 + axis], tensor.shape[2 + axis])
                 plane = _interpolated(plane, 2 + axis, centres.float())
             window_places.append(plane.expand(output.shape))
@@ -372,6 +364,14 @@ def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
     return len(shape) <= len(to) and all(a in (1, b) for a, b in pairs)
 
 
+def without_repeats(place: Tensor) -> Tensor:
+    """The places with every axis along which they are expanded (stride 0) cut to one entry."""
+    for axis in range(place.ndim):
+        if place.stride(axis) == 0:
+            place = place.narrow(axis, 0, 1)
+    return place
+
+
 def _mean(place: Tensor, axes: Sequence[int]) -> Tensor:
     """The mean of the places along some axes, without the NaNs; the axes are kept."""
     for axis in axes:
@@ -386,10 +386,7 @@ def _mean(place: Tensor, axes: Sequence[int]) -> Tensor:
 def _variation(places: Places) -> float:
     """The variance of the places of all entries, summed over the axes of the input."""
     total = 0.0
-    for place in places[1:]:
-        for axis in range(place.ndim):
-            if place.stride(axis) == 0:
-                place = place.narrow(axis, 0, 1)
+    for place in map(without_repeats, places[1:]):
         finite = place[place.isfinite()]
         if finite.numel() > 1:
             total += float(finite.var())

@@ -68,7 +68,12 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     return list(layers.values())
 
 
-def default_layer(adapter: Adapter, inputs: Inputs, score: Score | None = None) -> str:
+def default_layer(
+    adapter: Adapter,
+    inputs: Inputs,
+    score: Score | None = None,
+    layers: Sequence[SpatialLayer] | None = None,
+) -> str:
     """The layer to explain by default: the last block with a grid that the score depends on.
 
     Among the layers that finish together, the outermost is chosen (a stage rather than the ReLU at
@@ -79,13 +84,14 @@ def default_layer(adapter: Adapter, inputs: Inputs, score: Score | None = None) 
         adapter: the model.
         inputs: inputs of any samples.
         score: the score to explain; the highest logit when None.
+        layers: what `spatial_layers` returns for these inputs; found when None.
 
     Raises:
         LayerError: no layer has a grid.
     """
     skipped = ("Pool", "Dropout", "Identity", "Flatten", "Linear")
     names = []
-    for layer in reversed(spatial_layers(adapter, inputs)):
+    for layer in reversed(spatial_layers(adapter, inputs) if layers is None else layers):
         module = adapter.model.get_submodule(layer.name.partition("#")[0])
         if not any(word in type(module).__name__ for word in skipped):
             names.append(layer.name)

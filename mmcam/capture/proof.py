@@ -31,14 +31,16 @@ Proof = Layout | LayerError
 class ProvenLayouts:
     """The layouts of one model's layers, found when they are first needed."""
 
-    proofs: dict[tuple[str, tuple[int, ...]], Proof] = field(default_factory=dict)
+    proofs: dict[tuple[str, tuple[int, ...]], Proof | None] = field(default_factory=dict)
+    """Layer and input size -> its proof; None if the pass could not be traced."""
 
     def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
-        """Find the layouts of these layers for inputs of this size, if they are not known yet.
+        """Find the layouts of these layers for inputs of this size, if this was not tried yet.
 
         If the pass cannot be traced, the layouts stay unknown; the model's own errors are raised.
         """
-        missing = [layer for layer in layers if not self.knows(layer, inputs)]
+        size = tuple(inputs.pixels.shape[1:])
+        missing = [layer for layer in layers if (layer, size) not in self.proofs]
         if missing:
             self._add(adapter, inputs, missing)
 
@@ -50,19 +52,20 @@ class ProvenLayouts:
     def _add(
         self, adapter: Adapter, inputs: Inputs, layers: Sequence[str] | None
     ) -> dict[str, Proof]:
+        size = tuple(inputs.pixels.shape[1:])
         try:
             proofs = follow_layers(adapter, inputs, layers)
         except Exception:
             with untouched(adapter.model), torch.no_grad():
                 adapter.forward(inputs.row(0).copied())  # raises the model's own error, if any
+            self.proofs |= {(layer, size): None for layer in layers or ()}
             return {}
-        size = tuple(inputs.pixels.shape[1:])
         self.proofs |= {(layer, size): proof for layer, proof in proofs.items()}
         return proofs
 
     def knows(self, layer: str, inputs: Inputs) -> bool:
         """Whether a layer's output has been traced for inputs of this size."""
-        return (layer, tuple(inputs.pixels.shape[1:])) in self.proofs
+        return self.proofs.get((layer, tuple(inputs.pixels.shape[1:]))) is not None
 
     def grid(
         self, layer: str, tensor: Tensor, inputs: Inputs
@@ -73,6 +76,7 @@ class ProvenLayouts:
             LayerError: the layer has no layout.
         """
         proof = self.proofs[layer, tuple(inputs.pixels.shape[1:])]
+        assert proof is not None  # `knows` is checked first
         if isinstance(proof, LayerError):
             raise LayerError(
                 f"{proof}; explain another layer (mmcam list layers), or give its grid with "

@@ -141,7 +141,7 @@ def layers_of(
     with torch.inference_mode(False):
         inputs = adapter.prepare([sample], Classes())
     layers = spatial_layers(adapter, inputs)
-    default = list(adapter.layers) or [default_layer(adapter, inputs)]
+    default = list(adapter.layers) or [default_layer(adapter, inputs, layers=layers)]
     return resolve(adapter.model, default, adapter.name), layers
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -243,3 +244,18 @@ class DoublePrecision(TorchFunctionMode):
 def in_double_precision(adapter: GenerativeAdapter) -> GenerativeAdapter:
     """The adapter with a model in double precision, to run inside `DoublePrecision`."""
     return replace(adapter, model=copy.deepcopy(adapter.model).double())
+
+
+@contextmanager
+def counted_runs(model: nn.Module, layer: str) -> Iterator[list[int]]:
+    """In this context, the one entry of the list counts how often the layer has run."""
+    runs = [0]
+
+    def count(*call: Any) -> None:
+        runs[0] += 1
+
+    hook = model.get_submodule(layer).register_forward_hook(count)
+    try:
+        yield runs
+    finally:
+        hook.remove()

@@ -321,3 +321,20 @@ def test_a_thousand_made_up_layouts_are_followed(
     scramble: tuple[list[Step], list[Step], tuple[int, int]], channels: int, seed: int
 ) -> None:
     check_scramble(*scramble, channels, seed)
+
+
+def test_a_pass_that_cannot_be_traced_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+    adapter = adapter_of(network, (8, 8))
+    inputs = inputs_of(adapter, (8, 8))
+    tries = []
+
+    def fail(*arguments: Any) -> Any:
+        tries.append(arguments)
+        raise RuntimeError("not traceable")
+
+    monkeypatch.setattr("mmcam.capture.proof.follow_layers", fail)
+    for _ in range(2):
+        adapter.layouts.prove(adapter, inputs, ["0"])
+        assert not adapter.layouts.knows("0", inputs)
+    assert len(tries) == 1

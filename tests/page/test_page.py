@@ -185,7 +185,7 @@ def test_a_word_without_a_number_has_no_probability(tmp_path: Path) -> None:
 
 
 def test_a_page_does_not_say_in_whose_folders_files_lay(tmp_path: Path) -> None:
-    command = ["/opt/tools/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out=/home/me/1"]
+    command = ["/usr/bin/mmcam", "classify", "C:\\photos\\a dog.jpg", "--out=/srv/runs/1"]
     explanations = make_explanations(["dog"], pixels(), file="/srv/photos/a dog.jpg")
     page = Elements(saved(explanations, tmp_path, command=command))
     rows = dict(json.loads(page.text_of("script", id="record-0"))["record"])

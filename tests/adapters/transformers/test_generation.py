@@ -32,6 +32,7 @@ from tests.adapters.tiny_generative import (
     TinyModel,
     adapter_of,
     case_of,
+    counted_runs,
     folder,
     in_double_precision,
     picture,
@@ -159,13 +160,8 @@ def test_all_strategies_give_the_same_maps(case: TinyModel) -> None:
 @all_cases
 def test_the_encoder_runs_once(case: TinyModel) -> None:
     """Also with beam search; for a layer below, it runs a second time with the same result."""
-    adapter, runs = adapter_of(case), [0]
-
-    def count(*call: Any) -> None:
-        runs[0] += 1
-
-    hook = adapter.model.get_submodule(case.layer).register_forward_hook(count)
-    try:
+    adapter = adapter_of(case)
+    with counted_runs(adapter.model, case.layer) as runs:
         for task in (TASK, Caption(max_new_tokens=3, num_beams=2)):
             runs[0] = 0
             (explanations,) = explained(adapter, [picture(case.size)], task)
@@ -175,8 +171,6 @@ def test_the_encoder_runs_once(case: TinyModel) -> None:
             assert runs[0] == 3
             assert below[0].target.label == caption
             assert below[0].score == pytest.approx(explanations[0].score, abs=1e-4)
-    finally:
-        hook.remove()
 
 
 @pytest.mark.parametrize("name", ["blip", "llava", "git"])

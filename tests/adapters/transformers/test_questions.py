@@ -33,6 +33,7 @@ from tests.adapters.tiny_generative import (
     TinyModel,
     adapter_of,
     case_of,
+    counted_runs,
     folder,
     in_double_precision,
     picture,
@@ -262,21 +263,14 @@ def test_answers_to_pictures_in_parts_are_those_one_by_one(name: str) -> None:
 
 @all_cases
 def test_the_encoder_runs_once_for_all_answers(case: TinyModel) -> None:
-    adapter, runs = adapter_of(case), [0]
-
-    def count(*call: Any) -> None:
-        runs[0] += 1
-
-    hook = adapter.model.get_submodule(case.layer).register_forward_hook(count)
+    adapter = adapter_of(case)
     pictures = [picture(case.size, seed) for seed in range(2)]
-    try:
+    with counted_runs(adapter.model, case.layer) as runs:
         for task in (Answers(QUESTION, ANSWERS, contrast=("red", "dog")), Answers(QUESTION, top=3)):
             for samples in (pictures[:1], pictures):
                 runs[0] = 0
                 explained(adapter, samples, task)
                 assert runs[0] == len(samples)
-    finally:
-        hook.remove()
 
 
 @all_cases
