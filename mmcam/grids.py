@@ -1,7 +1,8 @@
 """Rearrange a layer's output into a grid, and map a grid onto the pixels of the original.
 
 All functions use half-pixel centres (`align_corners=False`): cell `i` of `n` covers the interval
-`[i / n, (i + 1) / n]` of the input, and its value lies at the centre of that interval.
+`[i / n, (i + 1) / n]` of the input, and its value lies at the centre of that interval. Where a
+layer's cells are known to lie elsewhere, they divide their `extent` in this way.
 """
 
 from __future__ import annotations
@@ -15,13 +16,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmcam.errors import LayerError
-from mmcam.types import Placement
+from mmcam.types import Extent, Placement
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def resize(maps: Float[Tensor, "batch *grid"], size: Sequence[int]) -> Float[Tensor, "batch *size"]:
-    """Linear, bilinear or trilinear interpolation to `size`, by the number of axes."""
+def resize(
+    maps: Float[Tensor, "batch *grid"], size: Sequence[int], extent: Extent = ()
+) -> Float[Tensor, "batch *size"]:
+    """Linear, bilinear or trilinear interpolation to an input of `size`, by the number of axes.
+
+    `extent` is where the cells lie on the input.
+    """
+    if extent:
+        for axis, (length, interval) in enumerate(zip(size, extent, strict=True), 1):
+            centres = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+            matrix = interpolation_matrix(_within(centres, interval), maps.shape[axis])
+            along = maps.movedim(axis, -1) @ matrix.to(maps).T
+            maps = along.movedim(-1, axis)
+        return maps
     mode = LINEAR[len(size)]
     resized = F.interpolate(maps[:, None], size=tuple(size), mode=mode, align_corners=False)
     return resized[:, 0]
@@ -108,7 +121,7 @@ def token_grid(
 def interpolation_matrix(positions: Float[Tensor, " n"], cells: int) -> Float[Tensor, "n {cells}"]:
     """Linear interpolation as a matrix: row `i` holds the cells' weights at `positions[i]`.
 
-    Positions are in [0, 1]. Between an edge and the centre of the outermost cell, the value is
+    The cells divide [0, 1] into equal parts. Beyond the centre of the outermost cell, the value is
     constant.
     """
     indices = (positions * cells - 0.5).clamp(0, cells - 1)
@@ -121,13 +134,21 @@ def interpolation_matrix(positions: Float[Tensor, " n"], cells: int) -> Float[Te
 
 
 def _pixel_weights(
-    length: int, first: float, last: float, cells: int
+    length: int, first: float, last: float, cells: int, extent: tuple[float, float]
 ) -> Float[Tensor, "{length} {cells}"]:
-    """Interpolation from cells over [first, last] to the pixels 0 .. length - 1; NaN outside."""
+    """Interpolation from cells to the pixels 0 .. length - 1; NaN outside of the input.
+
+    The input covers [first, last], and the cells the part `extent` of it.
+    """
     centres = (torch.arange(length, dtype=torch.float64) + 0.5 - first) / (last - first)
-    matrix = interpolation_matrix(centres, cells)
+    matrix = interpolation_matrix(_within(centres, extent), cells)
     matrix[(centres < 0) | (centres > 1)] = torch.nan
     return matrix
+
+
+def _within(positions: Tensor, interval: tuple[float, float]) -> Tensor:
+    """Positions as shares of an interval: its ends become 0 and 1."""
+    return (positions - interval[0]) / (interval[1] - interval[0])
 
 
 def frame_weights(frames: Sequence[int], placement: Placement, slices: int) -> Tensor:
@@ -141,11 +162,13 @@ def frame_weights(frames: Sequence[int], placement: Placement, slices: int) -> T
     """
     centres = torch.as_tensor(list(frames), dtype=torch.float64) + 0.5
     per_window = slices // len(placement.spans)
+    extent = placement.extent[0] if placement.extent else (0.0, 1.0)
     matrix = centres.new_zeros(len(centres), slices)
     covered = centres.new_zeros(len(centres))
     for window, (first, last) in enumerate(placement.spans):
         inside = ((centres >= first) & (centres <= last)).to(centres.dtype)
-        weights = interpolation_matrix((centres - first) / (last - first), per_window)
+        shares = (centres - first) / (last - first)
+        weights = interpolation_matrix(_within(shares, extent), per_window)
         matrix[:, window * per_window : (window + 1) * per_window] = weights * inside[:, None]
         covered += inside
     return matrix / torch.where(covered > 0, covered, torch.nan)[:, None]
@@ -165,8 +188,9 @@ def onto_original(
     """
     height, width = placement.size
     left, top, right, bottom = placement.box
-    rows = _pixel_weights(height, top, bottom, cam.shape[-2])
-    columns = _pixel_weights(width, left, right, cam.shape[-1])
+    along_rows, along_columns = placement.extent[-2:] or ((0.0, 1.0), (0.0, 1.0))
+    rows = _pixel_weights(height, top, bottom, cam.shape[-2], along_rows)
+    columns = _pixel_weights(width, left, right, cam.shape[-1], along_columns)
     cam = cam.detach().cpu().double()
     if frames is not None:
         weights = frame_weights(frames, placement, cam.shape[-3])

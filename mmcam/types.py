@@ -14,6 +14,10 @@ from torch import Tensor, nn
 Pixels = UInt8[np.ndarray, "*time height width 3"]
 Score = Callable[[Any], Float[Tensor, " batch"]]
 
+Extent = tuple[tuple[float, float], ...]
+"""For each axis of a grid (time, rows, columns), the interval of the input that its cells cover, as
+shares of the input's length. Empty if the cells cover the input exactly: (0, 1) along each axis."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -37,12 +41,14 @@ class Placement:
     `size` is (height, width). The box of a crop lies inside the original; with padding the box
     extends beyond the original. For a clip, `spans` holds the interval of frames (first, last) that
     each explained window represents; maps of several windows are joined along time. For a picture
-    `spans` is empty.
+    `spans` is empty. `extent` is where the map's cells lie on the input; the cells of a layer with
+    padding and strides may lie beside the equal parts of the input.
     """
 
     size: tuple[int, int]
     box: tuple[float, float, float, float]
     spans: tuple[tuple[float, float], ...] = ()
+    extent: Extent = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +189,10 @@ class Layouts(Protocol):
 
     def knows(self, layer: str, inputs: Inputs) -> bool:
         """Whether a layer's output has been followed for inputs of this size."""
+        ...
+
+    def extent(self, layer: str, inputs: Inputs) -> Extent:
+        """Where the cells of a layer's grid lie on the input; empty if the layer is unknown."""
         ...
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Float[Tensor, "batch channel *g"]:

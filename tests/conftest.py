@@ -9,6 +9,7 @@ install_import_hook("mmcam", "beartype.beartype(conf=beartype.BeartypeConf(is_pe
 
 import os  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn  # noqa: E402
 import mmcam  # noqa: E402
 from mmcam.adapters.base.preprocess import Preprocess  # noqa: E402
 from mmcam.engine.pictures import Plan, explain_samples  # noqa: E402
+from mmcam.grids import to_grid  # noqa: E402
 
 torch.set_num_threads(1)  # inputs are tiny; more threads wait for each other on a busy machine
 settings.register_profile("tests", deadline=None, max_examples=25, derandomize=True)
@@ -87,6 +89,17 @@ class Setup:
         (explanations,) = self.explain(sample, method, task, layers, **options)
         (explanation,) = explanations.values()
         return explanation.cam
+
+
+def evenly(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    """A user's own `grid`, whose cells cover the input evenly, as other libraries draw them."""
+    return to_grid(tensor, space)
+
+
+@pytest.fixture
+def wrapped_evenly() -> Callable[..., Setup]:
+    """The same as `wrapped`, with maps that are enlarged as other libraries do."""
+    return partial(Setup, grid=evenly)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -247,3 +248,34 @@ def test_weights_of_every_frame_that_is_seen_add_up_to_one(
     covered = [any(s <= frame + 0.5 <= s + length for s in starts) for frame in range(30)]
     assert (~sums.isnan()).tolist() == covered
     assert_close(sums[covered], torch.ones_like(sums[covered]))
+
+
+@given(
+    cells=st.integers(1, 7),
+    length=st.integers(1, 40),
+    first=st.floats(-0.5, 0.4),
+    last=st.floats(0.5, 1.6),
+)
+def test_cells_lie_where_their_extent_says(
+    cells: int, length: int, first: float, last: float
+) -> None:
+    """Along each axis the values are those of numpy's interpolation between the cells' centres."""
+    values = torch.rand(cells, dtype=torch.float64)
+    centres = first + (np.arange(cells) + 0.5) / cells * (last - first)
+    points = (np.arange(length) + 0.5) / length
+    along = torch.from_numpy(np.interp(points, centres, values.numpy()))
+    rows, columns = values[:, None].expand(cells, 2), values[None].expand(2, cells)
+    up, across = ((first, last), (0.0, 1.0)), ((0.0, 1.0), (first, last))
+    assert_close(resize(rows[None], (length, 3), up)[0], along[:, None].expand(length, 3))
+    assert_close(resize(columns[None], (3, length), across)[0], along.expand(3, length))
+    # A crop of the original whose left half is the input.
+    placement = Placement(size=(4, 2 * length), box=(0, 0, length, 4), extent=across)
+    heat = onto_original(columns, placement)
+    assert_close(heat[0, :length], along.float())
+    assert heat[:, length:].isnan().all()
+    clip = Placement(
+        size=(3, 3), box=(0, 0, 3, 3), spans=((5.0, 5.0 + length),), extent=((first, last), *up)
+    )
+    moving = values[:, None, None].expand(cells, 2, 2)
+    frames = [5 + frame for frame in range(length)]
+    assert_close(onto_original(moving, clip, frames)[:, 0, 0], along.float())

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmcam.capture.places import Places, without_repeats
+from mmcam.capture.places import Places, mean_place, without_repeats
 from mmcam.errors import LayerError
+from mmcam.types import Extent
 
 TOLERANCE = 1e-3
 """The largest difference between places of the same cell, due to rounding, in pixels."""
@@ -35,7 +36,8 @@ class Layout:
         samples_first: whether the positions of one sample are contiguous; if False, those of all
             samples at one place are.
         cells: for each cell of the grid `[*grid]`, its position among those of a sample.
-        middles: for each axis of the grid, the centres of its cells, in pixels of the input.
+        extent: for each axis of the grid, the interval that its cells cover, as shares of the
+            input's length. With padding and strides it may be shifted, or reach beyond the input.
         channel_count: the number of channels.
     """
 
@@ -43,7 +45,7 @@ class Layout:
     per_sample: int
     samples_first: bool
     cells: Tensor
-    middles: tuple[Tensor, ...]
+    extent: Extent
     channel_count: int
 
     @property
@@ -97,6 +99,7 @@ def layout_of(
     if places is None:
         raise LayerError("no place on the input is known for its entries")
     axes = range(len(shape))
+    places, focus = places[: 1 + len(space)], places[1 + len(space) :]
     channels = tuple(axis for axis in axes if shape[axis] > 1 and _is_constant(places, axis))
     other_axes = [axis for axis in axes if axis not in channels]
     index = tuple(slice(None) if axis in other_axes else 0 for axis in axes)
@@ -107,8 +110,7 @@ def layout_of(
     sample = sample[positions]
     if (sample - sample.round()).abs().max() > 0.01:
         raise LayerError("its entries mix the samples of a batch")
-    numbers, middles = zip(*(_number_cells(c[positions]) for c in coordinates), strict=True)
-    grid = tuple(len(middle) for middle in middles)
+    numbers, grid = zip(*(_number_cells(c[positions]) for c in coordinates), strict=True)
     if math.prod(grid[-2:]) < 2:
         raise LayerError(
             f"its entries lie in {' x '.join(map(str, grid))} rows and columns, which is no grid "
@@ -126,7 +128,10 @@ def layout_of(
         per_sample=per_sample,
         samples_first=samples_first,
         cells=by_sample[0] if samples_first else by_sample[0] // batch,
-        middles=tuple(middles),
+        extent=tuple(
+            _extent(mean_place(place, channels)[index].flatten()[positions], number, count, length)
+            for place, number, count, length in zip(focus, numbers, grid, space, strict=True)
+        ),
         channel_count=math.prod(shape[axis] for axis in channels),
     )
 
@@ -172,13 +177,31 @@ def _differ(place: Tensor, other: Tensor) -> bool:
     return not bool(is_same.all())
 
 
-def _number_cells(values: Tensor) -> tuple[Tensor, Tensor]:
-    """For each place along one axis, the number of its cell; and the centres of all cells."""
+def _number_cells(values: Tensor) -> tuple[Tensor, int]:
+    """For each place along one axis, the number of its cell; and the number of cells."""
     ordered = values.unique()
     gaps = ordered.diff()
     # Next to padding, the place of a cell may shift; it stays closest to its own row.
     limit = max(TOLERANCE, SAME_CELL * float(gaps.max())) if len(gaps) else TOLERANCE
     starts = torch.cat([ordered.new_ones(1).bool(), gaps > limit])
     cell = starts.cumsum(0) - 1
-    middles = torch.stack([ordered[cell == number].mean() for number in range(int(cell[-1]) + 1)])
-    return cell[torch.searchsorted(ordered, values)], middles
+    return cell[torch.searchsorted(ordered, values)], int(cell[-1]) + 1
+
+
+def _extent(focus: Tensor, number: Tensor, cells: int, length: int) -> tuple[float, float]:
+    """The interval of the input, as shares of its length, that evenly spaced cells cover.
+
+    Args:
+        focus: the focus of each entry along one axis, in pixels.
+        number: the number of each entry's cell along the axis.
+        cells: the number of cells.
+        length: the length of the input, in pixels.
+    """
+    if cells == 1:
+        return 0.0, 1.0
+    # The line through the cells' centres, by least squares.
+    offset, place = number - number.double().mean(), focus.double()
+    step = float((offset * place).sum() / offset.square().sum())
+    middle = float(place.mean() - step * number.double().mean())
+    first, last = middle - step / 2, middle + step * (cells - 0.5)
+    return first / length, last / length

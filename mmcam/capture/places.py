@@ -7,6 +7,11 @@ keeps, for each entry of every tensor, its sample and its place on the input:
 - operations that move entries (views, permutations, rolls, gathers, padding) move the places in
   the same way;
 - an entry of a convolution, pooling or resizing lies at the centre of its window;
+- trained kernels are often lopsided, which moves what a cell responds to by up to half a cell. So a
+  second place is traced, the focus, in which an entry of a convolution lies at the mean of its
+  window weighted by the squared weights of the kernel. For independent inputs this is the mean of
+  the squared gradient, that is, the centre of the effective receptive field (Luo et al. 2016,
+  section 2). The places give the order of the cells, and the focus their centres;
 - a matrix product keeps the rows' places, so a token keeps its own place through attention and
   linear layers; if operands disagree, the one whose places vary more is used;
 - entries without a place (parameters, class tokens) have NaN; the result of a reduction lies at the
@@ -30,7 +35,11 @@ aten = torch.ops.aten
 
 Places = tuple[Tensor, ...]
 """For each entry of a tensor: its sample, then its place along each axis of the input, in pixels
-(time, row, column). Each has the shape of the tensor, and NaN for entries without a place."""
+(time, row, column), then its focus along each axis. Each has the shape of the tensor, and NaN for
+entries without a place."""
+
+Points = Callable[[int, int, int], Tensor]
+"""A point for each window along an axis, in cells: `points(axis, windows, cells)`."""
 
 MOVES = {
     *(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.permute),
@@ -111,7 +120,7 @@ class FollowPlaces(TorchDispatchMode):
     def __init__(self, start: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.known: Any = WeakTensorKeyDictionary()
-        self.axes = start.ndim - 1
+        self.axes = start.ndim - 2
         batch, _, *space = start.shape
         places = []
         for axis, size in ((0, batch), *enumerate(space, 2)):
@@ -119,7 +128,7 @@ class FollowPlaces(TorchDispatchMode):
             shape = [1] * start.ndim
             shape[axis] = size
             places.append(numbers.view(shape).expand(start.shape))
-        self.known[start] = tuple(places)
+        self.known[start] = (*places, *places[1:])
 
     def places(self, tensor: Tensor) -> Places | None:
         """The places of a tensor's entries; None if the tensor has no known places."""
@@ -192,7 +201,7 @@ class FollowPlaces(TorchDispatchMode):
         return self._nowhere(tensor) if places is None else places
 
     def _nowhere(self, tensor: Tensor) -> Places:
-        return tuple(torch.full(tensor.shape, math.nan) for _ in range(self.axes))
+        return tuple(torch.full(tensor.shape, math.nan) for _ in range(1 + 2 * self.axes))
 
     def _copy(self, target: Tensor, source: Tensor) -> None:
         places = self.places(source)
@@ -227,7 +236,7 @@ class FollowPlaces(TorchDispatchMode):
     ) -> None:
         parts = [self._of(tensor) for tensor in args[0]]
         self.known[output] = tuple(
-            func([part[axis] for part in parts], *args[1:], **kwargs) for axis in range(self.axes)
+            func(list(same), *args[1:], **kwargs) for same in zip(*parts, strict=True)
         )
 
     def _put(
@@ -265,16 +274,16 @@ class FollowPlaces(TorchDispatchMode):
 
     def _keep_rows(self, tensor: Tensor, output: Tensor) -> None:
         """Each vector along the last axis keeps its mean place."""
-        rows = (_mean(p, [-1]) for p in self._of(tensor))
+        rows = (mean_place(p, [-1]) for p in self._of(tensor))
         self.known[output] = tuple(row.expand(output.shape) for row in rows)
 
     def _multiply(self, first: Tensor, second: Tensor, output: Tensor, is_linear: bool) -> None:
         rows = columns = None
         if first in self.known:
-            rows = tuple(_mean(p, [-1]) for p in self._of(first))
+            rows = tuple(mean_place(p, [-1]) for p in self._of(first))
             rows = tuple((r if second.ndim > 1 else r[..., 0]).expand(output.shape) for r in rows)
         if second in self.known and not is_linear and second.ndim > 1:
-            means = (_mean(p, [-2]) for p in self._of(second))
+            means = (mean_place(p, [-2]) for p in self._of(second))
             columns = tuple(c.expand(output.shape) for c in means)
         # A row of q k^T or a v belongs to one query. If all rows have almost the same place, the
         # columns' places are used.
@@ -293,7 +302,7 @@ class FollowPlaces(TorchDispatchMode):
         dims = next((a for a in (*args[1:], kwargs.get("dim")) if _is_dims(a)), None)
         axes = list(range(tensor.ndim)) if dims is None else [dims] if _is_int(dims) else list(dims)
         axes = axes or list(range(tensor.ndim))
-        means = [_mean(p, axes) for p in places]
+        means = [mean_place(p, axes) for p in places]
         if output.ndim < tensor.ndim:
             kept = [i for i in range(tensor.ndim) if i not in {a % tensor.ndim for a in axes}]
             means = [m.reshape([tensor.shape[i] for i in kept]) for m in means]
@@ -303,39 +312,46 @@ class FollowPlaces(TorchDispatchMode):
 
     def _convolve(self, args: tuple[Any, ...], output: Tensor) -> None:
         tensor, weight, _, stride, padding, dilation, transposed, *_ = args
-        if transposed:
-            self._sample(tensor, output, _half_pixel)
-        else:
-            self._windows(
-                tensor, output, _window_middles(weight.shape[2:], stride, padding, dilation)
-            )
+        middles = [(length - 1) / 2 for length in weight.shape[2:]]
+        at_middles, at_means = (
+            _window_points(points, stride, padding, dilation, bool(transposed))
+            for points in (middles, _weighted_means(weight))
+        )
+        self._windows(tensor, output, at_middles, at_means)
 
     def _pool(self, args: tuple[Any, ...], output: Tensor) -> None:
         tensor, kernel = args[0], list(args[1])
         stride = list(args[2]) if len(args) > 2 and args[2] else kernel
-        padding = list(args[3]) if len(args) > 3 and isinstance(args[3], (list, tuple)) else [0]
-        self._windows(tensor, output, _window_middles(kernel, stride, padding, [1]))
+        # After the padding, a maximum has the dilation, and a mean has flags.
+        padding, dilation = (
+            list(args[at]) if len(args) > at and isinstance(args[at], (list, tuple)) else [default]
+            for at, default in ((3, 0), (4, 1))
+        )
+        middles = [(length - 1) / 2 for length in kernel]
+        self._windows(tensor, output, _window_points(middles, stride, padding, dilation))
 
     def _sample(self, tensor: Tensor, output: Tensor, middle: Callable[[int, int], Tensor]) -> None:
         self._windows(tensor, output, lambda _, cells, size: middle(cells, size))
 
     def _windows(
-        self, tensor: Tensor, output: Tensor, middle: Callable[[int, int, int], Tensor]
+        self, tensor: Tensor, output: Tensor, middle: Points, focus: Points | None = None
     ) -> None:
-        """Set the output's places to the centres of its windows over `tensor`.
+        """Set the output's places to those of points of its windows over `tensor`.
 
-        `tensor` is `[batch, channel, *space]`. `middle(axis, cells, size)` returns the centres of
-        `cells` windows, in cells of `tensor`, which has `size` cells along the axis.
+        `tensor` is `[batch, channel, *space]`. `middle(axis, cells, size)` returns a point for each
+        of `cells` windows, in cells of `tensor`, which has `size` cells along the axis; `focus`
+        returns the points for the focus, if they differ.
         """
         places = self.places(tensor)
         if places is None or tensor.ndim != output.ndim:  # without a batch axis
             return
         window_places = []
-        for place in places:
-            plane = _mean(place, [1])
+        for number, place in enumerate(places):
+            points = focus if focus and number > self.axes else middle
+            plane = mean_place(place, [1])
             for axis in range(output.ndim - 2):
-                centres = middle(axis, output.shape[2 + axis], tensor.shape[2 + axis])
-                plane = _interpolated(plane, 2 + axis, centres.float())
+                in_cells = points(axis, output.shape[2 + axis], tensor.shape[2 + axis])
+                plane = _interpolated(plane, 2 + axis, in_cells.float())
             window_places.append(plane.expand(output.shape))
         self.known[output] = tuple(window_places)
 
@@ -372,7 +388,7 @@ def without_repeats(place: Tensor) -> Tensor:
     return place
 
 
-def _mean(place: Tensor, axes: Sequence[int]) -> Tensor:
+def mean_place(place: Tensor, axes: Sequence[int]) -> Tensor:
     """The mean of the places along some axes, without the NaNs; the axes are kept."""
     for axis in axes:
         # Places that do not differ along an axis need no mean, which would round.
@@ -409,21 +425,43 @@ def _interpolated(plane: Tensor, axis: int, points: Tensor) -> Tensor:
     return torch.where(mixed.isnan() & (share >= 0.5), second, mixed)
 
 
-def _window_middles(
-    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> Callable[[int, int, int], Tensor]:
-    """A function that returns the centres of the windows of a convolution or pooling, in cells.
+def _weighted_means(weight: Tensor) -> list[float]:
+    """The mean place in a kernel `[channel, channel, *kernel]` along each axis, from its start.
 
-    Each setting has one number per axis, or one number for all axes.
+    Places are weighted by the squared weights of all channels.
+    """
+    energy = weight.detach().double().square().sum((0, 1))
+    energy = energy if energy.any() else torch.ones_like(energy)
+    means = []
+    for axis, length in enumerate(energy.shape):
+        along = energy.movedim(axis, 0).flatten(1).sum(1)
+        positions = torch.arange(length, dtype=along.dtype, device=along.device)
+        means.append(float((along * positions).sum() / along.sum()))
+    return means
+
+
+def _window_points(
+    points: Sequence[float],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool = False,
+) -> Points:
+    """A function that returns one point of each window of a convolution or pooling, in cells.
+
+    `points` are in steps of the kernel from its start. Each setting has one number per axis, or one
+    number for all axes.
     """
 
-    def middles(axis: int, cells: int, size: int) -> Tensor:
-        width, step, before, gap = (
-            setting[axis % len(setting)] for setting in (kernel, stride, padding, dilation)
+    def of_windows(axis: int, cells: int, size: int) -> Tensor:
+        point, step, before, gap = (
+            setting[axis % len(setting)] for setting in (points, stride, padding, dilation)
         )
-        return (torch.arange(cells) * step).float() - before + (width - 1) * gap / 2
+        offset = point * gap - before
+        window = torch.arange(cells, dtype=torch.float64)
+        return (window - offset) / step if transposed else window * step + offset
 
-    return middles
+    return of_windows
 
 
 def _half_pixel(cells: int, size: int) -> Tensor:

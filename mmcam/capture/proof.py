@@ -21,7 +21,7 @@ from mmcam.capture.layout import Layout, layout_of
 from mmcam.capture.model_state import untouched
 from mmcam.capture.places import FollowPlaces
 from mmcam.errors import LayerError
-from mmcam.types import Adapter, Inputs
+from mmcam.types import Adapter, Extent, Inputs
 
 Proof = Layout | LayerError
 """The layout of a layer's output, or the reason why it has none."""
@@ -66,6 +66,11 @@ class ProvenLayouts:
     def knows(self, layer: str, inputs: Inputs) -> bool:
         """Whether a layer's output has been traced for inputs of this size."""
         return self.proofs.get((layer, tuple(inputs.pixels.shape[1:]))) is not None
+
+    def extent(self, layer: str, inputs: Inputs) -> Extent:
+        """Where the cells of a layer's grid lie on the input; empty if the layer is unknown."""
+        proof = self.proofs.get((layer, tuple(inputs.pixels.shape[1:])))
+        return proof.extent if isinstance(proof, Layout) else ()
 
     def grid(
         self, layer: str, tensor: Tensor, inputs: Inputs

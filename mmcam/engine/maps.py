@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,10 +20,16 @@ from mmcam.methods import METHODS, Method
 from mmcam.methods.cams import Moments
 from mmcam.methods.plan import Plan, split
 from mmcam.tasks.words import Word
-from mmcam.types import Adapter, Inputs, Target, Trace
+from mmcam.types import Adapter, Extent, Inputs, Target, Trace
 
-MethodMap = tuple[str, str, Tensor]
-"""A method's name, a layer's name, and the maps of all samples."""
+
+class MethodMap(NamedTuple):
+    """The maps of all samples by one method at one layer, and where their cells lie."""
+
+    method: str
+    layer: str
+    cams: Tensor
+    extent: Extent
 
 
 def with_contrasts(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int = 0) -> Tensor:
@@ -86,9 +92,13 @@ class RecordedBatch:
                     if factor:
                         rule = METHODS[factor].rule
                         pixels = with_contrasts(gradients[rule]["pixels"], self.inputs.contrasts)
-                        cams[name, layer] = self._product(pixels, cams[base, layer])
-            names = set(self.plan.names)
-            yield [(name, layer, cam) for (name, layer), cam in cams.items() if name in names]
+                        cams[name, layer] = self._product(pixels, cams[base, layer], layer)
+            yield [
+                # A product has the resolution of the input.
+                MethodMap(name, layer, cam, () if split(name)[1] else self._extent(layer))
+                for (name, layer), cam in cams.items()
+                if name in self.plan.names
+            ]
 
     def word_attributions(self) -> list[list[tuple[tuple[str, float], ...]]]:
         """For each target slot and sample: the question's words with their contributions.
@@ -238,10 +248,14 @@ class RecordedBatch:
         grid = self.adapter.grid(layer, tensor.detach(), self.inputs)
         return grid.to(torch.promote_types(grid.dtype, torch.float32))
 
-    def _product(self, pixels: Tensor, cams: Tensor) -> Tensor:
+    def _extent(self, layer: str) -> Extent:
+        layouts = self.adapter.layouts
+        return () if layouts is None else layouts.extent(layer, self.inputs)
+
+    def _product(self, pixels: Tensor, cams: Tensor, layer: str) -> Tensor:
         """The pixel map times the upsampled map (Grad-CAM, IJCV 2020, section 3.2)."""
-        space = self.inputs.pixels.shape[2:]
-        return pixels.detach() * resize(cams, space)[:, None].to(pixels.dtype)
+        upsampled = resize(cams, self.inputs.pixels.shape[2:], self._extent(layer))
+        return pixels.detach() * upsampled[:, None].to(pixels.dtype)
 
     def _map_by_rescoring(self, method: Method, layer: str, slot: int) -> Tensor:
         if self.inputs.contrasts and method.pseudo_layer is None:

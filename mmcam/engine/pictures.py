@@ -212,12 +212,12 @@ def _explain_batch(
                 probability=probabilities[row][slot] if row < rows else None,
                 method=method,
                 layer=layer,
-                placement=inputs.placements[input_row],
+                placement=replace(inputs.placements[input_row], extent=extent),
                 counterfactual=counterfactual,
                 words=attributions[slot][row] if attributions else (),
             )
             for slot, target in enumerate(row_targets)
-            for method, layer, cams in slots[slot]
+            for method, layer, cams, extent in slots[slot]
         ]
     class_count = _class_count(adapter, output)
     return [
@@ -270,7 +270,7 @@ def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Met
             f"{adapter.name} gives a score that is NaN or infinite; check its weights and the "
             "range of its input"
         )
-    for method, layer, cams in itertools.chain.from_iterable(slots):
+    for method, layer, cams, _ in itertools.chain.from_iterable(slots):
         if not cams.isfinite().all():
             raise MethodError(
                 f"method '{method}' gives NaN or infinite values at '{layer}' of {adapter.name}; "

@@ -33,8 +33,10 @@ class Rescorer:
 
     def rescoring(self, target: Target, layer: str, channels: int) -> Rescoring:
         """The input of a re-scoring method for one target at one layer."""
+        layouts = self.adapter.layouts
         return Rescoring(
             pixels=self.inputs.pixels[0],
+            extent=() if layouts is None else layouts.extent(layer, self.inputs),
             score=lambda perturbed: self.scores(perturbed, target),
             ablated_scores=lambda: self.ablated_scores(layer, channels, target),
         )

@@ -71,7 +71,8 @@ def _baseline(name: str, template: Explanation, seed: int) -> Explanation:
         plane = centre_map(shape) if name == "centre" else np.ones(shape)
         values = np.repeat(plane[None], max(steps, 1), 0)
     cam = torch.from_numpy(values if steps else values[0]).float()
-    return replace(template, cam=cam, method=name, layer="none")
+    placement = replace(template.placement, extent=())
+    return replace(template, cam=cam, method=name, layer="none", placement=placement)
 
 
 def signed_map(explanation: Explanation) -> Map:

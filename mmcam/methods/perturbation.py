@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmcam.grids import resize
 from mmcam.methods.cams import weighted_sum
+from mmcam.types import Extent
 
 ScoreRows = Callable[[Float[Tensor, "n channel *grid"]], Float[Tensor, " n"]]
 
@@ -23,12 +24,13 @@ ScoreRows = Callable[[Float[Tensor, "n channel *grid"]], Float[Tensor, " n"]]
 class Rescoring(NamedTuple):
     """The model's scores of perturbed versions of one sample for one target.
 
-    `pixels` is the sample's input. `score` returns the scores of perturbed inputs,
-    `ablated_scores` those of the unchanged input with each channel of the layer set to zero in
-    turn.
+    `pixels` is the sample's input, and `extent` where the layer's cells lie on it. `score` returns
+    the scores of perturbed inputs, `ablated_scores` those of the unchanged input with each channel
+    of the layer set to zero in turn.
     """
 
     pixels: Float[Tensor, "3 *space"]
+    extent: Extent
     score: ScoreRows
     ablated_scores: Callable[[], Float[Tensor, " channel"]]
 
@@ -37,6 +39,7 @@ def score_cam(
     activation: Float[Tensor, "channel *grid"],
     pixels: Float[Tensor, "3 *space"],
     score: ScoreRows,
+    extent: Extent = (),
     chunk: int = 32,
 ) -> Float[Tensor, "*grid"]:
     """Score-CAM: channels weighted by the score of the input masked by the channel.
@@ -44,12 +47,13 @@ def score_cam(
     Each channel, upsampled and min-max scaled to [0, 1], is multiplied with the input. The increase
     of a channel is the score of this masked input minus the score of an empty input (zeros after
     preprocessing). The weights are the softmax of the increases over channels (Wang et al. 2020,
-    eq. 5-7 and algorithm 1). The mask of a constant channel is 0 everywhere.
+    eq. 5-7 and algorithm 1). The mask of a constant channel is 0 everywhere. `extent` is where the
+    cells lie on the input.
     """
     baseline = score(torch.zeros_like(pixels)[None])
     increases = []
     for channels in activation.split(chunk):
-        masks = resize(channels, pixels.shape[1:])
+        masks = resize(channels, pixels.shape[1:], extent)
         flat = masks.flatten(1)
         low, high = flat.amin(1), flat.amax(1)
         width = torch.where(high > low, high - low, 1)
@@ -134,7 +138,7 @@ def _patch(
 
 def score_cam_of(activation: Tensor, rescoring: Rescoring) -> Tensor:
     """Score-CAM of one sample."""
-    return score_cam(activation, rescoring.pixels, rescoring.score)
+    return score_cam(activation, rescoring.pixels, rescoring.score, rescoring.extent)
 
 
 def ablation_cam_of(activation: Tensor, rescoring: Rescoring) -> Tensor:

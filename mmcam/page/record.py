@@ -152,6 +152,7 @@ def _target_record(
         "peak": [json_number(peak["x"]), json_number(peak["y"]), peak.get("frame")],
         "words": [[word, json_number(part)] for word, part in explanation.words],
         "box": list(explanation.placement.box),
+        "extent": [list(interval) for interval in explanation.placement.extent],
     }
     if explanation.is_pixel_space and not explanation.is_clip:
         content["pixels"] = as_png(gradient_picture(_finite(explanation.cam)), GRADIENT_SIDE)

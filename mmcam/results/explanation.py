@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -132,7 +132,8 @@ class Explanation:
     def slice_times(self) -> Float[np.ndarray, " slice"]:
         """The centre of each time slice, in frames from the start of the clip."""
         count = self.saliency.shape[0] // len(self.placement.spans)
-        centres = (np.arange(count) + 0.5) / count
+        start, end = self.placement.extent[0] if self.placement.extent else (0.0, 1.0)
+        centres = start + (np.arange(count) + 0.5) / count * (end - start)
         return np.concatenate(
             [first + centres * (last - first) for first, last in self.placement.spans]
         )
@@ -182,10 +183,11 @@ class Explanation:
         if self.is_clip:
             saliency = saliency[int(saliency.flatten(1).amax(1).argmax())]
         scaled = saliency.clamp(min=0) / (self.maximum or 1)
-        heatmap = onto_original(scaled, Placement(size=size, box=box)).clamp(0, 1).numpy()
+        placement = replace(self._spatial_placement, size=size, box=box)
+        heatmap = onto_original(scaled, placement).clamp(0, 1).numpy()
         return overlay(np.full((*size, 3), 20, np.uint8), heatmap, opacity=1.0)
 
     @property
     def _spatial_placement(self) -> Placement:
         """The placement without the time axis."""
-        return Placement(size=self.placement.size, box=self.placement.box)
+        return replace(self.placement, spans=(), extent=self.placement.extent[-2:])

@@ -130,11 +130,16 @@ def map_geometry(placement: Placement, grid: Sequence[int]) -> dict[str, Any]:
     original's pixels are at half-integers.
     """
     left, top, right, bottom = placement.box
-    step_x, step_y = (right - left) / grid[-1], (bottom - top) / grid[-2]
+    rows, columns = placement.extent[-2:] or ((0.0, 1.0), (0.0, 1.0))
+    step_x = (columns[1] - columns[0]) * (right - left) / grid[-1]
+    step_y = (rows[1] - rows[0]) * (bottom - top) / grid[-2]
+    first_x = left + columns[0] * (right - left) + step_x / 2
+    first_y = top + rows[0] * (bottom - top) + step_y / 2
     return {
         "size": list(placement.size),
         "box": [left, top, right, bottom],
-        "affine": [step_x, 0.0, left + step_x / 2, 0.0, step_y, top + step_y / 2],
+        "extent": [list(interval) for interval in placement.extent],
+        "affine": [step_x, 0.0, first_x, 0.0, step_y, first_y],
         "windows": [list(span) for span in placement.spans],
     }
 
@@ -221,12 +226,17 @@ def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]
         placement=Placement(
             size=(height, width),
             box=(left, top, right, bottom),
-            spans=tuple((float(first), float(last)) for first, last in geometry["windows"]),
+            spans=_intervals(geometry["windows"]),
+            extent=_intervals(geometry.get("extent", ())),
         ),
         counterfactual=bool(facts.get("counterfactual")),
         words=tuple((str(word["text"]), word["part"]) for word in facts.get("question_words", ())),
         window_scores=tuple(facts.get("window_scores", ())),
     )
+
+
+def _intervals(pairs: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(first), float(last)) for first, last in pairs)
 
 
 def _no_score(output: Any) -> Any:

@@ -175,8 +175,8 @@ def test_model_without_relus_has_no_guided_map(
             setup.cam(sample, method, LABEL)
 
 
-def test_guided_grad_cam_is_the_product(wrapped: Callable[..., Any]) -> None:
-    setup = wrapped(Net(nn.ReLU).double(), "conv1")
+def test_guided_grad_cam_is_the_product(wrapped_evenly: Callable[..., Any]) -> None:
+    setup = wrapped_evenly(Net(nn.ReLU).double(), "conv1")
     sample = setup.sample(9, 11)
     enlarged = F.interpolate(
         setup.cam(sample, "gradcam++", LABEL)[None, None],

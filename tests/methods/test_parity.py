@@ -26,9 +26,11 @@ NETS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...]]] = {
 class Both:
     """A network that both sides explain, with its input."""
 
-    def __init__(self, net: nn.Module, layer: str, size: tuple[int, ...], wrapped: Any) -> None:
+    def __init__(
+        self, net: nn.Module, layer: str, size: tuple[int, ...], wrapped_evenly: Any
+    ) -> None:
         self.net, self.layer = net.eval(), layer
-        self.setup = wrapped(net, layer, frames=size[0] if len(size) == 3 else None)
+        self.setup = wrapped_evenly(net, layer, frames=size[0] if len(size) == 3 else None)
         self.sample = self.setup.sample(*size)
         self.label = int(net(self.pixels).argmax())  # its maps are not empty
 
@@ -73,9 +75,9 @@ def nets() -> dict[str, nn.Module]:
 
 
 @pytest.fixture(params=NETS)
-def both(request: pytest.FixtureRequest, nets: dict[str, nn.Module], wrapped: Any) -> Both:
+def both(request: pytest.FixtureRequest, nets: dict[str, nn.Module], wrapped_evenly: Any) -> Both:
     _, layer, size = NETS[request.param]
-    return Both(nets[request.param], layer, size, wrapped)
+    return Both(nets[request.param], layer, size, wrapped_evenly)
 
 
 def test_grad_cam_is_captums(both: Both) -> None:
@@ -147,7 +149,7 @@ def small(axes: int, pool: int) -> nn.Module:
 @pytest.mark.parametrize("size", [(12, 15), (6, 9, 12)])
 @pytest.mark.parametrize(("pool", "agrees"), [(3, True), (2, False)])
 def test_score_cam_is_torchcams_where_enlarging_keeps_the_extremes(
-    size: tuple[int, ...], pool: int, agrees: bool, wrapped: Any
+    size: tuple[int, ...], pool: int, agrees: bool, wrapped_evenly: Any
 ) -> None:
     """The paper enlarges a channel, then scales it to [0, 1]; torchcam the other way round.
 
@@ -158,7 +160,7 @@ def test_score_cam_is_torchcams_where_enlarging_keeps_the_extremes(
     net = small(len(size), pool)
     size = tuple(side - side % pool for side in size)
     net(torch.zeros(1, 3, *size).double())
-    both = Both(net, "0", size, wrapped)
+    both = Both(net, "0", size, wrapped_evenly)
     ours, theirs = both.ours("scorecam"), both.torchcam(torchcam.ScoreCAM)
     difference = (ours - theirs).abs().max() / theirs.max()
     assert (difference < 1e-5) == agrees

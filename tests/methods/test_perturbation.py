@@ -89,8 +89,8 @@ class Case:
 
 
 @pytest.fixture(params=NETS)
-def case(request: pytest.FixtureRequest, wrapped: Callable[..., Any]) -> Case:
-    return Case(request.param, wrapped)
+def case(request: pytest.FixtureRequest, wrapped_evenly: Callable[..., Any]) -> Case:
+    return Case(request.param, wrapped_evenly)
 
 
 def test_ablation_cam_is_a_loop_over_silenced_channels(case: Case) -> None:

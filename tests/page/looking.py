@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image
 
 from mmcam.grids import onto_original
 from mmcam.results.explanation import Explanation
-from mmcam.types import Placement
 
 
 def until(page: Any, condition: str) -> None:
@@ -37,7 +37,7 @@ def expected(
 ) -> np.ndarray:
     """The alphas by mmcam's own interpolation, for a map of this size."""
     box = (0.0, 0.0, float(size[1]), float(size[0]))
-    placement = Placement(size=(size[0], size[1]), box=box, spans=item.placement.spans)
+    placement = replace(item.placement, size=(size[0], size[1]), box=box)
     frames = None if frame is None else [frame]
     scaled = item.saliency.clamp(min=0) / (item.maximum or 1)
     heatmap = onto_original(scaled, placement, frames).numpy()

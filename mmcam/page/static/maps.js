@@ -22,12 +22,14 @@ function quantisedMap(target) {
 function sliceWeights(target, frame) {
   const count = target.grid[0] / target.spans.length;
   const time = frame + 0.5;
+  const extent = extentOf(target, 0);
   const weights = [];
   let covered = 0;
   target.spans.forEach(([first, last], window) => {
     if (time < first || time > last) return;
     covered += 1;
-    const position = clamp(((time - first) / (last - first)) * count - 0.5, 0, count - 1);
+    const share = within((time - first) / (last - first), extent);
+    const position = clamp(share * count - 0.5, 0, count - 1);
     const low = Math.min(Math.floor(position), Math.max(count - 2, 0));
     const weight = position - low;
     weights.push([window * count + low, 1 - weight]);
@@ -52,7 +54,7 @@ function mapValues(target, frame) {
 
 // Whether two maps have the same cells, layer and method, so that one can be subtracted from the other.
 function comparable(first, second) {
-  const geometry = (target) => JSON.stringify([target.grid, target.box, target.spans, target.layer, target.method]);
+  const geometry = (target) => JSON.stringify([target.grid, target.box, target.extent, target.spans, target.layer, target.method]);
   return Boolean(first.map && second.map) && geometry(first) === geometry(second);
 }
 
@@ -72,22 +74,35 @@ function difference(first, second, frame) {
   return a.map((value, i) => (value * first.maximum - b[i] * second.maximum) / maximum);
 }
 
-// Linear interpolation of `count` pixels from `size` cells: for each pixel, the lower cell and the weight of the next.
-function linearWeights(count, size) {
+// The interval of the model input that the cells cover along an axis, as shares of its length; the axis may be negative.
+function extentOf(target, axis) {
+  return target.extent.length ? target.extent.at(axis) : [0, 1];
+}
+
+// A position as a share of an interval.
+function within(position, [first, last]) {
+  return (position - first) / (last - first);
+}
+
+// Linear interpolation of `count` pixels from `size` cells over the part `extent` of the pixels: for each pixel, the
+// lower cell and the weight of the next. If `smooth` is false, each pixel takes the nearest cell.
+function linearWeights(count, size, extent, smooth) {
   const low = new Int32Array(count);
   const weight = new Float32Array(count);
   for (let i = 0; i < count; i++) {
-    const position = clamp(((i + 0.5) / count) * size - 0.5, 0, size - 1);
+    let position = clamp(within((i + 0.5) / count, extent) * size - 0.5, 0, size - 1);
+    if (!smooth) position = Math.round(position);
     low[i] = Math.min(Math.floor(position), Math.max(size - 2, 0));
     weight[i] = size > 1 ? position - low[i] : 0;
   }
   return [low, weight];
 }
 
-// Bilinear interpolation with half-pixel centres: first along the rows of cells, then along the columns.
-function interpolate(values, [height, width], [rows, columns]) {
-  const [left, right] = linearWeights(columns, width);
-  const [up, down] = linearWeights(rows, height);
+// A map as pixels, by bilinear interpolation or by the nearest cell: first along the rows of cells, then the columns.
+function interpolate(values, target, [rows, columns], smooth) {
+  const [height, width] = target.grid.slice(-2);
+  const [left, right] = linearWeights(columns, width, extentOf(target, -1), smooth);
+  const [up, down] = linearWeights(rows, height, extentOf(target, -2), smooth);
   const wide = new Float32Array(height * columns);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < columns; x++) {
@@ -117,13 +132,10 @@ function palette(table, opacity, signed) {
   return new Uint32Array(rgba.buffer);
 }
 
-// Draw the values on a canvas of [rows, columns] cells or, if `size` is given, interpolated to `size` pixels.
-function paint(canvas, values, grid, size, colours, signed) {
-  const [height, width] = size || grid;
-  const shown = size ? interpolate(values, grid, size) : values;
+// Draw the pixels of a map of `size` on a canvas.
+function paint(canvas, shown, [height, width], colours, signed) {
   canvas.width = width;
   canvas.height = height;
-  canvas.classList.toggle("raw", !size);
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);

@@ -12,7 +12,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// The longer side of an interpolated map in pixels, by the size of the stage.
+// The longer side of a drawn map in pixels, by the size of the stage.
 const CANVAS_SIDE = { large: 512, small: 256 };
 
 class Stage {
@@ -76,10 +76,8 @@ class Stage {
     const colours = palette(this.options.tables[colormap], this.options.opacity, signed);
     const [left, top, right, bottom] = target.box;
     const scale = this.side / Math.max(right - left, bottom - top);
-    const size = this.options.smooth
-      ? [bottom - top, right - left].map((length) => Math.max(1, Math.round(length * scale)))
-      : null;
-    paint(this.canvas, values, target.grid.slice(-2), size, colours, signed);
+    const size = [bottom - top, right - left].map((length) => Math.max(1, Math.round(length * scale)));
+    paint(this.canvas, interpolate(values, target, size, this.options.smooth), size, colours, signed);
   }
 
   // Position the map over the model input and hatch the rest, or everything if `outside` is true.
