@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,9 @@ class CaptionAdapter(ABC):
     A family implements `prepare_pixels` (preprocessing), `generate` (generated captions and the
     encoder's output), `teacher_force` (the logits of given captions) and `grid`.
     """
+
+    uses_layouts: ClassVar[bool] = False
+    """Whether `grid` asks `layouts`; a family that knows the order of its tokens need not."""
 
     name: str
     model: nn.Module

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,9 @@ class Classifier:
     pack: Callable[[Tensor], Any] = field(default=lambda pixels: pixels)
     unpack: Callable[[Any], Tensor] = logits_of
     to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
+
+    uses_layouts: ClassVar[bool] = True
+    """Whether `grid` asks `layouts`; a family that knows the order of its tokens need not."""
 
     layouts: Layouts | None = field(default=None, kw_only=True)
     probability: Probability = field(default="softmax", kw_only=True)
@@ -195,9 +198,20 @@ class Classifier:
         Raises:
             LayerError: the layer has no grid.
         """
-        try:
-            if self.layouts is not None and self.layouts.knows(layer, inputs):
-                return self.layouts.grid(layer, tensor, inputs)
-            return self.to_grid(layer, tensor, inputs.pixels.shape[2:])
-        except LayerError as error:
-            raise LayerError(f"layer '{layer}': {error}") from error
+        return grid_of(self.layouts, self.to_grid, layer, tensor, inputs)
+
+
+def grid_of(
+    layouts: Layouts | None, to_grid: ToGrid, layer: str, tensor: Tensor, inputs: Inputs
+) -> Tensor:
+    """A layer's output as a grid: by its proven layout if there is one, otherwise by `to_grid`.
+
+    Raises:
+        LayerError: the layer has no grid.
+    """
+    try:
+        if layouts is not None and layouts.knows(layer, inputs):
+            return layouts.grid(layer, tensor, inputs)
+        return to_grid(layer, tensor, inputs.pixels.shape[2:])
+    except LayerError as error:
+        raise LayerError(f"layer '{layer}': {error}") from error

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from mmcam.adapters.base import captions
 from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.captions import CaptionOutput, Sentence
-from mmcam.adapters.base.classifier import ToGrid
+from mmcam.adapters.base.classifier import ToGrid, grid_of
 from mmcam.adapters.base.preprocess import Preprocess, prepare_batch
 from mmcam.adapters.base.vocabulary import Vocabulary
 from mmcam.adapters.networks.decoding import beam_search
-from mmcam.errors import LabelError, LayerError
+from mmcam.errors import LabelError
 from mmcam.grids import to_grid
 from mmcam.tasks import Caption
 from mmcam.types import Inputs, Sample
@@ -29,6 +29,8 @@ class RecurrentCaptioner(CaptionAdapter):
     states of a given caption, which `out` turns into logits; `initial_state` and `step` generate a
     caption.
     """
+
+    uses_layouts: ClassVar[bool] = True
 
     preprocess: Preprocess
     tokenizer: Vocabulary
@@ -83,7 +85,4 @@ class RecurrentCaptioner(CaptionAdapter):
         Raises:
             LayerError: the layer has no grid.
         """
-        try:
-            return self.to_grid(layer, tensor, inputs.pixels.shape[2:])
-        except LayerError as error:
-            raise LayerError(f"layer '{layer}': {error}") from error
+        return grid_of(self.layouts, self.to_grid, layer, tensor, inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -119,6 +119,8 @@ def _evenly_spaced(size: int, count: int) -> Tensor:
 @dataclass
 class ViltAdapter(AnswerClassifier):
     """`ViltForQuestionAnswering`. Each answer has an independent probability (sigmoid)."""
+
+    uses_layouts: ClassVar[bool] = False
 
     @property
     def batch(self) -> int:

@@ -13,13 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmcam.capture.places import Places, mean_place, without_repeats
+from mmcam.capture.places import ROUNDING, Places, mean_place, without_repeats
 from mmcam.errors import LayerError
 from mmcam.types import Extent
-
-TOLERANCE = 1e-3
-"""The largest difference between places of the same cell, due to rounding, in pixels."""
-
 
 SAME_CELL = 0.3
 """How far apart places of one row of cells may be, as a share of the distance between rows."""
@@ -173,7 +169,7 @@ def _is_constant(places: Places, axis: int) -> bool:
 
 
 def _differ(place: Tensor, other: Tensor) -> bool:
-    is_same = ((place - other).abs() < TOLERANCE) | (place.isnan() & other.isnan())
+    is_same = ((place - other).abs() < ROUNDING) | (place.isnan() & other.isnan())
     return not bool(is_same.all())
 
 
@@ -182,7 +178,7 @@ def _number_cells(values: Tensor) -> tuple[Tensor, int]:
     ordered = values.unique()
     gaps = ordered.diff()
     # Next to padding, the place of a cell may shift; it stays closest to its own row.
-    limit = max(TOLERANCE, SAME_CELL * float(gaps.max())) if len(gaps) else TOLERANCE
+    limit = max(ROUNDING, SAME_CELL * float(gaps.max())) if len(gaps) else ROUNDING
     starts = torch.cat([ordered.new_ones(1).bool(), gaps > limit])
     cell = starts.cumsum(0) - 1
     return cell[torch.searchsorted(ordered, values)], int(cell[-1]) + 1

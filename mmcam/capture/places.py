@@ -22,6 +22,7 @@ Nothing is differentiated, and the model's own results do not change.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,6 +42,9 @@ entries without a place."""
 Points = Callable[[int, int, int], Tensor]
 """A point for each window along an axis, in cells: `points(axis, windows, cells)`."""
 
+ROUNDING = 1e-3
+"""The largest difference between places of the same cell, due to rounding, in pixels."""
+
 MOVES = {
     *(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.permute),
     *(aten.transpose, aten.t, aten.expand, aten.slice, aten.select, aten.split, aten.unbind),
@@ -52,6 +56,9 @@ MOVES = {
     *(aten.repeat_interleave, aten.expand_copy, aten.view_copy, aten.take_along_dim),
 }
 """Operations that only move entries; they are applied to the places too."""
+
+VIEWS = {aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.view_copy}
+"""Moves to another shape with the same order of entries."""
 
 PRODUCTS = {
     aten.mm: (0, 1),
@@ -157,7 +164,9 @@ class FollowPlaces(TorchDispatchMode):
         if packet in FACTORIES:
             for tensor in outputs:
                 if tensor.is_floating_point() and tensor.ndim >= 2:
-                    self.known[tensor] = self._nowhere(tensor)
+                    # Something may be copied into it, or into views of it, so the places have
+                    # memory of their own.
+                    self.known[tensor] = tuple(p.clone() for p in self._nowhere(tensor))
             return
         placed = [t for t in _tensors((args, kwargs)) if t in self.known]
         if not placed or not outputs:
@@ -166,11 +175,19 @@ class FollowPlaces(TorchDispatchMode):
             self._copy(args[0], args[1])
         elif packet in MOVES:
             self._move(func, args, kwargs, outputs)
+        elif packet is aten.col2im:  # it adds the entries that overlap
+            self.known[outputs[0]] = tuple(
+                func(place.contiguous(), *args[1:]) / func(torch.ones(place.shape), *args[1:])
+                for place in self._of(args[0])
+            )
         elif packet in (aten.cat, aten.stack):
-            self._join(func, args, kwargs, outputs[0])
+            self._join(packet, args, kwargs, outputs[0])
         elif packet is aten.constant_pad_nd:
-            padded = tuple(func(p, args[1], math.nan) for p in self._of(args[0]))
-            self.known[outputs[0]] = padded
+            padded = (
+                func(_without_untouched(place, func, args), args[1], math.nan)
+                for place in self._of(args[0])
+            )
+            self.known[outputs[0]] = tuple(place.expand(outputs[0].shape) for place in padded)
         elif packet in (aten.convolution, aten.mkldnn_convolution, aten._convolution):
             self._convolve(args, outputs[0])
         elif packet in POOLINGS:
@@ -201,7 +218,7 @@ class FollowPlaces(TorchDispatchMode):
         return self._nowhere(tensor) if places is None else places
 
     def _nowhere(self, tensor: Tensor) -> Places:
-        return tuple(torch.full(tensor.shape, math.nan) for _ in range(1 + 2 * self.axes))
+        return (torch.tensor(math.nan).expand(tensor.shape),) * (1 + 2 * self.axes)
 
     def _copy(self, target: Tensor, source: Tensor) -> None:
         places = self.places(source)
@@ -223,21 +240,32 @@ class FollowPlaces(TorchDispatchMode):
             return
         moved = []
         for place in places:
-            try:
-                result = func(place, *args[1:], **kwargs)
-            except RuntimeError:  # expanded places may not allow this view
+            if func.overloadpacket in VIEWS:
+                result = _viewed(place, outputs[0].shape)
+            elif func.overloadpacket is aten.as_strided:
+                if not args[0].is_contiguous():
+                    raise ValueError("the strides of the places differ from the tensor's")
                 result = func(place.contiguous(), *args[1:], **kwargs)
+            else:
+                result = func(_without_untouched(place, func, args), *args[1:], **kwargs)
             moved.append(list(_tensors(result)))
         for number, tensor in enumerate(outputs):
-            self.known[tensor] = tuple(tensors[number] for tensors in moved)
+            self.known[tensor] = tuple(tensors[number].expand(tensor.shape) for tensors in moved)
 
     def _join(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+        self, packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> None:
+        axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.ndim
         parts = [self._of(tensor) for tensor in args[0]]
-        self.known[output] = tuple(
-            func(list(same), *args[1:], **kwargs) for same in zip(*parts, strict=True)
-        )
+        if packet is aten.stack:
+            parts = [tuple(place.unsqueeze(axis) for place in part) for part in parts]
+        if _agree([p[: 1 + self.axes] for p in parts], axis):
+            # Maps of the same cells: the joined map keeps one focus for each cell, too.
+            counts = [part[0].shape[axis] for part in parts]
+            joined = [_weighted_mean(same, counts, axis) for same in zip(*parts, strict=True)]
+        else:
+            joined = [_joined(same, axis) for same in zip(*parts, strict=True)]
+        self.known[output] = tuple(place.expand(output.shape) for place in joined)
 
     def _put(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
@@ -386,6 +414,101 @@ def without_repeats(place: Tensor) -> Tensor:
         if place.stride(axis) == 0:
             place = place.narrow(axis, 0, 1)
     return place
+
+
+def _without_untouched(place: Tensor, func: Any, args: tuple[Any, ...]) -> Tensor:
+    """The places with one entry along each expanded axis that a move leaves alone.
+
+    A move that copies would fill these axes again. The result may be expanded to the move's output.
+    """
+    packet, axes = func.overloadpacket, range(place.ndim)
+    if packet is aten.roll:
+        touched = set(args[2] if len(args) > 2 else ()) or set(axes)
+    elif packet is aten.flip:
+        touched = set(args[1])
+    elif packet is aten.index_select:
+        touched = {args[1]}
+    elif packet is aten.index:
+        touched = {axis for axis, index in enumerate(args[1]) if index is not None}
+    elif packet is aten.constant_pad_nd:
+        pairs = zip(args[1][::2], args[1][1::2], strict=True)  # from the last axis on
+        touched = {-1 - number for number, pair in enumerate(pairs) if any(pair)}
+    else:
+        return place
+    touched = {axis % place.ndim for axis in touched}
+    for axis in axes:
+        if axis not in touched and place.stride(axis) == 0:
+            place = place.narrow(axis, 0, 1)
+    return place
+
+
+def _viewed(place: Tensor, shape: Sequence[int]) -> Tensor:
+    """The places in another shape, with expanded axes where they are constant."""
+    if math.prod(shape) != place.numel():  # a view as another type
+        raise ValueError("the entries are not those of the places")
+    target, split = list(shape), []
+    for before, after in _groups(place.shape, shape):
+        if all(place.stride(axis) == 0 or place.shape[axis] == 1 for axis in before):
+            for axis in before:
+                place = place.narrow(axis, 0, 1)
+            for axis in after:
+                target[axis] = 1
+        elif len(after) > 1:
+            split += after
+    place = place.reshape(target)
+    for axis in split:
+        first = place.narrow(axis, 0, 1)
+        others = (place.narrow(axis, 1, 1), place) if place.shape[axis] > 1 else ()
+        if all(bool(((first == p) | (first.isnan() & p.isnan())).all()) for p in others):
+            place = first  # compared with one entry before all others
+    return place.expand(shape)
+
+
+def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """The smallest groups of consecutive axes of two shapes that hold the same entries."""
+    groups = []
+    first, second, sizes = [], [], [1, 1]
+    i = j = 0
+    while i < len(before) or j < len(after):
+        if j == len(after) or (i < len(before) and sizes[0] <= sizes[1]):
+            first.append(i)
+            sizes[0] *= before[i]
+            i += 1
+        else:
+            second.append(j)
+            sizes[1] *= after[j]
+            j += 1
+        if sizes[0] == sizes[1] and first and second:
+            groups.append((first, second))
+            first, second, sizes = [], [], [1, 1]
+    return [*groups, (first, second)] if first or second else groups
+
+
+def _agree(parts: Sequence[Places], axis: int) -> bool:
+    """Whether all parts have the same places, which are constant along an axis."""
+    first, *others = parts
+    if any(place.stride(axis) != 0 or place.ndim < 3 for part in parts for place in part):
+        return False
+    return all(
+        place.narrow(axis, 0, 1).allclose(other.narrow(axis, 0, 1), 0, ROUNDING, equal_nan=True)
+        for part in others
+        for place, other in zip(first, part, strict=True)
+    )
+
+
+def _joined(places: Sequence[Tensor], axis: int) -> Tensor:
+    """Places joined along an axis; other axes that are expanded in all of them have one entry."""
+    for other in range(places[0].ndim):
+        if other != axis and all(place.stride(other) == 0 for place in places):
+            places = [place.narrow(other, 0, 1) for place in places]
+    return torch.cat(list(places), axis)
+
+
+def _weighted_mean(places: Sequence[Tensor], weights: Sequence[int], axis: int) -> Tensor:
+    """The mean of places that are constant along an axis, of which one entry is kept."""
+    total = sum(weights)
+    terms = (p.narrow(axis, 0, 1) * (w / total) for p, w in zip(places, weights, strict=True))
+    return functools.reduce(torch.add, terms)
 
 
 def mean_place(place: Tensor, axes: Sequence[int]) -> Tensor:

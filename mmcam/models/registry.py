@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.capture.layers import resolve
@@ -22,9 +23,6 @@ from mmcam.models.folder import folder_recipe, read_labels
 from mmcam.models.wrap import from_factory
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Sample
-
-FOLLOWED = ("timm",)
-"""Families whose layers have so many layouts that these are traced through the model."""
 
 UNTRAINED = "random"
 """The value of `weights` for an untrained model."""
@@ -112,7 +110,7 @@ def build(recipe: Recipe) -> Adapter:
             f"{recipe.title} cannot be built with the arguments {dict(recipe.args)} "
             f'({reason_of(error)}); fix "args"'
         ) from error
-    if recipe.family in FOLLOWED and isinstance(adapter, Classifier):
+    if isinstance(adapter, (Classifier, CaptionAdapter)) and adapter.uses_layouts:
         adapter.layouts = ProvenLayouts()
     adapter.model.eval()  # libraries build their models in training mode
     return adapter

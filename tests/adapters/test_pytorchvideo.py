@@ -51,6 +51,7 @@ def clip() -> np.ndarray:
 def test_both_pathways_are_explained_from_one_forward(
     slowfast: Classifier, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    mmcam.explain(slowfast, clip, mmcam.Actions([3]))  # proves where the layers' cells lie, once
     calls = []
     forward = slowfast.forward
 
