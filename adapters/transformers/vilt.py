@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmcam.adapters.base.answerer import AnswerClassifier, AnswerOutput, EncodedQuestion
-from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.adapters.base.preprocess import Box, Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.adapters.transformers.loading import build_model, convert_state_dict, load_processor
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
@@ -67,7 +67,8 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
 class FullImage(Transform):
     """An image processor that resizes the whole picture, without a crop or padding."""
 
-    def _find_box(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def _measure(self, size: tuple[int, int], shape: tuple[int, ...]) -> Box:
+        height, width = size
         return 0.0, 0.0, float(width), float(height)
 
 
