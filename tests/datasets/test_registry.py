@@ -162,7 +162,10 @@ def test_class_folders_and_imagenets_file_names(tmp_path: Path) -> None:
         ("zebra/y.png", ("zebra",)),
     ]
     write(tmp_path / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca\n")
-    assert open_data(f"imagefolder:{tmp_path}")[0].labels == ("tench",)
+    data = open_data(f"imagefolder:{tmp_path}")
+    assert data[0].labels == ("tench",)
+    ids = [getattr(label, "wordnet_id", None) for item in data for label in item.labels]
+    assert ids == ["n01440764", "n01440764", None]
     write(tmp_path / "xml" / "x.xml", voc_file(("n01440764", 1, 2, 5, 6)))
     boxed = open_data(f"imagefolder:{tmp_path}?boxes={tmp_path}/xml")
     assert boxed[0].regions == {"tench": Region(boxes=((0, 1, 5, 6),))}
