@@ -19,6 +19,23 @@ Extent = tuple[tuple[float, float], ...]
 shares of the input's length. Empty if the cells cover the input exactly: (0, 1) along each axis."""
 
 
+class WordNetLabel(str):
+    """A class's name together with its WordNet id, as in ImageNet ("n02012849").
+
+    The name alone may mean several classes: ImageNet has two cranes. It equals the plain name.
+    """
+
+    wordnet_id: str
+
+    def __new__(cls, name: str, wordnet_id: str) -> WordNetLabel:
+        label = super().__new__(cls, name)
+        label.wordnet_id = wordnet_id
+        return label
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WordNetLabel, (str(self), self.wordnet_id)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """A picture or clip as it was read, upright RGB, before the model's preprocessing.
@@ -100,13 +117,15 @@ class Target:
 
     `score` maps the output to one number per row, such as a logit or a log-probability.
     `log_prob`, if any, maps the output to the natural logarithm of the target's probability.
-    `position` is the position of a word in the sentence. `attention`, if any, maps the output to
-    the model's attention map for this target, one per row (the method "attention").
+    `index` is the number of a class, whose name may not be unique. `position` is the position of a
+    word in the sentence. `attention`, if any, maps the output to the model's attention map for this
+    target, one per row (the method "attention").
     """
 
     label: str
     score: Score
     kind: str = "class"
+    index: int | None = None
     position: int | None = None
     log_prob: Score | None = None
     attention: Callable[[Any], Float[Tensor, "batch *grid"]] | None = None
@@ -119,6 +138,7 @@ class Target:
             score=lambda logits: logits[:, index],
             log_prob=lambda logits: log_probs_of(logits)[:, index],
             kind=kind,
+            index=index,
         )
 
     def negated(self) -> Target:

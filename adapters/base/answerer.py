@@ -76,7 +76,7 @@ class AnswerClassifier(Classifier):
                 not word.is_mark for word in question.words
             ):
                 raise LabelError(
-                    f"no word of the question '{text}' is in the vocabulary of {self.name}; use "
+                    f"no word of the question {text!r} is in the vocabulary of {self.name}; use "
                     "the words and the language of its training data"
                 )
         inputs = self.prepare_pixels(samples)

@@ -6,6 +6,7 @@ output into a grid.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,11 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmcam.adapters.base.imagenet import has_imagenet_classes, imagenet_index
 from mmcam.adapters.base.preprocess import Preprocess, Transform, prepare_batch
 from mmcam.errors import LabelError, LayerError, ModelError, nearest
 from mmcam.grids import to_grid
 from mmcam.tasks import Classes
 from mmcam.types import Inputs, Layouts, Sample, Score, Target, Weights, Window, log_probs_of
+
+WORDNET_ID = r"n\d{8}"
 
 Probability = str | Callable[[Tensor], Tensor] | None
 
@@ -158,6 +162,7 @@ class Classifier:
             score=lambda output: self.logits(output)[:, index],
             log_prob=self._log_prob(index),
             kind=task.kind,
+            index=index,
         )
 
     def label(self, index: int) -> str:
@@ -165,14 +170,18 @@ class Classifier:
         return self.labels[index] if index < len(self.labels) else str(index)
 
     def index(self, label: str | int, classes: int) -> int:
-        """The index of the class with a label: a name in any case, or a number.
+        """The index of the class with a label: a name in any case, a WordNet id or a number.
 
         Text is compared with the names first, because a name may itself be a number. An int is
-        always a number.
+        always a number. A WordNet id ("n02012849", or that of a `WordNetLabel`) takes precedence
+        over a name, if the model has the 1,000 classes of ImageNet or labels that are such ids.
 
         Raises:
-            LabelError: no class or several classes have that name, or the number is out of range.
+            LabelError: no class or several classes have that name, the number is out of range, or
+                the WordNet id is none of ImageNet's 1,000 classes, which the model has.
         """
+        if (from_id := self._index_of_wordnet_id(label)) is not None:
+            return from_id
         is_number = isinstance(label, int) or label.isdecimal()
         folded = None if isinstance(label, int) else label.casefold()
         matches = [i for i, name in enumerate(self.labels) if name.casefold() == folded]
@@ -187,6 +196,23 @@ class Classifier:
             return int(label)
         hint = nearest(str(label), self.labels) if self.labels else f"numbers 0 to {classes - 1}"
         raise LabelError(f"{self.name} has no label '{label}'; nearest: {hint}")
+
+    def _index_of_wordnet_id(self, label: str | int) -> int | None:
+        """The class of a label's WordNet id; None without an id, or if the ids are unknown."""
+        wordnet_id = getattr(label, "wordnet_id", str(label))
+        if not re.fullmatch(WORDNET_ID, wordnet_id):
+            return None
+        if wordnet_id in self.labels:
+            return list(self.labels).index(wordnet_id)
+        if not has_imagenet_classes(self.labels):
+            return None
+        index = imagenet_index(wordnet_id)
+        if index is None:
+            raise LabelError(
+                f"WordNet id '{wordnet_id}' is none of the 1,000 ImageNet classes of {self.name}; "
+                "give the class by its name or number, or leave the picture out"
+            )
+        return index
 
     def text(self, output: Any, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
         """None for each sample: a classifier generates no text."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from mmcam.errors import InputError, ModelError
 from mmcam.types import Inputs, Pixels, Placement, Sample, Window
 
 Box = tuple[float, float, float, float]
+
+MAX_SIZES = 10_000
+"""The sizes of pictures for which a `Transform` keeps its measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +171,8 @@ class Transform:
     """A user's own transform of a PIL image (torchvision, timm, an image processor).
 
     The placement of its output is measured by transforming ramps of grey levels, so any combination
-    of resizing, cropping and padding works. A clip is transformed frame by frame. `frames`,
+    of resizing, cropping and padding works. It is measured once for each size of picture: make a
+    new `Transform` when the function changes. A clip is transformed frame by frame. `frames`,
     `stride` and `fps` are a video model's window.
     """
 
@@ -176,6 +180,9 @@ class Transform:
     frames: int | None = None
     stride: float = 1.0
     fps: float | None = None
+    _boxes: dict[tuple[int, ...], Box] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def window(self) -> Window | None:
@@ -189,20 +196,37 @@ class Transform:
 
         Raises:
             ModelError: the transform does not return `[3, height, width]`, draws random numbers,
-                or changes the geometry other than by resizing, cropping and padding.
+                returns different sizes for pictures of one size, or changes the geometry other than
+                by resizing, cropping and padding.
         """
-        height, width = sample.pixels.shape[-3:-1]
-        placement = Placement(
-            size=(height, width), box=self._find_box(height, width), spans=clip_spans(sample)
-        )
-        if sample.pixels.ndim == 3:
-            return self._apply(sample.pixels), placement
-        return torch.stack([self._apply(frame) for frame in sample.pixels], 1), placement
-
-    def _apply(self, pixels: Pixels) -> Tensor:
         from PIL import Image
 
-        value = self.function(Image.fromarray(pixels))
+        frames = sample.pixels if sample.pixels.ndim == 4 else sample.pixels[None]
+        size = (frames.shape[1], frames.shape[2])
+        states = _random_states()
+        outputs = [self._apply(Image.fromarray(frame)) for frame in frames]
+        if _random_states() != states or (not self._boxes and self._differs(frames[0], outputs[0])):
+            raise ModelError(
+                "the transform draws random numbers (a random crop, a flip?), so the placement of "
+                "its output is unknown; use the transform for evaluation"
+            )
+        shapes = {tuple(output.shape) for output in outputs}
+        if len(shapes) > 1:
+            raise _shapes_error(size, shapes)
+        placement = Placement(
+            size=size, box=self._find_box(size, shapes.pop()), spans=clip_spans(sample)
+        )
+        return outputs[0] if sample.pixels.ndim == 3 else torch.stack(outputs, 1), placement
+
+    def _differs(self, pixels: Pixels, output: Tensor) -> bool:
+        """Whether a second run differs: the transform may have a random generator of its own."""
+        from PIL import Image
+
+        again = self._apply(Image.fromarray(pixels))
+        return again.shape != output.shape or not torch.allclose(again, output, equal_nan=True)
+
+    def _apply(self, image: Any) -> Tensor:
+        value = self.function(image)
         if not isinstance(value, Tensor) or value.ndim != 3 or len(value) != 3:
             given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(
@@ -211,30 +235,59 @@ class Transform:
             )
         return value.float()
 
-    def _find_box(self, height: int, width: int) -> Box:
-        """The edges of the output, in pixels of a picture of this size."""
-        size = (height, width)
-        states = _random_states()
-        black, white, x, y = (
-            self._apply(np.round(values).clip(0, 255).astype(np.uint8)).double()
-            for values in (
-                np.full((*size, 3), 0),
-                np.full((*size, 3), 255),
-                np.broadcast_to(_ramp(width), (*size, 3)),
-                np.broadcast_to(_ramp(height)[:, None], (*size, 3)),
-            )
-        )
-        if _random_states() != states:
-            raise ModelError(
-                "the transform draws random numbers (a random crop, a flip?), so the placement of "
-                "its output is unknown; use the transform for evaluation"
-            )
-        contrast = (white - black).abs()
-        inside = (contrast > 0.5 * contrast.amax((1, 2), keepdim=True)).all(0)
-        scale = torch.where(inside, white - black, 1)
-        left, right = _fit_edges(((x - black) / scale).mean(0), inside, 1, width)
-        top, bottom = _fit_edges(((y - black) / scale).mean(0), inside, 0, height)
+    def _find_box(self, size: tuple[int, int], shape: tuple[int, ...]) -> Box:
+        """The edges of an output of this shape, on a picture of this size (height, width)."""
+        key = (*size, *shape)
+        if key not in self._boxes:
+            if len(self._boxes) >= MAX_SIZES:
+                self._boxes.clear()
+            self._boxes[key] = self._measure(size, shape)
+        return self._boxes[key]
+
+    def _measure(self, size: tuple[int, int], shape: tuple[int, ...]) -> Box:
+        """Find the edges from black, white and two ramps, with few large tensors at a time.
+
+        Raises:
+            ModelError: the outputs differ in shape, or the transform does more than resizing,
+                cropping and padding.
+        """
+
+        def transformed(levels: NDArray[Any]) -> Tensor:
+            output = self._apply(_picture(levels, size))
+            if output.shape != shape:
+                raise _shapes_error(size, {shape, tuple(output.shape)})
+            return output
+
+        height, width = size
+        black = transformed(np.zeros((1, 1, 3)))
+        scale = transformed(np.full((1, 1, 3), 255)) - black
+        inside = torch.stack([c.abs() > 0.5 * c.abs().amax() for c in scale]).all(0)
+        scale = torch.where(inside, scale, 1)
+        x = ((transformed(_ramp(width)[None]) - black) / scale).mean(0)
+        y = ((transformed(_ramp(height)[:, None]) - black) / scale).mean(0)
+        left, right = _fit_edges(x, inside, 1, width)
+        top, bottom = _fit_edges(y, inside, 0, height)
         return left, top, right, bottom
+
+
+def _shapes_error(size: tuple[int, int], shapes: Collection[tuple[int, ...]]) -> ModelError:
+    height, width = size
+    return ModelError(
+        f"the transform returns {' and '.join(map(str, sorted(shapes)))} for pictures of the same "
+        f"{width} x {height} pixels, so the placement of its output is unknown; let its crop "
+        "depend on the size of the picture alone"
+    )
+
+
+def _picture(levels: NDArray[Any], size: tuple[int, int]) -> Any:
+    """An RGB image of (height, width), of grey levels given for one row, one column or one pixel.
+
+    Pillow repeats them without an array of the full size.
+    """
+    from PIL import Image
+
+    small = Image.fromarray(np.round(levels).clip(0, 255).astype(np.uint8))
+    return small.resize(size[::-1], Image.Resampling.NEAREST)
 
 
 def _ramp(length: int) -> NDArray[np.float64]:
@@ -257,7 +310,7 @@ def _fit_edges(ramp: Tensor, inside: Tensor, axis: int, length: int) -> tuple[fl
     """
     if length == 1:
         return 0.0, 1.0
-    levels = (ramp * inside).sum(1 - axis) / inside.sum(1 - axis).clamp(min=1)
+    levels = (ramp * inside).sum(1 - axis, dtype=torch.float64) / inside.sum(1 - axis).clamp(min=1)
     known = inside.any(1 - axis)
     output = torch.arange(len(levels), dtype=torch.float64)[known] + 0.5
     source = (255 * levels[known] - 1) / 253 * (length - 1) + 0.5

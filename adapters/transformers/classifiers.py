@@ -114,6 +114,7 @@ def _is_video(config: Any) -> bool:
 
 
 def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
+    """The model; of a type with several classifiers, the one that `config.architectures` names."""
     from transformers import AutoModelForImageClassification, AutoModelForVideoClassification
 
     auto = AutoModelForVideoClassification if video else AutoModelForImageClassification
@@ -128,8 +129,9 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
         return trained
     # `from_config` fails for types with several classifiers (DeiT, LeViT) without `architectures`.
     choice = auto._model_mapping[type(config)]
-    classifier = choice[0] if isinstance(choice, (list, tuple)) else choice
-    untrained: nn.Module = classifier(config)
+    classifiers = choice if isinstance(choice, (list, tuple)) else [choice]
+    named = [c for c in classifiers if c.__name__ in (config.architectures or ())]
+    untrained: nn.Module = (named or classifiers)[0](config)
     return untrained
 
 

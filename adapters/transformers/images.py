@@ -36,12 +36,17 @@ class SingleImage:
     def process(self, sample: Sample) -> ProcessedImage:
         """The picture, preprocessed by the processor."""
         if any(getattr(self.processor, key, None) for key in ("do_center_crop", "do_pad")):
-            pixels, placement = Transform(self._pixels)(sample)
+            pixels, placement = self._transform(sample)
             return ProcessedImage(pixels, placement, {})
         from PIL import Image
 
         pixels = self._pixels(Image.fromarray(sample.pixels))
         return ProcessedImage(pixels, _full_placement(sample), {})
+
+    @cached_property
+    def _transform(self) -> Transform:
+        """The processor as a transform, kept with its measurements."""
+        return Transform(self._pixels)
 
     def _pixels(self, image: Any) -> Tensor:
         pixels: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"][0]

@@ -69,7 +69,8 @@ def locate_question(
     """Find the words of a question among the tokens of its prompt.
 
     Raises:
-        LabelError: the tokenizer's vocabulary contains no word of the question.
+        LabelError: the tokenizer's vocabulary contains no word of the question, or the tokenizer
+            drops all its characters.
     """
     template = model_type.question_template or ""
     text, marked = template.format(question), template.format(QUESTION_MARKER)
@@ -82,9 +83,11 @@ def locate_question(
     unk = tokenizer.tokenizer.unk_token_id
     unknown = [w.text for w in words if unk in tokens[w.start : w.stop]]
     known = [w for w in words if not w.is_mark and unk not in tokens[w.start : w.stop]]
-    if words and not known:
+    end = begin + len(question)
+    is_dropped = is_verbatim and all(b <= begin or a >= end for a, b in offsets)
+    if is_dropped or (words and not known):
         raise LabelError(
-            f"{tokenizer.name} knows no word of the question '{question}'; use the words and the "
+            f"{tokenizer.name} knows no word of the question {question!r}; use the words and the "
             "language that it was trained on"
         )
     return PromptQuestion(question, words, tuple(unknown))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmcam.adapters.base.answerer import AnswerClassifier, AnswerOutput, EncodedQuestion
-from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.adapters.base.preprocess import Box, Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.adapters.transformers.loading import build_model, convert_state_dict, load_processor
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
-from mmcam.errors import LayerError, ModelError
+from mmcam.errors import LabelError, LayerError, ModelError
 from mmcam.tasks.words import Word, align
 from mmcam.types import Inputs, Sample
 
@@ -67,7 +67,8 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
 class FullImage(Transform):
     """An image processor that resizes the whole picture, without a crop or padding."""
 
-    def _find_box(self, height: int, width: int) -> tuple[float, float, float, float]:
+    def _measure(self, size: tuple[int, int], shape: tuple[int, ...]) -> Box:
+        height, width = size
         return 0.0, 0.0, float(width), float(height)
 
 
@@ -79,8 +80,17 @@ def _pixels(processor: Any, image: Any) -> Tensor:
 def _tokenize_question(
     question_tokenizer: TransformersTokenizer, max_positions: int, text: str
 ) -> EncodedQuestion:
-    """A question between its two special tokens, truncated to `max_positions` tokens."""
+    """A question between its two special tokens, truncated to `max_positions` tokens.
+
+    Raises:
+        LabelError: the tokenizer drops all characters of the question.
+    """
     tokens, offsets = question_tokenizer.tokenize(text)
+    if not tokens:
+        raise LabelError(
+            f"no word of the question {text!r} is in the vocabulary of {question_tokenizer.name}; "
+            "use the words and the language of its training data"
+        )
     kept = tokens[: max_positions - 2]
     tokenizer = question_tokenizer.tokenizer
     ids = torch.tensor([tokenizer.cls_token_id, *kept, tokenizer.sep_token_id])

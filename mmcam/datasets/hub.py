@@ -121,7 +121,10 @@ class HubRows(Dataset):
     ) -> None:
         self.table, self.source = table, name
         self.columns = {"image": image, "label": label, "text": text, "id": id}
-        description = repr((len(table), sorted(map(str, table.features.items())), self.columns))
+        # The library's own fingerprint covers the data: the revision, or the files and their times.
+        data = table._fingerprint
+        features = sorted(map(str, table.features.items()))
+        description = repr((data, len(table), features, self.columns))
         self.fingerprint = hashlib.sha256(description.encode()).hexdigest()
 
     def __len__(self) -> int:

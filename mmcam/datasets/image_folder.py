@@ -10,10 +10,14 @@ from mmcam.datasets.files import IMAGE_SUFFIXES, files_in, read_lines
 from mmcam.datasets.items import Item, Region, Rows
 from mmcam.datasets.voc import read_objects
 from mmcam.errors import InputError
+from mmcam.types import WordNetLabel
 
 
 def read_image_folder(folder: Path, *, names: str | None = None, boxes: str | None = None) -> Rows:
     """Pictures in one folder for each class, or all in one folder as `nXXXXXXXX_name.JPEG`.
+
+    A WordNet id at the start of the folder's or the file's name is kept with the label
+    (`WordNetLabel`): for a model of ImageNet's 1,000 classes it decides which class is meant.
 
     Args:
         folder: the folder; a picture directly in it with any other file name has no label.
@@ -45,13 +49,14 @@ def _class_names(path: Path) -> dict[str, str]:
 
 def _image_item(folder: Path, names: dict[str, str], box_folder: Path | None, name: str) -> Item:
     path = Path(name)
-    match = re.fullmatch(r"n\d{8}_(\D.*)", path.stem)
-    if len(path.parts) > 1:
+    in_class_folder = len(path.parts) > 1
+    match = re.fullmatch(r"(n\d{8})(?:_(\D.*))?", path.parts[0] if in_class_folder else path.stem)
+    if in_class_folder:
         label = names.get(path.parts[0], path.parts[0])
-    elif match:
-        label = match[1].replace("_", " ")
     else:
-        label = ""
+        label = match[2].replace("_", " ") if match and match[2] else ""
+    if match and label:
+        label = WordNetLabel(label, match[1])
     regions = {}
     if box_folder is not None:
         candidates = [box_folder / path.with_suffix(".xml"), box_folder / f"{path.stem}.xml"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mmcam.capture.layers import tapped
 from mmcam.capture.model_state import autocast, untouched
+from mmcam.errors import MethodError
 from mmcam.methods.perturbation import Rescoring
 from mmcam.types import Adapter, Inputs, Pixels, Sample, Target
 
@@ -43,27 +45,93 @@ class Rescorer:
 
     def scores(self, perturbed: Float[Tensor, "n 3 *space"], target: Target) -> Float[Tensor, " n"]:
         """The target's score for each perturbed input of the model."""
-        outputs = (self._output(rows) for rows in perturbed.split(self.batch))
-        return torch.cat([target.score(output).float() for output in outputs])
+
+        def score(rows: Tensor) -> Tensor:
+            return self._score(perturbed[rows], target)
+
+        return self._score_rows(len(perturbed), score)
 
     def ablated_scores(
         self, layer: str, channels: int, target: Target
     ) -> Float[Tensor, " channel"]:
-        """The score with each channel of `layer` set to zero on its whole grid."""
-        scores = []
-        for chunk in torch.arange(channels).split(self.batch):
+        """The score with each channel of `layer` set to zero on its whole grid.
 
-            def ablate(_: str, tensor: Tensor, chunk: Tensor = chunk) -> Tensor:
-                cells = self._cells(layer, tensor)
-                ablated = tensor.repeat(len(chunk), *[1] * (tensor.ndim - 1))
-                for row, channel in enumerate(chunk.tolist()):
-                    ablated[row].view(-1)[cells[channel]] = 0
-                return ablated
+        Raises:
+            MethodError: a cell of the grid is not one entry of the layer's output.
+        """
+        cells = self._cells(layer)
+        assert len(cells) == channels
+        copies = self._copies(layer, torch.cat(cells), target)
 
-            with tapped(self.adapter.model, [layer], ablate):
-                output = self._output(self.inputs.pixels)
-            scores.append(target.score(output).float())
+        def score(rows: Tensor) -> Tensor:
+            zeroed = [cells[row] for row in rows.tolist()]
+            return self._score_zeroed(layer, zeroed, copies or len(rows), target)
+
+        return self._score_rows(channels, score, 1 if copies is None else self.batch)
+
+    def _copies(self, layer: str, every_cell: Tensor, target: Target) -> int | None:
+        """How many copies of the input a pass over several changes of `layer` needs.
+
+        1 if the layer's output can be repeated in place, which is the cheapest; 0 for a copy for
+        each change, if something beside the layer (a question, another pathway) has a row for each
+        input; None if the model must take one input at a time. Both are tried on two changes that
+        differ most, none and all, because a model may mix repeated rows without an error.
+        """
+        changes = [every_cell[:0], every_cell]
+        expected = torch.cat([self._score_zeroed(layer, [c], 1, target) for c in changes])
+        tolerance = 0.01 * (expected[0] - expected[1]).abs() + 1e-5 * expected.abs().max()
+        for copies in (1, 0):
+            with suppress(Exception):  # a model may raise anything for rows that do not fit
+                actual = self._score_zeroed(layer, changes, copies or len(changes), target)
+                if (
+                    actual.shape == expected.shape
+                    and ((actual - expected).abs() <= tolerance).all()
+                ):
+                    return copies
+        return None
+
+    def _score_zeroed(
+        self, layer: str, zeroed: Sequence[Tensor], copies: int, target: Target
+    ) -> Float[Tensor, " change"]:
+        """The score for each change, with these entries of the layer's output for one input zero.
+
+        `copies` is the number of inputs: 1, or one for each change.
+        """
+
+        def ablate(_: str, tensor: Tensor) -> Tensor:
+            repeats = len(zeroed) // copies
+            ablated = tensor.repeat(repeats, *[1] * (tensor.ndim - 1)).contiguous()
+            for row, entries in zip(ablated.view(len(zeroed), -1), zeroed, strict=True):
+                row[entries.to(tensor.device)] = 0
+            return ablated
+
+        pixels = self.inputs.pixels
+        with tapped(self.adapter.model, [layer], ablate):
+            return self._score(pixels.repeat(copies, *[1] * (pixels.ndim - 1)), target)
+
+    def _score_rows(
+        self, count: int, score: Callable[[Tensor], Tensor], batch: int | None = None
+    ) -> Float[Tensor, " count"]:
+        """The scores of `count` rows by their indices, `batch` at a time.
+
+        Some models take one input at a time (a traced graph, a second input of one row).
+        """
+        batch, scores, done = batch or self.batch, [], 0
+        while done < count:
+            rows = torch.arange(done, min(done + batch, count))
+            try:
+                row_scores = score(rows)
+            except Exception:  # a model may raise anything for rows that do not fit
+                if len(rows) == 1:
+                    raise
+                batch = 1
+                continue
+            scores.append(row_scores)
+            done += len(rows)
         return torch.cat(scores)
+
+    def _score(self, pixels: Tensor, target: Target) -> Float[Tensor, " n"]:
+        return target.score(self._output(pixels)).float()
 
     def probabilities(
         self, pictures: Iterable[Pixels], targets: Iterable[Target], task: Any, text: str
@@ -94,11 +162,35 @@ class Rescorer:
         with untouched(model), torch.no_grad(), autocast(model, self.amp):
             return self.adapter.forward(inputs)
 
-    def _cells(self, layer: str, tensor: Tensor) -> Tensor:
-        """For each channel, the indices of its cells in one flattened row of `tensor`."""
-        indices = torch.arange(tensor[0].numel(), dtype=torch.float64)
-        grid = self.adapter.grid(layer, indices.view(1, *tensor.shape[1:]), self.inputs)
-        return grid[0].flatten(1).long().to(tensor.device)
+    def _cells(self, layer: str) -> list[Tensor]:
+        """For each channel, the indices of its cells in the flattened output of `layer`.
+
+        Raises:
+            MethodError: a cell of the grid is not one entry of the output.
+        """
+        shapes = []
+
+        def record(_: str, tensor: Tensor) -> Tensor:
+            shapes.append(tensor.shape)
+            return tensor
+
+        with tapped(self.adapter.model, [layer], record):
+            self._output(self.inputs.pixels)
+        size = shapes[0].numel()
+        # Numbered from 1: a grid may have cells that are no entry, which are 0.
+        numbers = torch.arange(1, size + 1, dtype=torch.float64)
+        values = torch.rand(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        cells, expected = (
+            self.adapter.grid(layer, entries.view(shapes[0]), self.inputs)[0].flatten(1)
+            for entries in (numbers, values)
+        )
+        cells = cells.round().long().clamp(0, size)
+        if not torch.equal(torch.cat([values.new_zeros(1), values])[cells], expected):
+            raise MethodError(
+                f"the grid of layer '{layer}' combines several entries of its output in one cell, "
+                "so no channel can be set to zero; choose another method or another layer"
+            )
+        return [channel[channel > 0] - 1 for channel in cells]
 
 
 def _values(target: Target, output: Any) -> Sequence[float]:

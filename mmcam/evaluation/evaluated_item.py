@@ -139,6 +139,10 @@ class EvaluatedItem:
             return WHOLE
         return model_label(self.adapter, label, self.class_count)
 
+    def model_index(self, label: str | int) -> int | None:
+        """The number of the model's class for a dataset label; None if it has none."""
+        return model_index(self.adapter, label, self.class_count)
+
     def mask(self, key: str) -> Bool[np.ndarray, "height width"]:
         """The mask of a region."""
         if key not in self.masks:
@@ -254,6 +258,8 @@ class EvaluatedItem:
             raise EvaluationError(
                 f"{adapter.name} has no numbered classes to draw another label from"
             )
+        if target.index is not None:
+            return target.index
         return int(adapter.index(target.label, self.class_count))
 
     @cached_property
@@ -278,10 +284,17 @@ class EvaluatedItem:
 def model_label(adapter: Adapter, label: str | int, class_count: int | None) -> str:
     """The name that the model has for a dataset label; the label itself if it has none."""
     classifier: Any = adapter
-    if class_count is not None and hasattr(adapter, "index") and hasattr(adapter, "label"):
+    index = model_index(adapter, label, class_count) if hasattr(adapter, "label") else None
+    return str(label) if index is None else str(classifier.label(index))
+
+
+def model_index(adapter: Adapter, label: str | int, class_count: int | None) -> int | None:
+    """The number of the model's class for a dataset label; None if it has none."""
+    classifier: Any = adapter
+    if class_count is not None and hasattr(adapter, "index"):
         with suppress(LabelError):
-            return str(classifier.label(classifier.index(label, class_count)))
-    return str(label)
+            return int(classifier.index(label, class_count))
+    return None
 
 
 @cache

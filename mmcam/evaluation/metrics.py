@@ -15,6 +15,7 @@ from mmcam.evaluators.human_attention import human_correlation
 from mmcam.evaluators.maps import Map
 from mmcam.evaluators.occlusion import occlusion_correlation
 from mmcam.results.explanation import Explanation
+from mmcam.types import Target
 
 Values = Mapping[str, Any]
 """Values by column; a metric that does not apply to a target returns no columns."""
@@ -80,17 +81,24 @@ def _localization_error(evaluated: EvaluatedItem, explanation: Explanation) -> V
     if not evaluated.item.labels:
         raise EvaluationError(f"'{evaluated.item.id}' has no label to compare predictions with")
     label = evaluated.model_name(evaluated.item.labels[0])
+    index = evaluated.model_index(evaluated.item.labels[0])
+
+    def is_right(target: Target) -> bool:
+        if index is None or target.index is None:
+            return target.label == label
+        return target.index == index  # two classes may have the same name
+
     boxes = (
         evaluated.boxes(next((key for key in (label, "") if key in evaluated.regions), label))
         if evaluated.regions
         else ()
     )
     predictions: list[tuple[object, Map]] = [
-        (prediction.target.label, evaluated.heatmap(prediction))
+        (is_right(prediction.target), evaluated.heatmap(prediction))
         for prediction in evaluated.maps
         if (prediction.method, prediction.layer) == (explanation.method, explanation.layer)
     ]
-    error = localization.localization_error(predictions, label, boxes)
+    error = localization.localization_error(predictions, True, boxes)
     return {"localization-error": float(error)}
 
 

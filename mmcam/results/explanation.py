@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mmcam.errors import InputError
 from mmcam.grids import onto_original
 from mmcam.render import overlay
 from mmcam.render.inline import card
@@ -32,6 +33,8 @@ class Peak(NamedTuple):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation:
     """The map of one target by one method at one layer.
+
+    Everything that is derived from `cam` raises InputError if `cam` has NaN or infinite values.
 
     `cam` is raw: signed, not normalised, and comparable between targets of one forward pass. It has
     the layer's grid, (h, w) or (t, h, w); the windows of a long clip are concatenated along time. A
@@ -72,9 +75,27 @@ class Explanation:
 
         A pixel-space map is reduced to the largest absolute value over its channels (Simonyan et
         al. 2014, section 3.1); any other map is returned unchanged.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
+        cam = self._finite_cam
+        return cam.abs().amax(0) if self.is_pixel_space else cam
+
+    @cached_property
+    def _finite_cam(self) -> Float[Tensor, "*grid"]:
+        """The map in single precision on the CPU.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
         """
         cam = self.cam.detach().float().cpu()
-        return cam.abs().amax(0) if self.is_pixel_space else cam
+        if not cam.isfinite().all():
+            raise InputError(
+                f"the map of '{self.label}' ({self.method} at {self.layer}) has NaN or infinite "
+                "values, so it has no maximum; compute it again in a wider dtype"
+            )
+        return cam
 
     @property
     def is_pixel_space(self) -> bool:
@@ -83,12 +104,20 @@ class Explanation:
 
     @property
     def empty(self) -> bool:
-        """Whether the map has no positive value, that is, no evidence for the target."""
+        """Whether the map has no positive value, that is, no evidence for the target.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
         return not bool((self.saliency > 0).any())
 
     @cached_property
     def maximum(self) -> float:
-        """The largest value of `saliency`, by which heatmaps are divided; 0 if the map is empty."""
+        """The largest value of `saliency`, by which heatmaps are divided; 0 if the map is empty.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
         return max(float(self.saliency.max()), 0.0)
 
     def heatmap(self, frames: Sequence[int] | None = None) -> Heatmap:
@@ -102,13 +131,20 @@ class Explanation:
 
         Returns:
             `[height, width]` for a picture, `[frame, height, width]` for a clip.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
         """
         return self._to_heatmap(self.saliency, frames)
 
     def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "3 *size"]:
-        """`cam` resampled to the original, signed and unscaled; for pixel-space maps only."""
+        """`cam` resampled to the original, signed and unscaled; for pixel-space maps only.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
         frames = self._frames(frames)
-        return onto_original(self.cam, self.placement, frames).numpy()
+        return onto_original(self._finite_cam, self.placement, frames).numpy()
 
     def _to_heatmap(self, maps: Tensor, frames: Sequence[int] | None) -> Heatmap:
         maps = maps.clamp(min=0) / (self.maximum or 1)
@@ -126,7 +162,11 @@ class Explanation:
         return math.ceil(max(last for _, last in self.placement.spans) - 1e-6)
 
     def evidence(self) -> Float[np.ndarray, " slice"]:
-        """The evidence over time: the mean of the map's positive part in each slice of a clip."""
+        """The evidence over time: the mean of the map's positive part in each slice of a clip.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
         return self.saliency.clamp(min=0).flatten(1).mean(1).numpy()
 
     def slice_times(self) -> Float[np.ndarray, " slice"]:
@@ -143,6 +183,9 @@ class Explanation:
 
         For a clip, the frame is the middle of the time slice that holds the largest value, even if
         that value is not positive.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
         """
         saliency, frame = self.saliency, None
         if self.is_clip:

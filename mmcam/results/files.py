@@ -177,7 +177,8 @@ def read_result(folder: Path) -> Result:
     """Read a result folder; neither the model nor the input is needed.
 
     Raises:
-        InputError: a file is missing or broken, or its schema version is not supported.
+        InputError: a file is missing or broken, a map has NaN or infinite values, or its schema
+            version is not supported.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -209,6 +210,8 @@ def read_error(folder: Path, error: Exception) -> InputError:
 
 
 def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]) -> Explanation:
+    if not cam.isfinite().all():
+        raise ValueError(f"the map '{facts['map']}' has NaN or infinite values")
     height, width = geometry["size"]
     left, top, right, bottom = map(float, geometry["box"])
     return Explanation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mmcam.errors import LabelError
@@ -15,7 +15,8 @@ Label = str | int
 class Classes:
     """Explain classes in a picture: `labels`, or the model's `top` highest-scoring classes.
 
-    A label is a class's name, regardless of case, or its index.
+    A label is a class's name, regardless of case, its index, or its WordNet id if the model has
+    ImageNet's classes.
 
     Raises:
         LabelError: an empty list of labels, or a `top` below 1.
@@ -23,6 +24,7 @@ class Classes:
 
     labels: Sequence[Label] | None = None
     top: int = 1
+    _wordnet_ids: tuple[str | None, ...] = field(init=False, repr=False)
 
     kind: ClassVar[str] = "class"
     name: ClassVar[str] = "classes"
@@ -34,6 +36,9 @@ class Classes:
             raise LabelError(
                 "no labels to explain in []; name some, or omit them for the top classes"
             )
+        # Equal tasks share their targets; labels of one name are equal, whatever their ids.
+        ids = tuple(getattr(label, "wordnet_id", None) for label in self.labels or ())
+        object.__setattr__(self, "_wordnet_ids", ids)
         if self.top < 1:
             raise LabelError(f"top={self.top} asks for no label; it must be 1 or more")
 

@@ -162,7 +162,10 @@ def test_class_folders_and_imagenets_file_names(tmp_path: Path) -> None:
         ("zebra/y.png", ("zebra",)),
     ]
     write(tmp_path / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca\n")
-    assert open_data(f"imagefolder:{tmp_path}")[0].labels == ("tench",)
+    data = open_data(f"imagefolder:{tmp_path}")
+    assert data[0].labels == ("tench",)
+    ids = [getattr(label, "wordnet_id", None) for item in data for label in item.labels]
+    assert ids == ["n01440764", "n01440764", None]
     write(tmp_path / "xml" / "x.xml", voc_file(("n01440764", 1, 2, 5, 6)))
     boxed = open_data(f"imagefolder:{tmp_path}?boxes={tmp_path}/xml")
     assert boxed[0].regions == {"tench": Region(boxes=((0, 1, 5, 6),))}
@@ -346,6 +349,8 @@ def test_hugging_faces_datasets(tmp_path: Path) -> None:
     ]
     assert (data[1].read(None).pixels == pixels[1]).all()
     assert open_data(f"hf:{tmp_path}/saved").fingerprint == data.fingerprint
+    table.select([1, 0]).save_to_disk(str(tmp_path / "other"))
+    assert open_data(f"hf:{tmp_path}/other").fingerprint != data.fingerprint
     with pytest.raises(InputError, match="no column 'captain'; nearest: caption"):
         open_data(f"hf:{tmp_path}/saved?text=captain")
     both = datasets.DatasetDict({"train": table, "test": table})
@@ -355,6 +360,17 @@ def test_hugging_faces_datasets(tmp_path: Path) -> None:
         open_data(f"hf:{tmp_path}/both")
     with pytest.raises(InputError, match="cannot be loaded"):
         open_data(f"hf:{tmp_path}/nowhere")
+
+
+def test_another_revision_of_a_hugging_face_dataset_is_another_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    fingerprints = []
+    for caption in ("a dog", "a dog", "a cat"):
+        file = tmp_path / "rows" / "test.csv"
+        if not file.exists() or caption not in file.read_text():
+            write(file, f"image,caption\nx.png,{caption}\n")
+        fingerprints.append(open_data(f"hf:{tmp_path}/rows?split=test").fingerprint)
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_without_its_library_hugging_face_names_the_install_line(

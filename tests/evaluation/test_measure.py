@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import mmcam
+from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.datasets import Item, Region
 from mmcam.datasets.items import WHOLE
 from mmcam.errors import InputError
@@ -20,7 +21,7 @@ from mmcam.evaluators import faithfulness, localization, pointing
 from mmcam.evaluators.densecap import in_out_ratio
 from mmcam.evaluators.human_attention import human_correlation
 from mmcam.evaluators.maps import box_region
-from mmcam.types import Adapter, Sample
+from mmcam.types import Adapter, Sample, WordNetLabel
 from tests import colour_net
 from tests.adapters.tiny_answerers import answerer
 from tests.adapters.tiny_captioners import captioner
@@ -100,6 +101,47 @@ def test_faithfulness_scores_the_changed_picture() -> None:
     assert len(gradcam["insertion.curve"]) == 6
     assert gradcam["insertion"] > centre["insertion"]
     assert len(gradcam["quantile-curve.curve"]) == 11
+
+
+class Cranes(torch.nn.Module):
+    """ImageNet's 1,000 classes; the two cranes have the highest scores, the bird's first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = torch.nn.Conv2d(3, 1000, 1)
+        torch.nn.init.constant_(self.trunk.weight, 0.001)
+        with torch.no_grad():
+            self.trunk.weight[[134, 517]] = torch.tensor([2.0, 1.0])[:, None, None, None]
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.trunk(pixels).mean((2, 3))
+
+
+def test_classes_of_one_name_are_told_apart_by_their_wordnet_ids() -> None:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    names = [info.index_to_description(i).split(",")[0] for i in range(1000)]
+    prepare = Preprocess(mean=(0,) * 3, std=(1,) * 3)
+    model = mmcam.wrap(Cranes(), prepare, layer="trunk", labels=names)
+    items = [
+        Item(
+            id=wordnet_id,
+            source=np.full((8, 8, 3), 200, np.uint8),
+            labels=(WordNetLabel("crane", wordnet_id),),
+            regions={WordNetLabel("crane", wordnet_id): Region(boxes=((0, 0, 8, 8),))},
+        )
+        for wordnet_id in ("n02012849", "n03126707")
+    ]
+    bird, machine = rows_of(model, study("pointing", "label-randomization"), *items)
+    assert (bird["error"], machine["error"]) == (None, None)
+    assert (bird["label"], machine["label"]) == ("crane", "crane")
+    assert bird["score"] == pytest.approx(2 * machine["score"], abs=0.1)
+    assert (bird["pointing"], machine["pointing"]) == (1, 1)
+    assert bird["reasons"] is None
+    settings = study("localization-error", task=mmcam.Classes(), target="predicted")
+    bird, machine = rows_of(model, settings, *items)
+    assert (bird["localization-error"], machine["localization-error"]) == (0, 1)
 
 
 def test_predictions_are_compared_with_the_label_and_its_boxes() -> None:

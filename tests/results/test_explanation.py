@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmcam.errors import InputError
 from mmcam.results.explanation import Explanation
 from mmcam.types import Placement, Target
 
@@ -101,6 +103,26 @@ def test_the_smallest_positive_value_is_evidence() -> None:
     explanation = make_explanation(cam)
     assert not explanation.empty
     assert np.nanmax(explanation.heatmap()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 3, 4)])
+def test_a_map_with_nan_or_infinite_values_is_refused(value: float, shape: tuple[int, ...]) -> None:
+    cam = torch.rand(shape)
+    cam.view(-1)[5] = value
+    explanation = make_explanation(cam)
+    uses: list[Callable[[], object]] = [
+        lambda: explanation.saliency,
+        lambda: explanation.maximum,
+        lambda: explanation.empty,
+        explanation.heatmap,
+        explanation.gradient,
+        explanation.peak,
+        explanation._repr_html_,
+    ]
+    for use in uses:
+        with pytest.raises(InputError, match=r"map of 'dog' \(gradcam at trunk\) has NaN"):
+            use()
 
 
 @pytest.mark.parametrize("row", range(3))

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import mmcam
-from mmcam.errors import LabelError, MmcamError, OutputError
+from mmcam.errors import InputError, LabelError, MmcamError, OutputError
 from mmcam.explanations import Explanations
 from mmcam.media import ClipWriter, read_image, write_image
 from mmcam.results.explanation import Explanation
@@ -289,6 +290,22 @@ def test_saving_twice_replaces_the_first_results(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == files
     with safe_open(tmp_path / "maps.safetensors", "pt") as file:
         assert file.get_tensor("dog").tolist() == [[7, 7], [7, 7]]
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_maps_with_nan_or_infinite_values_are_not_read_or_saved(
+    value: float, tmp_path: Path
+) -> None:
+    make_explanations(["dog"], torch.ones(2, 2)).save(tmp_path)
+    file = tmp_path / "maps.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    broken = torch.tensor([[1.0, value], [0, 0]])
+    save_file({"dog": broken}, file, metadata=metadata)
+    with pytest.raises(InputError, match=r"cannot be read .*map 'dog' has NaN or infinite values"):
+        mmcam.explanations.read(tmp_path)
+    with pytest.raises(InputError, match=r"map of 'dog' \(.*\) has NaN or infinite values"):
+        make_explanations(["dog"], broken).save(tmp_path / "again")
 
 
 @pytest.mark.parametrize("inside", ["", "out"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import mmcam
 from mmcam.adapters.base.classifier import Classifier, logits_of
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import InputError, LabelError, LayerError, ModelError
-from mmcam.types import Inputs
+from mmcam.types import Inputs, WordNetLabel
 
 NAMES = ("tabby", "Egyptian cat", "crane", "maillot", "crane", "3", "hen")
 LOGITS = torch.tensor([[0.0, 5, 1, 2, 3, 4, -1], [9, 1, 2, 3, 4, 5, 6]])
@@ -65,6 +66,56 @@ def test_without_names_labels_are_numbers() -> None:
     assert bare.label(bare.index("6", 7)) == "6"
     with pytest.raises(LabelError, match="nearest: numbers 0 to 6"):
         bare.index("tabby", 7)
+
+
+def imagenet_adapter() -> Classifier:
+    """An adapter with the class names of timm, of which "crane" and "maillot" occur twice."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return adapter(tuple(info.index_to_description(i).split(",")[0] for i in range(1000)))
+
+
+CRANES = {"n02012849": 134, "n03126707": 517}  # the bird, and the machine
+"""From ImageNet's own list of classes (`map_clsloc.txt`, less 1)."""
+
+
+@pytest.mark.parametrize("wordnet_id", CRANES)
+def test_a_wordnet_id_decides_between_classes_of_one_name(wordnet_id: str) -> None:
+    imagenet = imagenet_adapter()
+    index = CRANES[wordnet_id]
+    assert imagenet.index(WordNetLabel("crane", wordnet_id), 1000) == index
+    assert imagenet.index(wordnet_id, 1000) == index
+    with pytest.raises(LabelError, match=r"'crane' means several classes.*134, 517"):
+        imagenet.index("crane", 1000)
+    # Some publishers call the bird "crane bird", which must not leave the machine for the bird.
+    names = [*imagenet.labels]
+    names[134] = "crane bird"
+    assert adapter(tuple(names)).index(WordNetLabel("crane", wordnet_id), 1000) == index
+    (target,) = imagenet.targets(torch.zeros(1, 1000), mmcam.Classes([wordnet_id]))[0]
+    assert (target.label, target.index) == ("crane", index)
+
+
+def test_a_wordnet_id_outside_of_imagenets_classes_is_refused() -> None:
+    message = r"WordNet id 'n09999999' is none of the 1,000 ImageNet classes of toy; give the class"
+    with pytest.raises(LabelError, match=message):
+        imagenet_adapter().index(WordNetLabel("tench", "n09999999"), 1000)
+
+
+def test_models_of_other_classes_take_the_name_or_labels_that_are_ids() -> None:
+    assert adapter().index(WordNetLabel("hen", "n01514859"), 7) == 6
+    with pytest.raises(LabelError, match="several classes"):
+        adapter().index(WordNetLabel("crane", "n02012849"), 7)
+    thousand = adapter((*(f"place {i}" for i in range(999)), "crane"))
+    assert thousand.index(WordNetLabel("crane", "n02012849"), 1000) == 999
+    tiny = adapter(("n01514859", "n02012849"))
+    assert tiny.index(WordNetLabel("crane", "n02012849"), 2) == 1
+
+
+def test_a_wordnet_label_keeps_its_id() -> None:
+    label = pickle.loads(pickle.dumps(WordNetLabel("crane", "n02012849")))
+    assert label == "crane"
+    assert label.wordnet_id == "n02012849"
 
 
 def test_each_sample_has_its_own_top_classes() -> None:

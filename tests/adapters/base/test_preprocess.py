@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -228,6 +229,130 @@ def test_the_box_of_a_transform_equals_that_of_preprocess() -> None:
         _, expected = Preprocess(resize=64, crop=(51, 44))(sample(*size))
         _, measured = transform(sample(*size))
         assert measured.box == pytest.approx(expected.box, abs=0.99)
+
+
+def letterboxed(image: Image.Image) -> Image.Image:
+    """The whole picture, shrunk to fit a grey square of 120 pixels."""
+    scale = 120 / max(image.size)
+    small = image.resize((round(image.width * scale), round(image.height * scale)))
+    square = Image.new("RGB", (120, 120), (128, 128, 128))
+    square.paste(small, ((120 - small.width) // 2, (120 - small.height) // 2))
+    return square
+
+
+def trimmed(image: Image.Image) -> Image.Image:
+    """The picture without a tenth at the left and a fifth at the bottom; small ones are kept."""
+    if image.width < 500:
+        return image
+    return image.crop((image.width // 10, 0, image.width, image.height * 4 // 5))
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "box"),
+    [
+        (letterboxed, (300, 600), (0, -150, 600, 450)),
+        (letterboxed, (600, 300), (-150, 0, 450, 600)),
+        (trimmed, (300, 600), (60, 0, 600, 240)),
+        (trimmed, (300, 400), (0, 0, 400, 300)),
+    ],
+)
+def test_the_box_follows_the_size_of_the_picture(
+    crop: Callable[[Any], Any], size: tuple[int, int], box: tuple[float, ...]
+) -> None:
+    transform = Transform(compose(crop, step("Resize", (60, 60))))
+    for _ in range(2):
+        assert transform(sample(*size))[1].box == pytest.approx(box, abs=0.99)
+
+
+class Counted:
+    """A transform that keeps the sizes of the pictures that it is given."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+        self.side = 40
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        self.sizes.append(image.size)
+        pixels = np.array(image.resize((self.side, self.side)), np.float32)
+        return torch.from_numpy(pixels).movedim(-1, 0)
+
+
+def test_a_box_is_measured_once_for_each_size_of_picture() -> None:
+    transform = Transform(Counted())
+    function: Any = transform.function
+    for _ in range(3):
+        _, placement = transform(sample(30, 50))
+        assert placement.box == pytest.approx((0, 0, 50, 30), abs=0.1)
+    # The first picture twice, black, white and two ramps; then each picture alone.
+    assert function.sizes == [(50, 30)] * 8
+    _, placement = transform(sample(70, 60))
+    assert placement.box == pytest.approx((0, 0, 60, 70), abs=0.1)
+    assert function.sizes[8:] == [(60, 70)] * 5
+    function.side = 30  # another output size is measured anew
+    transform(sample(30, 50))
+    assert function.sizes[13:] == [(50, 30)] * 5
+
+
+def test_measuring_allocates_no_array_of_the_size_of_the_picture() -> None:
+    large = sample(1000, 1200)
+    transform = Transform(Counted())
+    tracemalloc.start()
+    transform(large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Pillow's pictures are not traced; one copy of the pixels is, if Pillow takes them as bytes.
+    assert peak < 1.5 * large.pixels.nbytes
+
+
+def test_only_a_limited_number_of_sizes_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmcam.adapters.base.preprocess.MAX_SIZES", 3)
+    transform = Transform(Counted())
+    for width in (20, 21, 22, 23, 24):
+        assert transform(sample(20, width))[1].box == pytest.approx((0, 0, width, 20), abs=0.1)
+        assert len(transform._boxes) <= 3
+
+
+def test_a_transform_may_become_random_later() -> None:
+    class Switched(Counted):
+        is_random = False
+
+        def __call__(self, image: Image.Image) -> Tensor:
+            left = int(torch.randint(9, ())) if self.is_random else 0
+            return super().__call__(image.crop((left, 0, left + 20, 20)))
+
+    transform = Transform(Switched())
+    transform(sample(30, 50))
+    Switched.is_random = True
+    with pytest.raises(ModelError, match=r"draws random numbers.*for evaluation"):
+        transform(sample(30, 50))
+
+
+def test_a_transform_with_its_own_random_generator_is_refused() -> None:
+    generator = np.random.default_rng(0)
+
+    def shifted(image: Image.Image) -> Tensor:
+        left = int(generator.integers(1, 1000)) / 100
+        return Counted()(image.crop((left, 0, left + 20, 20)).rotate(left))
+
+    with pytest.raises(ModelError, match=r"draws random numbers.*for evaluation"):
+        Transform(shifted)(sample(30, 50))
+
+
+def test_a_crop_that_depends_on_the_content_is_refused() -> None:
+    def to_content(image: Image.Image) -> Tensor:
+        return compose()(image.crop(image.getbbox()))
+
+    pixels = np.zeros((30, 50, 3), np.uint8)
+    pixels[10:20, 5:25] = 200
+    message = (
+        r"returns \(3, 10, 20\) and \(3, 30, 50\) for pictures of the same 50 x 30 pixels.*"
+        "depend on the size of the picture alone"
+    )
+    with pytest.raises(ModelError, match=message):
+        Transform(to_content)(mmcam.Sample(pixels=pixels))
+    clip = np.stack([pixels, np.roll(pixels, 10, 1), pixels | 255])
+    with pytest.raises(ModelError, match=message):
+        Transform(to_content, frames=3)(mmcam.Sample(pixels=clip))
 
 
 def test_a_clip_is_transformed_frame_by_frame() -> None:

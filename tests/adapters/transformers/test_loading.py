@@ -43,6 +43,34 @@ def test_a_weights_file_goes_before_the_folders_own(tmp_path: Path) -> None:
     assert adapter.weights.sha256
 
 
+TEACHER = "DeiTForImageClassificationWithTeacher"
+
+
+@pytest.mark.parametrize("architectures", [[TEACHER], ["DeiTForImageClassification"], None, ["X"]])
+def test_a_weights_file_fills_the_classifier_that_the_configuration_names(
+    architectures: list[str] | None, tmp_path: Path
+) -> None:
+    """DeiT has two classifiers; the one with a teacher has two heads."""
+    import transformers
+
+    name = TEACHER if architectures == [TEACHER] else "DeiTForImageClassification"
+    args = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    args |= {"intermediate_size": 32, "patch_size": 8, "image_size": 32}
+    config = transformers.DeiTConfig(**args, num_labels=5)
+    model = getattr(transformers, name)(config).eval()
+    model.save_pretrained(tmp_path)
+    transformers.DeiTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["architectures"] = architectures
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    adapter = load(f"hf:{tmp_path}", weights=tmp_path / "model.safetensors")
+    assert type(adapter.model) is type(model)
+    pixels = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        logits = adapter.logits(adapter.model.eval()(pixels))
+        torch.testing.assert_close(logits, model(pixels).logits)
+
+
 def test_a_checkpoint_that_generates_no_text_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -369,6 +369,15 @@ def test_rescoring_explains_each_answer(name: str) -> None:
 
 
 @all_cases
+@pytest.mark.parametrize("question", ["?", "\u200b", "\x00"])
+def test_a_question_without_a_word_is_refused(case: TinyModel, question: str) -> None:
+    """A tokenizer may drop all characters of a question, so that nothing is asked."""
+    method = "attention" if case is BLIP_VQA else "gradcam"
+    with pytest.raises(LabelError, match=r"knows no word of the question.*use the words"):
+        mmcam.explain(adapter_of(case), picture(case.size).pixels, Answers(question), method=method)
+
+
+@all_cases
 def test_a_question_in_another_script(case: TinyModel) -> None:
     """It is tokenized byte by byte if the tokenizer can, and refused if all words are unknown."""
     adapter, sample = adapter_of(case), picture(case.size)

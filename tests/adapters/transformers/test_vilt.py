@@ -258,6 +258,8 @@ def test_a_long_question_is_read_as_far_as_the_model_has_positions(tmp_path: Pat
 @pytest.mark.parametrize(
     ("task", "message"),
     [
+        (Answers("\u200b"), r"no word of the question '\\u200b' is in the vocabulary"),
+        (Answers("?"), r"no word of the question '\?' is in the vocabulary"),
         (Answers(" "), "is empty; ask something"),
         (
             Answers("\u043a\u0430\u043a\u043e\u0439 \u0446\u0432\u0435\u0442 ?"),
