@@ -554,7 +554,8 @@ def _weighted_means(weight: Tensor) -> list[float]:
     Places are weighted by the squared weights of all channels.
     """
     energy = weight.detach().double().square().sum((0, 1))
-    energy = energy if energy.any() else torch.ones_like(energy)
+    if not energy.isfinite().all() or not energy.any():
+        energy = torch.ones_like(energy)  # broken weights are reported where they matter
     means = []
     for axis, length in enumerate(energy.shape):
         along = energy.movedim(axis, 0).flatten(1).sum(1)
