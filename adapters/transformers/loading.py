@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,15 @@ from torch import nn
 
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.base.weights import State
-from mmcam.errors import MissingExtra, ModelError, WeightsError, nearest
+from mmcam.errors import (
+    InputError,
+    MissingExtra,
+    MmcamError,
+    ModelError,
+    WeightsError,
+    nearest,
+    reason_of,
+)
 
 PROCESSOR = "processor"
 """The key in a recipe's `args` that names the folder of a processor."""
@@ -119,4 +128,23 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
         raise ModelError(
             f"'{folder}' comes without the processor of a {config.model_type} ({reason}); save it "
             "beside the model (processor.save_pretrained)"
+        ) from error
+
+
+@contextmanager
+def processor_errors(name: str, height: int, width: int) -> Iterator[None]:
+    """In this context, what an image processor raises for a picture becomes an `InputError`.
+
+    Raises:
+        InputError: the processor raised an exception, which is the cause.
+        MmcamError: raised inside; it is not changed.
+    """
+    try:
+        yield
+    except MmcamError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the processor of {name} does not take a picture of {height} x {width} pixels (height "
+            f"x width): {reason_of(error)}; crop or pad the picture"
         ) from error

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmcam.capture.forward import run_model
 from mmcam.capture.layers import map_tensor, tapped
 from mmcam.capture.model_state import untouched
 from mmcam.capture.proof import ProvenLayouts
-from mmcam.errors import LayerError, MmcamError
+from mmcam.errors import LayerError, MmcamError, ScoreError, reason_of
 from mmcam.types import Adapter, Inputs
 
 Score = Callable[[Any], Tensor]
@@ -61,7 +62,7 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     handles = [module.register_forward_hook(hook) for module in names]
     try:
         with untouched(adapter.model), torch.no_grad():
-            adapter.forward(inputs.copied())
+            run_model(adapter, inputs.copied())
     finally:
         for handle in handles:
             handle.remove()
@@ -119,8 +120,8 @@ def _with_gradient(
     try:
         with untouched(adapter.model), tapped(adapter.model, names, keep):
             inputs.pixels.requires_grad_(True)
-            output = adapter.forward(inputs)
-            value = adapter.logits(output).amax(1).sum() if score is None else score(output)
+            output = run_model(adapter, inputs)
+            value = adapter.logits(output).amax(1).sum() if score is None else _value(score, output)
             ran = list(outputs)
             gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
             with torch.no_grad():
@@ -132,3 +133,15 @@ def _with_gradient(
     except (RuntimeError, MmcamError):  # the later explanation reports the error
         return []
     return [name for name in names if name in reached]
+
+
+def _value(score: Score, output: Any) -> Tensor:
+    """The score.
+
+    Raises:
+        ScoreError: the score, which may be a user's function, fails.
+    """
+    try:
+        return score(output)
+    except Exception as error:
+        raise ScoreError(f"the score fails ({reason_of(error)}); fix Target.score") from error

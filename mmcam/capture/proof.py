@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from mmcam.capture.forward import run_model
 from mmcam.capture.layers import map_tensor
 from mmcam.capture.layout import Layout, layout_of
 from mmcam.capture.model_state import untouched
@@ -57,7 +58,7 @@ class ProvenLayouts:
             proofs = follow_layers(adapter, inputs, layers)
         except Exception:
             with untouched(adapter.model), torch.no_grad():
-                adapter.forward(inputs.row(0).copied())  # raises the model's own error, if any
+                run_model(adapter, inputs.row(0).copied())  # raises the model's own error, if any
             self.proofs |= {(layer, size): None for layer in layers or ()}
             return {}
         self.proofs |= {(layer, size): proof for layer, proof in proofs.items()}
@@ -123,7 +124,7 @@ def _follow(
         stack.enter_context(_no_fused_transformer())
         counts = stack.enter_context(_watch(adapter.model, layers, add))
         stack.enter_context(mode)
-        adapter.forward(inputs)
+        run_model(adapter, inputs)
     if layers is None:  # a module that runs several times is named with its last call
         proofs = {
             f"{layer}#{counts[layer] - 1}" if counts[layer] > 1 else layer: proof

@@ -19,7 +19,7 @@ from mmcam.capture.layers import describe_output, tapped
 from mmcam.capture.model_state import untouched
 from mmcam.capture.pooled_gradient import PooledGradients, ToGrid
 from mmcam.capture.relu_rules import ReluRule
-from mmcam.errors import ScoreError
+from mmcam.errors import MmcamError, ModelError, ScoreError, reason_of
 from mmcam.types import Target
 
 GRADIENT_STRATEGIES = ("loop", "batched")
@@ -103,6 +103,7 @@ class Recording:
 
         Raises:
             ScoreError: the scores do not depend on a layer.
+            ModelError: the backward pass fails; the cause is its own exception.
         """
         names = list(self.maps if layers is None else layers)
         readers = self.pooled.readers
@@ -119,7 +120,7 @@ class Recording:
         while True:
             # The rule is active for one block only: iterators of several rules may alternate.
             with nullcontext() if rule == "relu" else self.relu_rules[rule].active():
-                block = next(blocks, None)
+                block = _next_block(blocks)
             if block is None:
                 return
             gradients = {}
@@ -144,10 +145,13 @@ def _score(target: Target, output: Any, rows: int) -> Tensor:
     """
     try:
         score = target.score(output)
-    except (IndexError, AttributeError, TypeError) as error:
+    except MmcamError:
+        raise
+    except Exception as error:
         raise ScoreError(
             f"the score of '{target.label}' cannot be taken from the model's output, "
-            f"{describe_output(output)} ({error}); fix Target.score"
+            f"{describe_output(output)} ({type(error).__name__}: {reason_of(error)}); fix "
+            "Target.score"
         ) from error
     if not isinstance(score, Tensor) or score.shape != (rows,):
         raise ScoreError(
@@ -174,6 +178,22 @@ def _backward(
             retain = not last or slot < slots
             gradients = torch.autograd.grad(score, starts, retain_graph=retain, allow_unused=True)
             yield [g if g is None else g[None] for g in gradients]
+
+
+def _next_block(blocks: Iterator[Block]) -> Block | None:
+    """The next block of gradients; None at the end.
+
+    Raises:
+        ModelError: the backward pass fails.
+    """
+    try:
+        return next(blocks, None)
+    except Exception as error:
+        raise ModelError(
+            f"the backward pass failed ({type(error).__name__}: {reason_of(error)}); use a method "
+            "without gradients (scorecam, ablationcam, occlusion), or, if memory ran out, another "
+            "device"
+        ) from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmcam.capture.forward import run_model
 from mmcam.capture.layers import tapped
 from mmcam.capture.model_state import autocast, untouched
 from mmcam.methods.perturbation import Rescoring
@@ -90,7 +91,7 @@ class Rescorer:
         inputs = self.inputs.repeated(pixels).copied()
         model = self.adapter.model
         with untouched(model), torch.no_grad(), autocast(model, self.amp):
-            return self.adapter.forward(inputs)
+            return run_model(self.adapter, inputs)
 
     def _cells(self, layer: str, tensor: Tensor) -> Tensor:
         """For each channel, the indices of its cells in one flattened row of `tensor`."""

@@ -149,8 +149,9 @@ def test_failure_half_way_leaves_the_model_as_found(
     setup = wrapped(net, "trunk")
     sample = setup.sample(8, 9)
     before = snapshot(net)
-    with pytest.raises(KeyError):
+    with pytest.raises(mmcam.MmcamError) as info:
         setup.cam(sample, method, task)
+    assert isinstance(info.value.__cause__, KeyError)
     assert_as_found(net, before)
 
 
@@ -170,8 +171,9 @@ def test_failure_while_scoring_again_leaves_the_model_as_found(
     setup = wrapped(net, "trunk")
     sample = setup.sample(8, 9)
     before = snapshot(net)
-    with pytest.raises(KeyError):
+    with pytest.raises(mmcam.MmcamError, match="third run") as info:
         setup.cam(sample, method, 0)
+    assert isinstance(info.value.__cause__, KeyError)
     assert_as_found(net, before)
 
 
