@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from mmcam.adapters.base.downloads import download_errors
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.base.weights import State
 from mmcam.errors import (
@@ -67,12 +69,12 @@ def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
     """A model of a class of transformers, with its pretrained weights if the recipe downloads them.
 
     Raises:
-        WeightsError: weights are missing.
+        WeightsError: weights are missing or cannot be downloaded.
     """
     if not recipe.downloads:
         untrained: nn.Module = model_class(config)
         return untrained
-    model, info = model_class.from_pretrained(recipe.name, config=config, output_loading_info=True)
+    model, info = load_pretrained(recipe, model_class, config)
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -82,6 +84,21 @@ def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
         )
     trained: nn.Module = model
     return trained
+
+
+def load_pretrained(recipe: Recipe, model_class: Any, config: Any) -> tuple[Any, Any]:
+    """A model with the weights of its folder or from the hub, and which of its keys were missing.
+
+    Raises:
+        WeightsError: there are no weights, or they cannot be downloaded.
+    """
+    is_folder = Path(recipe.name).is_dir()
+    source = f"the folder '{recipe.name}'" if is_folder else f"the hub's '{recipe.name}'"
+    with download_errors(recipe.title, source):
+        loaded: tuple[Any, Any] = model_class.from_pretrained(
+            recipe.name, config=config, output_loading_info=True
+        )
+    return loaded
 
 
 class ProcessorPair:
