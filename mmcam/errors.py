@@ -74,9 +74,12 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of an error's message, or the error's class if the message is empty."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    """The first line of an error's message, or the error's class if the message is empty.
+
+    Of an error of TorchScript the last line: the lines before it only say where it happened.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "TorchScript interpreter" in lines[0] else 0][:200]
 
 
 @contextmanager

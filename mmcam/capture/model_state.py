@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcam.capture.checkpointing import without_checkpointing
+from mmcam.capture.plain_run import plain_run
 from mmcam.errors import ModelError, reason_of
 
 
@@ -22,13 +22,14 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """A context in which the model is in evaluation mode, its parameters frozen, gradients enabled.
 
     On exit, the previous state is restored. A surrounding `no_grad` or `inference_mode` has no
-    effect inside, nor has gradient checkpointing. Modes are set on each module directly, in case a
-    module overrides `train`.
+    effect inside, nor have gradient checkpointing, `torch.compile`, and the further devices of a
+    `DataParallel`. Modes are set on each module directly, in case a module overrides `train`.
 
     Raises:
         ModelError: a part of the state cannot be restored; all other parts are.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    # A frozen TorchScript module has no mode.
+    modes = [(module, getattr(module, "training", False)) for module in model.modules()]
     # `model.parameters()` takes twenty times as long: it removes duplicates, module by module.
     parameters = [p for module, _ in modes for p in module._parameters.values() if p is not None]
     devices = sorted({p.device.index for p in parameters if p.is_cuda})
@@ -37,12 +38,15 @@ def untouched(model: nn.Module) -> Iterator[None]:
         torch.random.fork_rng(devices),
         torch.inference_mode(False),
         torch.enable_grad(),
-        without_checkpointing(),
+        plain_run(),
     ):
         try:
             for module, mode in modes:
                 restorations.append(partial(_set_mode, module, mode))
                 _set_mode(module, False)
+                if isinstance(module, nn.DataParallel):  # replicas would run in other threads
+                    restorations.append(partial(setattr, module, "device_ids", module.device_ids))
+                    module.device_ids = module.device_ids[:1]
             for parameter in parameters:
                 if parameter.requires_grad and not parameter.is_inference():
                     restorations.append(partial(parameter.requires_grad_, True))
@@ -54,7 +58,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _set_mode(module: nn.Module, mode: bool) -> None:
-    if module.training != mode:
+    if getattr(module, "training", False) != mode:
         module.training = mode
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcam.capture.forward import run_model
-from mmcam.capture.layers import map_tensor, tapped
+from mmcam.capture.layers import map_tensor, recordable_layers, tapped, unrecordable
 from mmcam.capture.model_state import untouched
 from mmcam.capture.proof import ProvenLayouts
 from mmcam.errors import LayerError, MmcamError, ScoreError, reason_of
@@ -42,7 +42,7 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
                 if min(layout.grid[-2:]) > 1
             ]
     layers: dict[str, SpatialLayer] = {}
-    names = {module: name for name, module in adapter.model.named_modules() if name}
+    names = {module: name for name, module in recordable_layers(adapter.model).items()}
 
     def hook(module: nn.Module, args: object, output: object) -> None:
         name = names[module]
@@ -97,6 +97,10 @@ def default_layer(
         if not any(word in type(module).__name__ for word in skipped):
             names.append(layer.name)
     if not names:
+        if reason := unrecordable(adapter.model):
+            raise LayerError(
+                f"no layer of {adapter.name} can be explained, because a part of it {reason}"
+            )
         raise LayerError(
             f"no layer of {adapter.name} has a grid over its input, so there is nothing to "
             "explain; name one with layers=[...] and give its grid with mmcam.wrap(..., grid=...)"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from mmcam.capture.forward import run_model
-from mmcam.capture.layers import map_tensor
+from mmcam.capture.layers import map_tensor, recordable_layers
 from mmcam.capture.layout import Layout, layout_of
 from mmcam.capture.model_state import untouched
 from mmcam.capture.places import FollowPlaces
@@ -141,7 +141,7 @@ def _watch(
 
     Yields the number of times that each module has run.
     """
-    names = [name for name, _ in model.named_modules() if name] if layers is None else layers
+    names = recordable_layers(model) if layers is None else layers
     calls: dict[str, set[str]] = {}
     for name in names:
         stem, _, call = name.partition("#")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcam.capture.layers import describe_output, tapped
+from mmcam.capture.layers import describe_output, quantised, tapped
 from mmcam.capture.model_state import untouched
 from mmcam.capture.pooled_gradient import PooledGradients, ToGrid
 from mmcam.capture.relu_rules import ReluRule
@@ -34,11 +34,15 @@ Block = Sequence[Tensor | None]
 
 @dataclass
 class Recording:
-    """The result of one forward pass: the layers' maps, and the graph from the earliest map on."""
+    """The result of one forward pass: the layers' maps, and the graph from the earliest map on.
+
+    `quantised` is a layer of the model that computes with integers, if any.
+    """
 
     maps: dict[str, Tensor] = field(default_factory=dict)
     pooled: PooledGradients = field(default_factory=lambda: PooledGradients({}))
     relu_rules: dict[str, ReluRule] = field(default_factory=dict)
+    quantised: str | None = None
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Record a layer's map; if it is not in the graph yet, the graph starts here."""
@@ -109,10 +113,7 @@ class Recording:
         readers = self.pooled.readers
         starts = [self.maps[name] for name in names] + [reader.output for reader in readers]
         if not scores.requires_grad:
-            raise ScoreError(
-                f"the score does not depend on layer '{names[0]}' (no differentiable path leads "
-                "from the layer to the score); explain an earlier layer, or check the target"
-            )
+            raise self._unreached(names[0])
         if rule != "relu":
             self.relu_rules[rule] = ReluRule(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
@@ -128,13 +129,23 @@ class Recording:
                 if name in self.pooled.to_grid:
                     gradient = self.pooled.mean(name, gradient, block[len(names) :])
                 if gradient is None:
-                    raise ScoreError(
-                        f"the score does not depend on layer '{name}'; explain a layer that leads "
-                        "to the score"
-                    )
+                    raise self._unreached(name)
                 gradients[name] = gradient
             for slot in range(len(gradients[names[0]])):
                 yield {name: gradient[slot] for name, gradient in gradients.items()}
+
+    def _unreached(self, layer: str) -> ScoreError:
+        """The error for a layer that no gradient of the score reaches."""
+        if self.quantised is not None:
+            return ScoreError(
+                f"no gradient of the score reaches layer '{layer}', because layer "
+                f"'{self.quantised}' computes with integers; use occlusion, or, at a layer of "
+                "floats, scorecam or ablationcam"
+            )
+        return ScoreError(
+            f"the score does not depend on layer '{layer}' (no differentiable path leads from the "
+            "layer to the score); explain an earlier layer, or check the target"
+        )
 
 
 def _score(target: Target, output: Any, rows: int) -> Tensor:
@@ -217,7 +228,7 @@ def capture(
     Yields:
         The recording, and a function to call after the forward pass (see `tapped`).
     """
-    recording = Recording(pooled=PooledGradients(to_grid or {}))
+    recording = Recording(pooled=PooledGradients(to_grid or {}), quantised=quantised(model))
     watching = recording.pooled.watch_linear_layers(model) if to_grid else nullcontext()
     with untouched(model), tapped(model, layers, recording.tap) as check, watching:
         if pixels is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from mmcam.capture.forward import run_model
 from mmcam.capture.layers import tapped
 from mmcam.capture.model_state import autocast, untouched
+from mmcam.errors import ModelError
 from mmcam.methods.perturbation import Rescoring
 from mmcam.types import Adapter, Inputs, Pixels, Sample, Target
 
@@ -42,8 +43,14 @@ class Rescorer:
 
     def scores(self, perturbed: Float[Tensor, "n 3 *space"], target: Target) -> Float[Tensor, " n"]:
         """The target's score for each perturbed input of the model."""
-        outputs = (self._output(rows) for rows in perturbed.split(self.batch))
-        return torch.cat([target.score(output).float() for output in outputs])
+        try:
+            outputs = (self._output(rows) for rows in perturbed.split(self.batch))
+            return torch.cat([target.score(output).float() for output in outputs])
+        except ModelError:
+            if len(perturbed) == 1 or self.batch == 1:
+                raise
+            # Some models, such as exported programs, take only one sample.
+            return replace(self, batch=1).scores(perturbed, target)
 
     def ablated_scores(
         self, layer: str, channels: int, target: Target

@@ -1,4 +1,4 @@
-"""Gradient checkpointing changes no map."""
+"""Gradient checkpointing and compilation change no map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils import checkpoint
 
-from mmcam.capture.checkpointing import without_checkpointing
+from mmcam.capture.plain_run import plain_run
 from tests.snapshots import assert_as_found, snapshot
 
 
@@ -64,7 +64,7 @@ def test_checkpointing_changes_no_map(
 def test_training_is_checkpointed_afterwards() -> None:
     """The contexts of several threads may end in any order."""
     originals = checkpoint.CheckpointFunction, checkpoint._checkpoint_hook
-    first, second = without_checkpointing(), without_checkpointing()
+    first, second = plain_run(), plain_run()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -72,7 +72,7 @@ def test_training_is_checkpointed_afterwards() -> None:
     second.__exit__(None, None, None)
     assert (checkpoint.CheckpointFunction, checkpoint._checkpoint_hook) == originals
 
-    with pytest.raises(KeyError), without_checkpointing():
+    with pytest.raises(KeyError), plain_run():
         raise KeyError
     assert (checkpoint.CheckpointFunction, checkpoint._checkpoint_hook) == originals
 
