@@ -21,8 +21,35 @@ from torch.jit import _fuser
 from torch.utils import checkpoint
 
 _lock = threading.Lock()
-_stack = ExitStack()
-_users = 0
+
+
+class _Changes:
+    """Changes that the first of several overlapping contexts makes, and the last one undoes."""
+
+    def __init__(self) -> None:
+        self.users, self.stack = 0, ExitStack()
+
+    @contextmanager
+    def use(self, make: Callable[[ExitStack], None]) -> Iterator[None]:
+        """In this context, the changes are made; contexts may end in any order."""
+        with _lock:
+            if not self.users:
+                make(self.stack)
+            self.users += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                self.users -= 1
+                if not self.users:
+                    self.stack.close()
+
+
+class _ThreadChanges(threading.local, _Changes):
+    """The changes of one thread."""
+
+
+_of_all_threads, _of_this_thread = _Changes(), _ThreadChanges()
 
 
 class _DirectCall:
@@ -44,28 +71,20 @@ CHECKPOINTING = {
 def plain_run() -> Iterator[None]:
     """In this context, nothing is checkpointed or fused, and compiled models run eagerly.
 
-    Checkpointing and compilation are off in all threads. The contexts of several threads may
-    overlap; the last one restores what the first one changed.
+    Checkpointing and compilation are off in all threads. Contexts may overlap.
     """
-    global _users
-    with _lock:
-        if not _users:
-            _change(_stack)
-        _users += 1
-    try:
-        with _fuser.optimized_execution(False):
-            yield
-    finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                _stack.close()
+    with _of_all_threads.use(_run_directly), _of_this_thread.use(_run_unfused):
+        yield
 
 
-def _change(stack: ExitStack) -> None:
+def _run_directly(stack: ExitStack) -> None:
     # Modules import the function `checkpoint` by name, so what it calls is replaced instead.
     for name, value in CHECKPOINTING.items():
         stack.callback(setattr, checkpoint, name, getattr(checkpoint, name))
         setattr(checkpoint, name, value)
     if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):  # from 2.6 on
         stack.enter_context(torch.compiler.set_stance("force_eager"))
+
+
+def _run_unfused(stack: ExitStack) -> None:
+    stack.enter_context(_fuser.optimized_execution(False))

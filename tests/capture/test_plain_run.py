@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils import checkpoint
@@ -61,20 +63,46 @@ def test_checkpointing_changes_no_map(
     assert any(explanation.cam.any() for explanation in result.values())
 
 
-def test_training_is_checkpointed_afterwards() -> None:
-    """The contexts of several threads may end in any order."""
-    originals = checkpoint.CheckpointFunction, checkpoint._checkpoint_hook
+def state() -> tuple[Any, ...]:
+    """What `plain_run` changes."""
+    return (
+        checkpoint.CheckpointFunction,
+        checkpoint._checkpoint_hook,
+        torch._dynamo.eval_frame._stance.stance,
+        torch._C._get_graph_executor_optimize(),
+    )
+
+
+def test_all_is_restored_whatever_the_order() -> None:
+    """The contexts of several threads or generators may end in any order."""
+    before = state()
     first, second = plain_run(), plain_run()
     first.__enter__()
     second.__enter__()
+    inside = state()
     first.__exit__(None, None, None)
-    assert checkpoint.CheckpointFunction is not originals[0]
+    assert state() == inside
+    assert not any(a == b for a, b in zip(inside, before, strict=True))
     second.__exit__(None, None, None)
-    assert (checkpoint.CheckpointFunction, checkpoint._checkpoint_hook) == originals
-
+    assert state() == before
     with pytest.raises(KeyError), plain_run():
         raise KeyError
-    assert (checkpoint.CheckpointFunction, checkpoint._checkpoint_hook) == originals
+    assert state() == before
+
+
+def test_fusing_is_off_in_each_thread() -> None:
+    flags = []
+
+    def run() -> None:
+        with plain_run():
+            flags.append(torch._C._get_graph_executor_optimize())
+        flags.append(torch._C._get_graph_executor_optimize())
+
+    with plain_run():
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert flags == [False, True]
 
 
 def test_timm_with_checkpointing(wrapped: Callable[..., Any]) -> None:
