@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.downloads import download_errors
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.errors import ModelError, nearest
@@ -61,7 +63,7 @@ def load(recipe: Recipe) -> Classifier:
 
     Raises:
         ModelError: no such model.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights do not fit, or cannot be downloaded.
     """
     if recipe.name not in MODELS:
         raise ModelError(
@@ -73,7 +75,10 @@ def load(recipe: Recipe) -> Classifier:
 
     published = MODELS[recipe.name]
     args: dict[str, Any] = {**({} if "mvit" in recipe.name else NO_ACTIVATION), **recipe.args}
-    model = getattr(hub, recipe.name)(pretrained=recipe.downloads, **args)
+    builder = getattr(hub, recipe.name)
+    urls: dict[str, str] = getattr(sys.modules[builder.__module__], "checkpoint_paths", {})
+    with download_errors(recipe.title, urls.get(recipe.name, "pytorchvideo's model zoo")):
+        model = builder(pretrained=recipe.downloads, **args)
     default = Preprocess(
         resize=published.side,
         crop=published.side,

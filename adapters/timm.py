@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmcam.adapters.base.classifier import Classifier, ToGrid
+from mmcam.adapters.base.downloads import download_errors, without_retries
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
-from mmcam.errors import ModelError, nearest
+from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import to_grid
 
 LAYERS: dict[str, str] = {
@@ -39,13 +40,18 @@ def load(recipe: Recipe) -> Classifier:
 
     Raises:
         ModelError: no such model, or one without a classifier.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights do not fit, cannot be downloaded, or are not published.
     """
     import timm
 
     if not timm.is_model(recipe.name):
         raise ModelError(f"timm has no model '{recipe.name}'; nearest: {_nearest(recipe.name)}")
-    model = timm.create_model(recipe.name, pretrained=recipe.downloads, **recipe.args)
+    if recipe.downloads:
+        source = _source(recipe.name)
+        with without_retries() as reason, download_errors(recipe.title, source, reason):
+            model = timm.create_model(recipe.name, pretrained=True, **recipe.args)
+    else:
+        model = timm.create_model(recipe.name, **recipe.args)
     if not model.num_classes:
         raise ModelError(
             f"timm:{recipe.name} has no classifier; choose a model with one, or add one with the "
@@ -61,6 +67,26 @@ def load(recipe: Recipe) -> Classifier:
         weights=weights,
         to_grid=_to_grid_of(model),
     )
+
+
+def _source(name: str) -> str:
+    """The address of a model's published weights.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    from huggingface_hub.constants import ENDPOINT
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsError(
+            f"timm publishes no weights for '{name}'; give a file (--weights FILE), or 'random' "
+            "for an untrained model"
+        )
+    if not config.hf_hub_id:
+        return str(config.url)
+    return f"{ENDPOINT}/{config.hf_hub_id} (file {config.hf_hub_filename or 'model.safetensors'})"
 
 
 def _nearest(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.downloads import download_errors
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.errors import ModelError, nearest
@@ -64,7 +65,7 @@ def load(recipe: Recipe) -> Classifier:
 
     Raises:
         ModelError: no such model, or one for another task.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights do not fit, or cannot be downloaded.
     """
     from torchvision import models
 
@@ -77,16 +78,17 @@ def load(recipe: Recipe) -> Classifier:
     if recipe.name in ("googlenet", "inception_v3") and not recipe.downloads:
         args.setdefault("init_weights", False)  # drawing random weights takes minutes
     published = models.get_model_weights(recipe.name).DEFAULT
-    model = models.get_model(recipe.name, weights=published if recipe.downloads else None, **args)
+    weights = published if recipe.downloads else None
+    with download_errors(recipe.title, published.url):
+        model = models.get_model(recipe.name, weights=weights, **args)
     labels = recipe.labels or (published.meta["categories"] if recipe.pretrained else ())
-    weights = recipe.load_weights(model)
     return Classifier(
         name=recipe.title,
         model=model,
         preprocess=recipe.preprocessing(_preprocess(recipe.name, published.transforms())),
         labels=tuple(labels),
         layers=recipe.layers or _default_layer(recipe.name, model),
-        weights=weights,
+        weights=recipe.load_weights(model),
         to_grid=_to_grid_of(recipe.name),
     )
 

@@ -18,7 +18,8 @@ Every message names the value, the reason and the remedy, so that it can be show
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class MmcamError(Exception):
@@ -73,6 +74,39 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of an error's message, or the error's class if the message is empty."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    """The first line of an error's message, or the error's class if the message is empty.
+
+    Of an error of TorchScript the last line: the lines before it only say where it happened.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "TorchScript interpreter" in lines[0] else 0][:200]
+
+
+@contextmanager
+def model_errors(name: str, shape: Sequence[int]) -> Iterator[None]:
+    """In this context, what a model raises on an input of this shape becomes a `ModelError`.
+
+    Raises:
+        ModelError: the model raised an exception, which is the cause.
+        MmcamError: raised inside; it is not changed.
+    """
+    try:
+        yield
+    except MmcamError:
+        raise
+    except Exception as error:
+        is_plain = type(error) is RuntimeError  # torch's errors of shapes, dtypes and devices
+        kind = "" if is_plain else f"{type(error).__name__}: "
+        raise ModelError(
+            f"{name} failed on an input of shape {tuple(shape)} ({kind}{reason_of(error)}); "
+            f"{_remedy(str(error))}"
+        ) from error
+
+
+def _remedy(reason: str) -> str:
+    """What to do about an exception of a model."""
+    if "memory" in reason and ("out of" in reason or "allocate" in reason):
+        return "use a smaller batch or another device"
+    if "nference tensor" in reason or "InferenceMode" in reason:
+        return "make the model's tensors outside torch.inference_mode()"
+    return "resize the input to the model's size (preprocess), or fix the model's forward"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base import captions
 from mmcam.adapters.base.captions import CaptionOutput, CaptionTokenizer, Sentence
-from mmcam.errors import LabelError, ModelError
+from mmcam.errors import LabelError, ModelError, model_errors
 from mmcam.tasks import Caption
 from mmcam.types import Inputs, Layouts, Sample, Target, Weights, Window
 
@@ -89,6 +89,7 @@ class CaptionAdapter(ABC):
             LabelError: a given caption cannot be tokenized, the task is not `Caption`, or the model
                 does not take its prompt.
             InputError: a clip, or pictures that cannot be one batch.
+            ModelError: the model fails while it generates.
         """
         if not isinstance(task, Caption):
             raise LabelError(
@@ -99,7 +100,7 @@ class CaptionAdapter(ABC):
         given = [None if text is None else self.tokenizer.encode(text) for text in texts]
         encoder_output = None
         if None in given:
-            with torch.no_grad():
+            with torch.no_grad(), model_errors(self.name, inputs.pixels.shape):
                 generated, encoder_output = self.generate(inputs, task)
             given = [forced or sentence for forced, sentence in zip(given, generated, strict=True)]
         sentences = [sentence for sentence in given if sentence is not None]

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 
 from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.downloads import without_retries
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.transformers.classifiers import CLASSIFIER_TYPES, load_classifier
 from mmcam.adapters.transformers.generative import load_generative
@@ -31,8 +34,15 @@ def load(recipe: Recipe) -> Classifier | CaptionAdapter:
     Raises:
         ModelError: no such model; a model that neither classifies pictures or clips nor generates
             captions or answers; a model that takes or generates text without its processor.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded.
     """
+    is_local = Path(recipe.name).is_dir() or not recipe.pretrained
+    with nullcontext() if is_local else without_retries():
+        return _load(recipe)
+
+
+def _load(recipe: Recipe) -> Classifier | CaptionAdapter:
+    """The adapter for the type of model that the configuration names."""
     config = read_config(recipe, names())
     if config.model_type in MODEL_TYPES:
         return load_generative(recipe, config)

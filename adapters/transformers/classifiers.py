@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmcam.adapters.base.classifier import Classifier, ToGrid
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
-from mmcam.adapters.transformers.loading import convert_state_dict
+from mmcam.adapters.transformers.loading import convert_state_dict, load_pretrained
 from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import to_grid
 
@@ -71,7 +71,7 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
 
     Raises:
         ModelError: not a classifier, or the settings of its image processor are missing.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded.
     """
     video = _is_video(config)
     model = _model(recipe, config, video)
@@ -119,7 +119,7 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
 
     auto = AutoModelForVideoClassification if video else AutoModelForImageClassification
     if recipe.downloads:
-        model, info = auto.from_pretrained(recipe.name, config=config, output_loading_info=True)
+        model, info = load_pretrained(recipe, auto, config)
         if info["missing_keys"]:
             raise WeightsError(
                 f"'{recipe.name}' holds no weights for {', '.join(sorted(info['missing_keys']))}, "

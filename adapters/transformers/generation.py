@@ -20,6 +20,7 @@ from mmcam.adapters.transformers.hooks import (
     restore_attributes,
 )
 from mmcam.adapters.transformers.images import collate, tile_layout
+from mmcam.adapters.transformers.loading import processor_errors
 from mmcam.adapters.transformers.prompts import Prompt, caption_context, prompt_tokens
 from mmcam.adapters.transformers.questions import (
     AnswerSet,
@@ -31,7 +32,7 @@ from mmcam.adapters.transformers.questions import (
 )
 from mmcam.adapters.transformers.teacher_forcing import TeacherForcing
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
-from mmcam.errors import InputError, LabelError, ModelError
+from mmcam.errors import InputError, LabelError, ModelError, model_errors
 from mmcam.tasks import Answers, Caption
 from mmcam.types import Inputs, Sample, Target
 
@@ -68,6 +69,7 @@ class GenerativeAdapter(TeacherForcing):
         Raises:
             LabelError: the model only writes captions, there is no question, the model cannot take
                 the question, or it cannot generate an answer.
+            ModelError: the model fails while it generates.
         """
         texts = [task.question_for(sample.text, sample.id) for sample in samples]
         prompts = [
@@ -83,7 +85,8 @@ class GenerativeAdapter(TeacherForcing):
             "words": [question.words for question in questions],
         }
         inputs = replace(inputs, rest={**inputs.rest, **question_inputs})
-        answer_sets = [self._answer_set(inputs.row(row), task) for row in range(len(samples))]
+        with model_errors(self.name, inputs.pixels.shape):
+            answer_sets = [self._answer_set(inputs.row(row), task) for row in range(len(samples))]
         return answer_rows(inputs, answer_sets)
 
     def _locate_question(self, question: str, prompt: Prompt) -> PromptQuestion:
@@ -143,7 +146,8 @@ class GenerativeAdapter(TeacherForcing):
         """The preprocessed pictures, each with its own prompt.
 
         Raises:
-            InputError: a clip, or pictures whose inputs differ in shape.
+            InputError: a clip, a picture that the processor does not take, or pictures whose inputs
+                differ in shape.
         """
         for sample in samples:
             if sample.pixels.ndim == 4:
@@ -151,7 +155,10 @@ class GenerativeAdapter(TeacherForcing):
                     f"'{sample.id}' is a clip and {self.name} is a model of pictures; choose "
                     "another model (mmcam list models)"
                 )
-        images = [self.images.process(sample) for sample in samples]
+        images = []
+        for sample in samples:
+            with processor_errors(self.name, *sample.pixels.shape[:2]):
+                images.append(self.images.process(sample))
         shapes = {(tuple(image.pixels.shape), tile_layout(image.metadata)) for image in images}
         if len(shapes) > 1:
             sizes = sorted({shape for shape, _ in shapes})

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmcam.adapters.base.preprocess import Transform
-from mmcam.errors import LayerError
+from mmcam.errors import InputError, LayerError
 from mmcam.grids import to_grid
 from mmcam.types import Inputs, Placement, Sample
 
@@ -238,12 +238,23 @@ class TiledImage(SingleImage):
     """
 
     def process(self, sample: Sample) -> ProcessedImage:
-        """The views that the processor creates."""
+        """The views that the processor creates.
+
+        Raises:
+            InputError: the picture is so narrow that no cell of its tiles is left.
+        """
         from PIL import Image
 
         pixels, layout, metadata = self._tile(
             Image.fromarray(sample.pixels), sample.pixels.shape[:2]
         )
+        rows, columns = layout.unpadded(*(side // self._patch_size for side in layout.canvas))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            height, width = layout.size
+            raise InputError(
+                f"'{sample.id}' has {height} x {width} pixels (height x width), and the model cuts "
+                "off all cells of its padded tiles; crop or pad the picture"
+            )
         placement = Placement(size=layout.size, box=layout.box(self._patch_size))
         return ProcessedImage(
             pixels.transpose(0, 1), placement, {"tile_layout": layout, **metadata}

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from mmcam.adapters.base.downloads import download_errors
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.base.weights import State
-from mmcam.errors import MissingExtra, ModelError, WeightsError, nearest
+from mmcam.errors import (
+    InputError,
+    MissingExtra,
+    MmcamError,
+    ModelError,
+    WeightsError,
+    nearest,
+    reason_of,
+)
 
 PROCESSOR = "processor"
 """The key in a recipe's `args` that names the folder of a processor."""
@@ -58,12 +69,12 @@ def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
     """A model of a class of transformers, with its pretrained weights if the recipe downloads them.
 
     Raises:
-        WeightsError: weights are missing.
+        WeightsError: weights are missing or cannot be downloaded.
     """
     if not recipe.downloads:
         untrained: nn.Module = model_class(config)
         return untrained
-    model, info = model_class.from_pretrained(recipe.name, config=config, output_loading_info=True)
+    model, info = load_pretrained(recipe, model_class, config)
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -73,6 +84,21 @@ def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
         )
     trained: nn.Module = model
     return trained
+
+
+def load_pretrained(recipe: Recipe, model_class: Any, config: Any) -> tuple[Any, Any]:
+    """A model with the weights of its folder or from the hub, and which of its keys were missing.
+
+    Raises:
+        WeightsError: there are no weights, or they cannot be downloaded.
+    """
+    is_folder = Path(recipe.name).is_dir()
+    source = f"the folder '{recipe.name}'" if is_folder else f"the hub's '{recipe.name}'"
+    with download_errors(recipe.title, source):
+        loaded: tuple[Any, Any] = model_class.from_pretrained(
+            recipe.name, config=config, output_loading_info=True
+        )
+    return loaded
 
 
 class ProcessorPair:
@@ -119,4 +145,23 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
         raise ModelError(
             f"'{folder}' comes without the processor of a {config.model_type} ({reason}); save it "
             "beside the model (processor.save_pretrained)"
+        ) from error
+
+
+@contextmanager
+def processor_errors(name: str, height: int, width: int) -> Iterator[None]:
+    """In this context, what an image processor raises for a picture becomes an `InputError`.
+
+    Raises:
+        InputError: the processor raised an exception, which is the cause.
+        MmcamError: raised inside; it is not changed.
+    """
+    try:
+        yield
+    except MmcamError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the processor of {name} does not take a picture of {height} x {width} pixels (height "
+            f"x width): {reason_of(error)}; crop or pad the picture"
         ) from error

@@ -15,7 +15,12 @@ from torch.overrides import TorchFunctionMode
 from mmcam.adapters.base.answerer import AnswerClassifier, AnswerOutput, EncodedQuestion
 from mmcam.adapters.base.preprocess import Box, Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
-from mmcam.adapters.transformers.loading import build_model, convert_state_dict, load_processor
+from mmcam.adapters.transformers.loading import (
+    build_model,
+    convert_state_dict,
+    load_processor,
+    processor_errors,
+)
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import LabelError, LayerError, ModelError
 from mmcam.tasks.words import Word, align
@@ -52,7 +57,7 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
     return ViltAdapter(
         name=recipe.title,
         model=model,
-        preprocess=FullImage(partial(_pixels, processor.image_processor))
+        preprocess=FullImage(partial(_pixels, recipe.title, processor.image_processor))
         if recipe.preprocess is None
         else Preprocess.from_dict(recipe.preprocess),
         labels=recipe.labels or (labels if has_names else ()),
@@ -72,9 +77,10 @@ class FullImage(Transform):
         return 0.0, 0.0, float(width), float(height)
 
 
-def _pixels(processor: Any, image: Any) -> Tensor:
-    pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
-    return pixels
+def _pixels(name: str, processor: Any, image: Any) -> Tensor:
+    with processor_errors(name, image.height, image.width):
+        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels
 
 
 def _tokenize_question(
@@ -141,7 +147,8 @@ class ViltAdapter(AnswerClassifier):
         """The pictures preprocessed and stacked, with a mask of ones.
 
         Raises:
-            InputError: a clip, or pictures of different proportions.
+            InputError: a clip, a picture that the processor does not take, or pictures of different
+                proportions.
         """
         inputs = super().prepare_pixels(samples)
         mask = inputs.pixels.new_ones(inputs.pixels[:, 0].shape, dtype=torch.long)

@@ -8,9 +8,61 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
+import torch.fx
 from torch import Tensor, nn
+from torch.jit._trace import TopLevelTracedModule
 
 from mmcam.errors import LayerError, nearest
+
+INTEGERS = "use occlusion, which needs neither layers nor gradients, or the model of floats"
+"""The remedy for layers that compute with integers."""
+
+
+def recordable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers by name whose outputs a hook can record, in the model's order.
+
+    TorchScript runs without the hooks of its modules, except that of the outermost traced one. A
+    graph of `torch.fx` or `torch.export` runs only the modules that it calls.
+    """
+    layers: dict[str, nn.Module] = {}
+    inside_graph: dict[str, tuple[str, ...]] = {}  # prefix of the graph's layers -> those that run
+    for name, module in model.named_modules():
+        graphs = [prefix for prefix in inside_graph if name and name.startswith(prefix)]
+        calls = [call for prefix in graphs for call in inside_graph[prefix]]
+        runs = not graphs or any(f"{name}.".startswith(f"{call}.") for call in calls)
+        prefix = f"{name}." if name else ""
+        if isinstance(module, torch.fx.GraphModule):
+            targets = (str(node.target) for node in module.graph.nodes if node.op == "call_module")
+            inside_graph[prefix] = tuple(f"{prefix}{target}" for target in targets)
+        elif isinstance(module, torch.jit.ScriptModule):
+            inside_graph[prefix] = ()
+            runs = runs and isinstance(module, TopLevelTracedModule)
+        if name and runs:
+            layers[name] = module
+    return layers
+
+
+def unrecordable(model: nn.Module) -> str | None:
+    """Why a model has layers whose outputs cannot be recorded, and the remedy; None if it has none.
+
+    Both are the end of an error message.
+    """
+    if any(isinstance(m, (torch.fx.GraphModule, torch.jit.ScriptModule)) for m in model.modules()):
+        return (
+            "runs inside one graph (TorchScript, torch.fx or torch.export), which has no hooks; "
+            "explain the module that the graph was made from, or use gradient or occlusion, which "
+            "need no layer"
+        )
+    return None if quantised(model) is None else f"computes with integers; {INTEGERS}"
+
+
+def quantised(model: nn.Module) -> str | None:
+    """A layer that computes with integers, so that no gradient passes it; None if there is none."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic")):
+            return str(name)
+    return None
 
 
 def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
@@ -21,14 +73,17 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
     module that runs several times in a forward pass.
 
     Raises:
-        LayerError: a pattern matches nothing.
+        LayerError: a pattern matches nothing, or only layers whose outputs cannot be recorded.
     """
-    known = [layer for layer, _ in model.named_modules() if layer]
+    known = list(recordable_layers(model))
     resolved: list[str] = []
     for pattern in patterns:
         stem, _, call = pattern.partition("#")
         regex = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
         matches = [layer for layer in known if regex.fullmatch(layer)]
+        is_inside = any(regex.fullmatch(layer) for layer, _ in model.named_modules())
+        if not matches and (is_inside or not known) and (reason := unrecordable(model)):
+            raise LayerError(f"layer '{pattern}' of {name} {reason}")
         if not matches or (call and not call.isdigit()):
             raise LayerError(
                 f"{name} has no layer '{pattern}'; nearest: {nearest(stem, known)}. "
@@ -91,8 +146,7 @@ def tapped(
                 changed = map_tensor(output, partial(change, layer))
                 if changed is None:
                     raise LayerError(
-                        f"layer '{layer}' returns {describe_output(output)}, which has no grid to "
-                        "explain; name a layer before the pooling"
+                        f"layer '{layer}' returns {describe_output(output)}, {_why_no_map(output)}"
                     )
                 output = changed
             return output
@@ -126,7 +180,16 @@ def tapped(
         yield finish
 
 
+def _why_no_map(output: Any) -> str:
+    """Why an output has no map, and the remedy, as the end of an error message."""
+    if isinstance(output, Tensor) and output.ndim >= 3:
+        return f"whose numbers are no floats; {INTEGERS}"
+    return "which has no grid to explain; name a layer before the pooling, flattening or packing"
+
+
 def describe_output(output: Any) -> str:
     """The type and shape of an output, for an error message."""
     shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
+    if isinstance(output, Tensor) and not output.is_floating_point():
+        shape += f" and type {str(output.dtype).removeprefix('torch.')}"
     return f"a {type(output).__name__}{shape}"

@@ -5,12 +5,16 @@ Parameters and their gradients are never written; modes, flags and random state 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from mmcam.capture.plain_run import plain_run
+from mmcam.errors import ModelError, reason_of
 
 
 @contextmanager
@@ -18,27 +22,88 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """A context in which the model is in evaluation mode, its parameters frozen, gradients enabled.
 
     On exit, the previous state is restored. A surrounding `no_grad` or `inference_mode` has no
-    effect inside. Modes are set on each module directly, in case a module overrides `train`.
+    effect inside, nor have gradient checkpointing, `torch.compile`, and the further devices of a
+    `DataParallel`. Modes are set on each module directly, in case a module overrides `train`.
+
+    Raises:
+        ModelError: a part of the state cannot be restored; all other parts are.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    # A frozen TorchScript module has no mode.
+    modes = [(module, getattr(module, "training", False)) for module in model.modules()]
     # `model.parameters()` takes twenty times as long: it removes duplicates, module by module.
     parameters = [p for module, _ in modes for p in module._parameters.values() if p is not None]
-    trainable = [p for p in parameters if p.requires_grad]
     devices = sorted({p.device.index for p in parameters if p.is_cuda})
-    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+    restorations: list[Callable[[], Any]] = []
+    with (
+        torch.random.fork_rng(devices),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        plain_run(),
+    ):
         try:
             for module, mode in modes:
-                if mode:
-                    module.training = False
-            for parameter in trainable:
-                parameter.requires_grad_(False)
+                restorations.append(partial(_set_mode, module, mode))
+                _set_mode(module, False)
+                if isinstance(module, nn.DataParallel):  # replicas would run in other threads
+                    restorations.append(partial(setattr, module, "device_ids", module.device_ids))
+                    module.device_ids = module.device_ids[:1]
+            for parameter in parameters:
+                if parameter.requires_grad and not parameter.is_inference():
+                    restorations.append(partial(parameter.requires_grad_, True))
+                    parameter.requires_grad_(False)
+            _replace_inference_tensors(model, restorations)
             yield
         finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            for module, mode in modes:
-                if module.training != mode:
-                    module.training = mode
+            _restore(type(model).__name__, restorations)
+
+
+def _set_mode(module: nn.Module, mode: bool) -> None:
+    if getattr(module, "training", False) != mode:
+        module.training = mode
+
+
+def _replace_inference_tensors(model: nn.Module, restorations: list[Callable[[], Any]]) -> None:
+    """Replace parameters and buffers made under `inference_mode`, with which autograd cannot work.
+
+    The replacements share the memory of the originals.
+    """
+    replacements: dict[int, Tensor] = {}  # several modules may share a tensor
+    for module in model.modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None or not tensor.is_inference():
+                continue
+            if id(tensor) not in replacements:
+                plain = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                    tensor.untyped_storage(),
+                    tensor.storage_offset(),
+                    tensor.shape,
+                    tensor.stride(),
+                )
+                is_parameter = isinstance(tensor, nn.Parameter)
+                replacements[id(tensor)] = nn.Parameter(plain, False) if is_parameter else plain
+            restorations.append(partial(setattr, module, name, tensor))
+            # Recurrent layers keep a second list of their weights, which `setattr` updates.
+            setattr(module, name, replacements[id(tensor)])
+
+
+def _restore(name: str, restorations: Sequence[Callable[[], Any]]) -> None:
+    """Run all restorations, the last one first, also if some of them fail.
+
+    Raises:
+        ModelError: some restorations failed.
+    """
+    failures = []
+    for restoration in reversed(restorations):
+        try:
+            restoration()
+        except Exception as error:
+            failures.append(error)
+    if failures:
+        raise ModelError(
+            f"{len(failures)} of {len(restorations)} parts of the state of {name} (modes, "
+            f"requires_grad) cannot be restored ({reason_of(failures[0])}); its forward changes "
+            "them: load the model anew"
+        ) from failures[0]
 
 
 def autocast(model: nn.Module, amp: bool) -> AbstractContextManager[Any]:

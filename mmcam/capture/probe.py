@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmcam.capture.layers import map_tensor, tapped
+from mmcam.capture.forward import run_model
+from mmcam.capture.layers import map_tensor, recordable_layers, tapped, unrecordable
 from mmcam.capture.model_state import untouched
 from mmcam.capture.proof import ProvenLayouts
-from mmcam.errors import LayerError, MmcamError
+from mmcam.errors import LayerError, MmcamError, ScoreError, reason_of
 from mmcam.types import Adapter, Inputs
 
 Score = Callable[[Any], Tensor]
@@ -41,7 +42,7 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
                 if min(layout.grid[-2:]) > 1
             ]
     layers: dict[str, SpatialLayer] = {}
-    names = {module: name for name, module in adapter.model.named_modules() if name}
+    names = {module: name for name, module in recordable_layers(adapter.model).items()}
 
     def hook(module: nn.Module, args: object, output: object) -> None:
         name = names[module]
@@ -61,7 +62,7 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     handles = [module.register_forward_hook(hook) for module in names]
     try:
         with untouched(adapter.model), torch.no_grad():
-            adapter.forward(inputs.copied())
+            run_model(adapter, inputs.copied())
     finally:
         for handle in handles:
             handle.remove()
@@ -96,6 +97,10 @@ def default_layer(
         if not any(word in type(module).__name__ for word in skipped):
             names.append(layer.name)
     if not names:
+        if reason := unrecordable(adapter.model):
+            raise LayerError(
+                f"no layer of {adapter.name} can be explained, because a part of it {reason}"
+            )
         raise LayerError(
             f"no layer of {adapter.name} has a grid over its input, so there is nothing to "
             "explain; name one with layers=[...] and give its grid with mmcam.wrap(..., grid=...)"
@@ -119,8 +124,8 @@ def _with_gradient(
     try:
         with untouched(adapter.model), tapped(adapter.model, names, keep):
             inputs.pixels.requires_grad_(True)
-            output = adapter.forward(inputs)
-            value = adapter.logits(output).amax(1).sum() if score is None else score(output)
+            output = run_model(adapter, inputs)
+            value = adapter.logits(output).amax(1).sum() if score is None else _value(score, output)
             ran = list(outputs)
             gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
             with torch.no_grad():
@@ -132,3 +137,15 @@ def _with_gradient(
     except (RuntimeError, MmcamError):  # the later explanation reports the error
         return []
     return [name for name in names if name in reached]
+
+
+def _value(score: Score, output: Any) -> Tensor:
+    """The score.
+
+    Raises:
+        ScoreError: the score, which may be a user's function, fails.
+    """
+    try:
+        return score(output)
+    except Exception as error:
+        raise ScoreError(f"the score fails ({reason_of(error)}); fix Target.score") from error

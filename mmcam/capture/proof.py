@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from mmcam.capture.layers import map_tensor
+from mmcam.capture.forward import run_model
+from mmcam.capture.layers import map_tensor, recordable_layers
 from mmcam.capture.layout import Layout, layout_of
 from mmcam.capture.model_state import untouched
 from mmcam.capture.places import FollowPlaces
@@ -57,7 +58,7 @@ class ProvenLayouts:
             proofs = follow_layers(adapter, inputs, layers)
         except Exception:
             with untouched(adapter.model), torch.no_grad():
-                adapter.forward(inputs.row(0).copied())  # raises the model's own error, if any
+                run_model(adapter, inputs.row(0).copied())  # raises the model's own error, if any
             self.proofs |= {(layer, size): None for layer in layers or ()}
             return {}
         self.proofs |= {(layer, size): proof for layer, proof in proofs.items()}
@@ -128,7 +129,7 @@ def _follow(
         stack.enter_context(_no_fused_transformer())
         counts = stack.enter_context(_watch(adapter.model, layers, add))
         stack.enter_context(mode)
-        adapter.forward(inputs)
+        run_model(adapter, inputs)
     if layers is None:  # a module that runs several times is named with its last call
         proofs = {
             f"{layer}#{counts[layer] - 1}" if counts[layer] > 1 else layer: proof
@@ -145,7 +146,7 @@ def _watch(
 
     Yields the number of times that each module has run.
     """
-    names = [name for name, _ in model.named_modules() if name] if layers is None else layers
+    names = recordable_layers(model) if layers is None else layers
     calls: dict[str, set[str]] = {}
     for name in names:
         stem, _, call = name.partition("#")

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcam.capture.layers import describe_output, tapped
+from mmcam.capture.layers import describe_output, quantised, tapped
 from mmcam.capture.model_state import untouched
 from mmcam.capture.pooled_gradient import PooledGradients, ToGrid
 from mmcam.capture.relu_rules import ReluRule
-from mmcam.errors import ScoreError
+from mmcam.errors import MmcamError, ModelError, ScoreError, reason_of
 from mmcam.types import Target
 
 GRADIENT_STRATEGIES = ("loop", "batched")
@@ -34,11 +34,15 @@ Block = Sequence[Tensor | None]
 
 @dataclass
 class Recording:
-    """The result of one forward pass: the layers' maps, and the graph from the earliest map on."""
+    """The result of one forward pass: the layers' maps, and the graph from the earliest map on.
+
+    `quantised` is a layer of the model that computes with integers, if any.
+    """
 
     maps: dict[str, Tensor] = field(default_factory=dict)
     pooled: PooledGradients = field(default_factory=lambda: PooledGradients({}))
     relu_rules: dict[str, ReluRule] = field(default_factory=dict)
+    quantised: str | None = None
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Record a layer's map; if it is not in the graph yet, the graph starts here."""
@@ -103,15 +107,13 @@ class Recording:
 
         Raises:
             ScoreError: the scores do not depend on a layer.
+            ModelError: the backward pass fails; the cause is its own exception.
         """
         names = list(self.maps if layers is None else layers)
         readers = self.pooled.readers
         starts = [self.maps[name] for name in names] + [reader.output for reader in readers]
         if not scores.requires_grad:
-            raise ScoreError(
-                f"the score does not depend on layer '{names[0]}' (no differentiable path leads "
-                "from the layer to the score); explain an earlier layer, or check the target"
-            )
+            raise self._unreached(names[0])
         if rule != "relu":
             self.relu_rules[rule] = ReluRule(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
@@ -119,7 +121,7 @@ class Recording:
         while True:
             # The rule is active for one block only: iterators of several rules may alternate.
             with nullcontext() if rule == "relu" else self.relu_rules[rule].active():
-                block = next(blocks, None)
+                block = _next_block(blocks)
             if block is None:
                 return
             gradients = {}
@@ -127,13 +129,23 @@ class Recording:
                 if name in self.pooled.to_grid:
                     gradient = self.pooled.mean(name, gradient, block[len(names) :])
                 if gradient is None:
-                    raise ScoreError(
-                        f"the score does not depend on layer '{name}'; explain a layer that leads "
-                        "to the score"
-                    )
+                    raise self._unreached(name)
                 gradients[name] = gradient
             for slot in range(len(gradients[names[0]])):
                 yield {name: gradient[slot] for name, gradient in gradients.items()}
+
+    def _unreached(self, layer: str) -> ScoreError:
+        """The error for a layer that no gradient of the score reaches."""
+        if self.quantised is not None:
+            return ScoreError(
+                f"no gradient of the score reaches layer '{layer}', because layer "
+                f"'{self.quantised}' computes with integers; use occlusion, or, at a layer of "
+                "floats, scorecam or ablationcam"
+            )
+        return ScoreError(
+            f"the score does not depend on layer '{layer}' (no differentiable path leads from the "
+            "layer to the score); explain an earlier layer, or check the target"
+        )
 
 
 def _score(target: Target, output: Any, rows: int) -> Tensor:
@@ -144,10 +156,13 @@ def _score(target: Target, output: Any, rows: int) -> Tensor:
     """
     try:
         score = target.score(output)
-    except (IndexError, AttributeError, TypeError) as error:
+    except MmcamError:
+        raise
+    except Exception as error:
         raise ScoreError(
             f"the score of '{target.label}' cannot be taken from the model's output, "
-            f"{describe_output(output)} ({error}); fix Target.score"
+            f"{describe_output(output)} ({type(error).__name__}: {reason_of(error)}); fix "
+            "Target.score"
         ) from error
     if not isinstance(score, Tensor) or score.shape != (rows,):
         raise ScoreError(
@@ -176,6 +191,22 @@ def _backward(
             yield [g if g is None else g[None] for g in gradients]
 
 
+def _next_block(blocks: Iterator[Block]) -> Block | None:
+    """The next block of gradients; None at the end.
+
+    Raises:
+        ModelError: the backward pass fails.
+    """
+    try:
+        return next(blocks, None)
+    except Exception as error:
+        raise ModelError(
+            f"the backward pass failed ({type(error).__name__}: {reason_of(error)}); use a method "
+            "without gradients (scorecam, ablationcam, occlusion), or, if memory ran out, another "
+            "device"
+        ) from error
+
+
 @contextmanager
 def capture(
     model: nn.Module,
@@ -197,7 +228,7 @@ def capture(
     Yields:
         The recording, and a function to call after the forward pass (see `tapped`).
     """
-    recording = Recording(pooled=PooledGradients(to_grid or {}))
+    recording = Recording(pooled=PooledGradients(to_grid or {}), quantised=quantised(model))
     watching = recording.pooled.watch_linear_layers(model) if to_grid else nullcontext()
     with untouched(model), tapped(model, layers, recording.tap) as check, watching:
         if pixels is not None:

@@ -43,6 +43,9 @@ RELU_OPERATORS = (
 )
 """The operators of these nodes: (gradient at the output, input, lower bound: 0 for a ReLU)."""
 
+FUSED = ("DifferentiableGraphBackward", "CompiledFunctionBackward")
+"""Parts of the names of nodes that hide fused operations, of TorchScript and `torch.compile`."""
+
 NON_RELUS = ("Gelu", "Silu", "Mish", "Hardswish", "LeakyRelu", "Elu", "Celu", "Tanh", "Hardtanh")
 """Activations to which no rule applies: the names of their nodes without "Backward"."""
 
@@ -51,12 +54,14 @@ class ReluRule:
     """A backward rule for the ReLUs between some scores and the starts of their graph.
 
     `has_relus` says whether there are any ReLUs; if `may_hide_relus`, it is final only after a
-    backward pass. `has_other_activations` says whether there are activations of other kinds.
+    backward pass. `has_other_activations` says whether there are activations of other kinds, and
+    `is_fused` whether fused operations may hide some ReLUs.
     """
 
     def __init__(self, scores: Tensor, rule: str) -> None:
         self.rule, self.is_active = RULES[rule], False
         self.has_relus = self.has_other_activations = self.may_hide_relus = False
+        self.is_fused = False
         for node in _nodes(scores.grad_fn):
             kind = node.name().rstrip("0123456789")
             if kind in RELU_NODES and RELU_NODES[kind](node):
@@ -64,6 +69,7 @@ class ReluRule:
                 self.has_relus = True
             elif kind.removesuffix("Backward") in NON_RELUS:
                 self.has_other_activations = True
+            self.is_fused |= any(part in kind for part in FUSED)
             # CopySlices hides the node of an in-place operation on a view.
             self.may_hide_relus |= kind.endswith("CopySlices")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mmcam.capture.forward import run_model
 from mmcam.capture.model_state import untouched
 from mmcam.engine.pictures import explain_samples
 from mmcam.errors import InputError
@@ -94,7 +95,7 @@ def _probabilities(
     for span in windows:
         inputs = adapter.prepare([sample_window(clip, span, adapter.window)], task)
         with untouched(adapter.model), torch.no_grad():
-            output = adapter.forward(inputs)
+            output = run_model(adapter, inputs)
             log_probs = adapter.log_probs(output)
             yield adapter.logits(output)[0].float() if log_probs is None else log_probs[0].exp()
 

@@ -159,10 +159,16 @@ class RecordedBatch:
         and no ReLU module.
 
         Raises:
-            MethodError: no ReLU ran in the forward pass.
+            MethodError: no ReLU ran in the forward pass, or some may be hidden.
         """
         at_pixels = "pixels" in self.recording.maps
         for name, rule in self.recording.relu_rules.items():
+            if rule.is_fused:
+                raise MethodError(
+                    f"operations of {self.adapter.name} are fused (TorchScript, torch.compile), "
+                    f"which hides ReLUs from the '{name}' rule; explain the module before it was "
+                    "optimised, or use 'gradient' instead"
+                )
             if rule.has_relus:
                 continue
             if at_pixels or (

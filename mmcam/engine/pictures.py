@@ -7,14 +7,15 @@ graph with another backward rule. Only re-scoring methods run the model again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mmcam.capture.forward import run_model
 from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer
@@ -26,8 +27,6 @@ from mmcam.methods.plan import Plan, split
 from mmcam.results.explanation import Explanation
 from mmcam.tasks import Classes
 from mmcam.types import Adapter, Inputs, Sample, Target
-
-T = TypeVar("T")
 
 
 class SampleResult(NamedTuple):
@@ -144,12 +143,11 @@ def _explain_batch(
     elif layers is None:
         if not adapter.layers:
             score = partial(_first_score, adapter, tasks, given_targets)
-            adapter.layers = [_run(adapter, inputs, partial(default_layer, adapter, inputs, score))]
+            adapter.layers = [default_layer(adapter, inputs, score)]
         layers = adapter.layers
     layer_names = resolve(adapter.model, layers, adapter.name) if layers else []
     if adapter.layouts is not None:
-        prove = partial(adapter.layouts.prove, adapter, inputs, layer_names)
-        _run(adapter, inputs, prove)
+        adapter.layouts.prove(adapter, inputs, layer_names)
     _check_tiles(adapter, plan, inputs)
     at_pixels = plan.needs("pixels")
     if at_pixels or any(layer != adapter.encoder for layer in layer_names):
@@ -170,7 +168,7 @@ def _explain_batch(
         # A model may modify its input in place; pixel gradients and re-scoring need it unchanged.
         needs_copy = at_pixels or plan.needs("rescore")
         model_inputs = inputs.copied() if needs_copy else inputs
-        output = _run(adapter, inputs, partial(adapter.forward, model_inputs))
+        output = run_model(adapter, model_inputs)
         check()
         rows = len(inputs.placements)
         if given_targets is None:
@@ -276,22 +274,6 @@ def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[Met
                 f"method '{method}' gives NaN or infinite values at '{layer}' of {adapter.name}; "
                 "check the weights and the range of the input"
             )
-
-
-def _run(adapter: Adapter, inputs: Inputs, function: Callable[[], T]) -> T:
-    """The result of a function that runs the model; torch's errors become a `ModelError`.
-
-    Raises:
-        ModelError: the model fails on this input.
-    """
-    try:
-        return function()
-    except RuntimeError as error:
-        raise ModelError(
-            f"{adapter.name} failed on an input of shape {tuple(inputs.pixels.shape)}: {error}; "
-            "resize the input to the model's size (preprocess), or, if memory ran out, use another "
-            "device"
-        ) from error
 
 
 def _targets(

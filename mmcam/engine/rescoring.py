@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmcam.capture.forward import run_model
 from mmcam.capture.layers import tapped
 from mmcam.capture.model_state import autocast, untouched
 from mmcam.errors import MethodError
@@ -160,7 +161,7 @@ class Rescorer:
         inputs = self.inputs.repeated(pixels).copied()
         model = self.adapter.model
         with untouched(model), torch.no_grad(), autocast(model, self.amp):
-            return self.adapter.forward(inputs)
+            return run_model(self.adapter, inputs)
 
     def _cells(self, layer: str) -> list[Tensor]:
         """For each channel, the indices of its cells in the flattened output of `layer`.

@@ -85,9 +85,7 @@ def measure(
                 rows.append(gradient[-1].double().square().sum(0))
             energies[layer].append(_pooled(torch.stack(rows), layout))
     return {
-        layer: Measured(
-            _answers(torch.stack(energies[layer]).mean(0), chosen[layer]), leaks[layer]
-        )
+        layer: Measured(_answers(torch.stack(energies[layer]).mean(0), chosen[layer]), leaks[layer])
         for layer, layout in layouts.items()
     }
 
@@ -111,7 +109,7 @@ def _field(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def _pooled(energy: Tensor, layout: Layout) -> Tensor:
-    """The answers `[cell, *space]` summed over the patches under the cells, as shares of the sum."""
+    """The answers `[cell, *space]`, summed over the patches under the cells; their sum is 1."""
     for axis, (cells, (first, last)) in enumerate(zip(layout.grid, layout.extent, strict=True), 1):
         length = energy.shape[axis]
         centres = (torch.arange(length) + 0.5) / length

@@ -149,8 +149,9 @@ def test_failure_half_way_leaves_the_model_as_found(
     setup = wrapped(net, "trunk")
     sample = setup.sample(8, 9)
     before = snapshot(net)
-    with pytest.raises(KeyError):
+    with pytest.raises(mmcam.MmcamError) as info:
         setup.cam(sample, method, task)
+    assert isinstance(info.value.__cause__, KeyError)
     assert_as_found(net, before)
 
 
@@ -170,8 +171,9 @@ def test_failure_while_scoring_again_leaves_the_model_as_found(
     setup = wrapped(net, "trunk")
     sample = setup.sample(8, 9)
     before = snapshot(net)
-    with pytest.raises(KeyError):
+    with pytest.raises(mmcam.MmcamError, match="third run") as info:
         setup.cam(sample, method, 0)
+    assert isinstance(info.value.__cause__, KeyError)
     assert_as_found(net, before)
 
 
@@ -227,3 +229,81 @@ def test_same_answer_in_training_and_in_evaluation(wrapped: Callable[..., Any]) 
     training = setup.cam(sample, "gradcam", 3)
     net.eval()
     assert torch.equal(setup.cam(sample, "gradcam", 3), training)
+
+
+class Recurrent(nn.Module):
+    """A row of cells per step; two layers share a weight, and a buffer scales the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Conv2d(3, 4, 3)
+        self.again = nn.Conv2d(4, 4, 1)
+        self.tied = nn.Conv2d(4, 4, 1)
+        self.tied.weight = self.again.weight
+        self.rows = nn.GRU(4, 5, batch_first=True)
+        self.fc = nn.Linear(5, 4)
+        self.register_buffer("scale", torch.full((1,), 9.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tied(self.again(self.trunk(x)).relu())
+        states, _ = self.rows(x.flatten(2).transpose(1, 2))
+        logits: Tensor = self.fc(states[:, -1]) * self.scale
+        return logits
+
+
+@pytest.mark.parametrize("method", ["gradcam-signed", "gradient", "occlusion"])
+@pytest.mark.parametrize("layer", [None, "trunk"])
+def test_model_made_under_inference_mode(
+    method: str, layer: str | None, wrapped: Callable[..., Any]
+) -> None:
+    plain = wrapped(Recurrent(), layer)
+    sample = plain.sample(6, 7)
+    expected = plain.cam(sample, method, 1)
+    with torch.inference_mode():
+        net = Recurrent()
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    assert expected.any()
+    assert torch.equal(wrapped(net, layer).cam(sample, method, 1), expected)
+    assert net.training
+    found = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name] is tensor
+        assert tensor.is_inference()
+        assert tensor.requires_grad == (name != "scale")
+    assert all(
+        own is kept for own, kept in zip(net.rows.parameters(), net.rows._flat_weights, strict=True)
+    )
+
+
+def test_replacements_of_inference_tensors_share_their_memory() -> None:
+    with torch.inference_mode():
+        net = nn.Sequential(nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last))
+    weight = net[0].weight
+    with untouched(net):
+        assert net[0].weight.data_ptr() == weight.data_ptr()
+        assert net[0].weight.stride() == weight.stride()
+        assert not net[0].weight.is_inference()
+        assert isinstance(net[0].weight, nn.Parameter)
+    assert net[0].weight is weight
+
+
+def test_all_else_is_restored_if_one_parameter_cannot_be() -> None:
+    net = lived_in()
+    modes = [module.training for module in net.modules()]
+    flags = [parameter.requires_grad for parameter in net.parameters()]
+    bias = net.trunk[1].bias
+    with (
+        pytest.raises(
+            mmcam.errors.ModelError, match=r"1 of .* the state of Net .* floating"
+        ) as info,
+        untouched(net),
+    ):
+        bias.data = bias.data.to(torch.int8)  # integers cannot require gradients
+    assert "load the model anew" in str(info.value)
+    assert [module.training for module in net.modules()] == modes
+    restored = [parameter.requires_grad for parameter in net.parameters()]
+    assert restored == [
+        flag and p is not bias for flag, p in zip(flags, net.parameters(), strict=True)
+    ]

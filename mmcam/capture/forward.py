@@ -1,0 +1,18 @@
+"""Run a model; its exceptions become one error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmcam.errors import model_errors
+from mmcam.types import Adapter, Inputs
+
+
+def run_model(adapter: Adapter, inputs: Inputs) -> Any:
+    """The model's output for these inputs.
+
+    Raises:
+        ModelError: the model fails on them; the cause is its own exception.
+    """
+    with model_errors(adapter.name, inputs.pixels.shape):
+        return adapter.forward(inputs)
