@@ -16,6 +16,8 @@ and its own copy of the model; everything that can be built once is built before
 - forward+backward: the plain gradient at the pixels with frozen parameters.
 - mmcam: tensor in, raw map tensor out (capture, gradient, method), as in the other tools' calls.
 - mmcam.explain: the one-line call from 8-bit arrays: preprocessing, probabilities, `Explanations`.
+- mmcam.explain, first: the same on a newly wrapped model, for which mmcam first finds where the
+  layer's cells lie (once for each model, layer and input size).
 
 Agreement: each tool's result is compared before timing with mmcam's result, converted to the form
 that the tool returns; "differs" means that the maximum difference is over 0.1 % of the maximum

@@ -26,6 +26,7 @@ from mmcam.methods.cams import grad_cam
 
 METHODS = ("gradcam", "guided-gradcam")
 BARE, BACKWARD = "bare forward", "forward+backward"
+FIRST = "mmcam.explain, first"
 
 
 @dataclass(frozen=True)
@@ -240,23 +241,32 @@ def mmcam_product(case: Case) -> Run:
     return lambda: compute_reference(case, guided=True).product(case)
 
 
-def mmcam_explain(case: Case, method: str) -> Run:
+def mmcam_explain(case: Case, method: str, first_calls: bool = False) -> Run:
     """The one-line call: 8-bit arrays in, `Explanations` out, including preprocessing.
 
-    A batch is a list of pictures, or one clip of `batch` windows.
+    A batch is a list of pictures, or one clip of `batch` windows. With `first_calls`, the model is
+    wrapped anew for every call, so that each call finds where the layer's cells lie.
     """
     preprocess = preprocess_of(case.space)
-    model = mmcam.wrap(case.model, preprocess, layer=case.layer)
+    # A product has the map spread evenly over the input, as in the other tools.
+    grid = None if method == "gradcam" else lambda layer, maps, space: maps
+
+    def wrap() -> Any:
+        return mmcam.wrap(case.model, preprocess, layer=case.layer, grid=grid)
+
+    model = None if first_calls else wrap()
     task = mmcam.Classes([case.index])
     batch = len(case.arrays)
 
     def pictures() -> Tensor:
-        results = mmcam.explain(model, list(case.arrays), task, method=method, batch=batch)
+        results = mmcam.explain(
+            model or wrap(), list(case.arrays), task, method=method, batch=batch
+        )
         return torch.stack([explanations[0].cam for explanations in results])
 
     def clip() -> Tensor:
         frames = case.arrays.reshape(-1, *case.arrays.shape[2:])
-        explanations = mmcam.explain(model, frames, task, method=method, batch=batch)
+        explanations = mmcam.explain(model or wrap(), frames, task, method=method, batch=batch)
         # The windows' maps are concatenated in time, which is axis 1 of a product.
         return torch.stack(explanations[0].cam.chunk(batch, 0 if method == "gradcam" else 1))
 
@@ -370,6 +380,7 @@ TOOLS: dict[str, dict[str, Tool]] = {
         BARE: Tool(bare),
         "mmcam": Tool(mmcam_map, Reference.map),
         "mmcam.explain": Tool(lambda case: mmcam_explain(case, "gradcam"), Reference.map),
+        FIRST: Tool(lambda case: mmcam_explain(case, "gradcam", True), Reference.map),
         "captum": Tool(captum_map, Reference.map, "captum"),
         "torch-cam": Tool(torchcam_map, Reference.map, "torchcam"),
         "grad-cam": Tool(

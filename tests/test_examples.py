@@ -36,7 +36,8 @@ def test_benchmark_measures_every_tool(tmp_path):
     assert report["versions"]["torch"]
     rows = {(row["method"], row["tool"]): row for row in report["rows"]}
     assert set(rows) == {
-        *(("gradcam", tool) for tool in ("bare forward", *OURS, "captum", "torch-cam", "grad-cam")),
+        *(("gradcam", tool) for tool in ("bare forward", *OURS, "mmcam.explain, first")),
+        *(("gradcam", tool) for tool in ("captum", "torch-cam", "grad-cam")),
         *(
             ("guided-gradcam", tool)
             for tool in ("bare forward", "forward+backward", *OURS, "captum", "grad-cam")

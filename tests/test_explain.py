@@ -22,6 +22,7 @@ from mmcam.errors import (
     ModelError,
     ScoreError,
 )
+from mmcam.grids import resize
 from mmcam.media import ClipWriter, open_clip, write_image
 from mmcam.methods.cams import Moments, grad_cam_plus_plus_softmax
 from tests import colour_net
@@ -200,7 +201,9 @@ def test_guided_maps_are_the_product_with_the_pixel_map() -> None:
     assert [e.method for e in maps[:3]] == ["hirescam", "guided", "guided-hirescam"]
     for label in ("cat", "dog"):
         cam, pixels, product = (e.cam for e in maps.select(label))
-        grown = torch.nn.functional.interpolate(cam[None, None], (8, 12), mode="bilinear")[0]
+        extent = maps.select(label)[0].placement.extent
+        assert extent
+        grown = resize(cam[None], (8, 12), extent)
         torch.testing.assert_close(product, pixels * grown)
         assert pixels.any()
 
