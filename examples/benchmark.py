@@ -66,6 +66,7 @@ from benchmark_tools import (
     BARE,
     METHODS,
     NETWORKS,
+    OURS,
     TOOLS,
     Case,
     Reference,
@@ -284,7 +285,7 @@ def compare(model: str, method: str, case: Case, settings: argparse.Namespace) -
                 input=tuple(case.pixels.shape),
                 method=method,
                 tool=name,
-                bars=verdicts(method, columns) if name.startswith("mmcam") else {},
+                bars=verdicts(method, columns) if name in OURS else {},
                 **values,
                 **columns,
             )

@@ -26,7 +26,7 @@ from mmcam.methods.cams import grad_cam
 
 METHODS = ("gradcam", "guided-gradcam")
 BARE, BACKWARD = "bare forward", "forward+backward"
-FIRST = "mmcam.explain, first"
+OURS, FIRST = ("mmcam", "mmcam.explain"), "mmcam.explain, first"
 
 
 @dataclass(frozen=True)
