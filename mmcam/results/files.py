@@ -28,7 +28,12 @@ LIBRARIES = ("mmcam", "torch", "torchvision", "transformers", "timm", "pytorchvi
 
 
 def target_facts(name: str, explanation: Explanation) -> dict[str, Any]:
-    """The entry of one map in `explanation.json`."""
+    """The entry of one map in `explanation.json`.
+
+    `place` says how the places of the cells are known: "traced", operation by operation through the
+    model, or "even", in the order that the model's family or the user gives, spread evenly over the
+    model's input.
+    """
     peak = explanation.peak()
     probability = explanation.probability
     return {
@@ -43,6 +48,7 @@ def target_facts(name: str, explanation: Explanation) -> dict[str, Any]:
         "layer": explanation.layer,
         "counterfactual": explanation.counterfactual,
         "grid": list(explanation.saliency.shape),
+        "place": "traced" if explanation.placement.extent else "even",
         "map": name,
         "peak": {"x": peak.x, "y": peak.y, "frame": peak.frame},
         "empty": explanation.empty,

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from mmcam.errors import InputError, LabelError, MmcamError, OutputError
 from mmcam.explanations import Explanations
 from mmcam.media import ClipWriter, read_image, write_image
 from mmcam.results.explanation import Explanation
-from mmcam.results.files import unique_names
+from mmcam.results.files import (
+    FACTS,
+    MAPS,
+    read_result,
+    target_facts,
+    unique_names,
+    write_facts,
+    write_maps,
+)
 from mmcam.types import Placement, Sample, Target
 from tests import colour_net
 
@@ -404,3 +413,27 @@ def test_explanations_are_found_by_label_and_by_place() -> None:
         explanations["bleu"]
     with pytest.raises(LabelError, match=r"method='rise'.*labels here: blue, red"):
         explanations.select(method="rise")
+
+
+@pytest.mark.parametrize("extent", [(), ((-0.25, 0.75), (0.1, 1.2))])
+def test_a_map_whose_cells_are_shifted_is_read_back_as_it_was(
+    tmp_path: Path, extent: tuple[tuple[float, float], ...]
+) -> None:
+    (explanation,) = make_explanations(["cat"])
+    placement = replace(explanation.placement, extent=extent)
+    shifted = replace(explanation, placement=placement, cam=torch.rand(4, 5))
+    write_maps(tmp_path / MAPS, {"cat": shifted})
+    write_facts(tmp_path / FACTS, {"schema_version": 1, "targets": [target_facts("cat", shifted)]})
+    assert facts_in(tmp_path)["targets"][0]["place"] == ("traced" if extent else "even")
+    ((read,),) = (read_result(tmp_path).explanations,)
+    assert read.placement == placement
+    np.testing.assert_array_equal(read.heatmap(), shifted.heatmap())
+    left, top, right, bottom = placement.box
+    rows, columns = extent or ((0, 1), (0, 1))
+    with safe_open(tmp_path / MAPS, "pt") as file:
+        a, _, c, _, e, f = json.loads(file.metadata()["cat"])["affine"]
+    # The outer edges of the first and of the last cell.
+    edges = [c - a / 2, c + 4.5 * a, f - e / 2, f + 3.5 * e]
+    expected = [left + share * (right - left) for share in columns]
+    expected += [top + share * (bottom - top) for share in rows]
+    assert edges == pytest.approx(expected)

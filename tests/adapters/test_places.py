@@ -1,0 +1,54 @@
+"""Where the cells of every layer look that a family offers: measured at the pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmcam
+from mmcam.capture.layout import Layout
+from mmcam.capture.proof import ProvenLayouts
+from mmcam.types import Inputs, Sample
+from tests.adapters import tiny, tiny_models
+from tests.adapters.tiny import Tiny
+from tests.capture.measuring import measure
+
+LAYERS = 8
+"""How many layers of each model are measured, evenly spaced."""
+
+
+def proven(adapter: Any, space: tuple[int, ...]) -> tuple[Inputs, dict[str, Layout]]:
+    """Inputs of this size, and the layouts of all layers with a grid of at least 2 x 2 cells."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*space, 3), dtype=np.uint8)
+    inputs = adapter.prepare([Sample(pixels=pixels)], mmcam.Classes())
+    layouts = ProvenLayouts().spatial(adapter, inputs)
+    return inputs, {k: v for k, v in layouts.items() if min(v.grid[-2:]) > 1}
+
+
+@pytest.mark.parametrize("case", tiny_models.EVERY, ids=str)
+def test_cells_answer_to_their_place_and_to_their_sample(case: Tiny) -> None:
+    adapter = case.build(tiny.lively)
+    inputs, layouts = proven(adapter, case.space)
+    assert layouts
+    names = list(layouts)[:: max(1, len(layouts) // LAYERS)]
+    check(adapter, inputs, {name: layouts[name] for name in names}, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("case", tiny_models.EVERY, ids=str)
+def test_cells_of_all_layers_answer_to_their_place(case: Tiny, samples: int) -> None:
+    adapter = case.build(tiny.lively)
+    check(adapter, *proven(adapter, case.space), samples)
+
+
+def check(adapter: Any, inputs: Inputs, layouts: dict[str, Layout], samples: int) -> None:
+    measured = measure(adapter, inputs, layouts, samples=samples)
+    wrong = {
+        layer: result
+        for layer, result in measured.items()
+        if result.misplaced > 0.34 or result.leaks
+    }
+    assert not wrong
