@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mmcam
 from mmcam.capture.layout import Layout
@@ -34,6 +36,23 @@ def test_cells_answer_to_their_place_and_to_their_sample(case: Tiny) -> None:
     assert layouts
     names = list(layouts)[:: max(1, len(layouts) // LAYERS)]
     check(adapter, inputs, {name: layouts[name] for name in names}, 2)
+
+
+@pytest.mark.parametrize("name", ["torchvision-resnet18", "torchvision-swin_t", "hf-hiera"])
+def test_the_measure_finds_cells_in_a_wrong_order(name: str) -> None:
+    (case,) = [case for case in tiny_models.EVERY if str(case) == name]
+    adapter = case.build(tiny.lively)
+    inputs, layouts = proven(adapter, case.space)
+    order = torch.Generator().manual_seed(0)
+    wrong = {}
+    for layer in list(layouts)[:: max(1, len(layouts) // 4)]:
+        cells = layouts[layer].cells.flatten()
+        shuffled = cells[torch.randperm(len(cells), generator=order)]
+        wrong[layer] = replace(layouts[layer], cells=shuffled.view(layouts[layer].grid))
+    shares = [result.misplaced for result in measure(adapter, inputs, wrong).values()]
+    # In late layers the cells' windows overlap, so that some lie near their place again.
+    assert min(shares) > 0.15
+    assert sum(shares) / len(shares) > 0.4
 
 
 @pytest.mark.slow

@@ -19,8 +19,9 @@ from mmcam.types import Adapter, Inputs
 class Measured(NamedTuple):
     """How some cells of a layer answer to the place that is claimed for each.
 
-    `answers` are the cells' answers near their places, as shares of the strongest answer anywhere.
-    `leaks` says whether a cell depends on another sample of the batch.
+    `answers` are the cells' answers near their places, as shares of the strongest answer anywhere;
+    NaN for a cell that answers to nothing, as behind a scale that starts at 0. `leaks` says whether
+    a cell depends on another sample of the batch.
     """
 
     answers: Tensor
@@ -28,11 +29,12 @@ class Measured(NamedTuple):
 
     @property
     def misplaced(self) -> float:
-        """The share of cells that answer at least ten times less near their place than elsewhere.
+        """The share of cells that answer at least 50 times less near their place than elsewhere.
 
-        Attention without a residual answers to several places alike.
+        The output of attention, before the residual is added, answers to many places, and to which
+        of them most is by chance.
         """
-        return float((self.answers < 0.1).double().mean())
+        return float((self.answers < 0.02).double().mean())
 
 
 def measure(
@@ -127,12 +129,12 @@ def _answers(shares: Tensor, cells: Sequence[tuple[int, ...]]) -> Tensor:
     """
     own = shares - shares.mean(0) if len(cells) > 1 else shares
     answers = []
-    for row, cell in zip(own, cells, strict=True):
+    for row, cell, answered in zip(own, cells, shares.flatten(1).any(1), strict=True):
         near = row
         for axis, (place, length) in enumerate(zip(cell, row.shape, strict=True)):
             slack = max(1, round(0.08 * length))
             near = near.narrow(axis, *_interval(place - slack, place + slack + 1, length))
-        answers.append(near.max() / row.max().clamp(min=torch.finfo(row.dtype).tiny))
+        answers.append(near.max() / row.max() if answered else row.new_tensor(torch.nan))
     return torch.stack(answers)
 
 
