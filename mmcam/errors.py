@@ -5,7 +5,8 @@ Every message names the value, the reason and the remedy, so that it can be show
     MmcamError
     ├── InputError      a picture, clip, array or data file that cannot be read
     ├── OutputError     results that cannot be written
-    ├── ModelError      an unknown model, a broken model folder, an adapter that does not fit
+    ├── ModelError      an unknown model, a broken model folder, an adapter that does not fit,
+    │   │               a model that fails on an input
     │   └── WeightsError    weights that are missing, unsafe or do not fit the model
     ├── LayerError      an unknown layer, or one that has no grid to explain
     ├── MethodError     an unknown method, or one that does not work on this model
@@ -35,7 +36,7 @@ class OutputError(MmcamError):
 
 
 class ModelError(MmcamError):
-    """A model is unknown, its folder is broken, or it does not fit the task."""
+    """A model is unknown, its folder is broken, or it does not fit the task or the input."""
 
 
 class WeightsError(ModelError):
@@ -67,7 +68,7 @@ class MissingExtra(MmcamError):  # noqa: N818 - the name states what is missing
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The `count` known names that are most similar to `name`, for an error message."""
+    """Up to `count` known names similar to `name`, for an error message; "none" if none is."""
     choices = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), choices, n=count, cutoff=0.3)
     return ", ".join(choices[match] for match in matches) or "none"
@@ -76,7 +77,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 def reason_of(error: Exception) -> str:
     """The first line of an error's message, or the error's class if the message is empty.
 
-    Of an error of TorchScript the last line: the lines before it only say where it happened.
+    An error of TorchScript has its reason in the last line, after those that name the place. At
+    most 200 characters are returned.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if "TorchScript interpreter" in lines[0] else 0][:200]
