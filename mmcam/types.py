@@ -78,8 +78,8 @@ class Inputs:
     generation of a text to avoid a second run. With `output_attentions` the model also outputs its
     attention weights.
 
-    If a sample has several rows, one for each generated answer, `sample_index` holds the sample of
-    each row, and `contrasts` the pairs of rows to explain as the first score minus the second.
+    If a sample has several rows, one for each answer, `sample_index` holds the sample of each row,
+    and `contrasts` the pairs of rows to explain as the first score minus the second.
     """
 
     pixels: Float[Tensor, "batch 3 *space"]

@@ -1,8 +1,8 @@
 """The layout of a layer, proven by tracing one forward pass, and cached.
 
 A layout is found once per model, layer and input size. The pass runs without gradients on two
-copies of a sample, so that layouts in which samples and cells share an axis are recognised. If that
-fails, it runs on one copy.
+copies of a sample, so that layouts in which samples and cells share an axis are recognised. If the
+model fails on two samples, the pass runs on one copy.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class Recording:
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
 
-        If a sample has fewer targets than others, its remaining slots are zero.
+        Slot i holds the i-th target of each sample. If a sample has fewer targets than others, its
+        remaining slots are zero.
 
         Raises:
             ScoreError: a score fails, or is not one number for each sample.

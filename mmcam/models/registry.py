@@ -43,7 +43,7 @@ def load(
             `package.module:factory`, a function that returns the result of `wrap`.
         weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
             those of the folder or the factory, or the library's own pretrained weights, which it
-            may download; "random" for an untrained model.
+            may download; "random" for an untrained model (no effect on a factory).
         labels: class names: a file with the name of class i on line i, or a list.
         layers: the layers to explain by default.
         device: the torch device of the model.
