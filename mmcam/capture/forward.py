@@ -13,7 +13,7 @@ def run_model(adapter: Adapter, inputs: Inputs) -> Any:
 
     Raises:
         ModelError: the model fails on the inputs; the cause is its own exception.
-        MmcamError: raised by the adapter or a hook; it is not changed.
+        MmcamError: raised by the adapter, the model or a hook; it is not changed.
     """
     with model_errors(adapter.name, inputs.pixels.shape):
         return adapter.forward(inputs)
