@@ -72,7 +72,7 @@ class MissingExtra(MmcamError):  # noqa: N818 - the name states what is missing
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Up to `count` known names similar to `name`, for an error message; "none" if there is none."""
+    """Up to `count` known names similar to `name`, for an error message; "none" without any."""
     choices = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), choices, n=count, cutoff=0.3)
     return ", ".join(choices[match] for match in matches) or "none"

@@ -44,7 +44,7 @@ def load(
         weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
             those of the folder or the factory, or the library's own pretrained weights, which it
             may download; "random" for an untrained model (no effect on a factory).
-        labels: class names: a file with the name of class i on line i, or a list.
+        labels: class names in the order of the classes: a list, or a file with one name per line.
         layers: the layers to explain by default.
         device: the torch device of the model.
 
