@@ -19,7 +19,11 @@ from mmcam.grids import to_grid
 
 
 class PublishedSetting(NamedTuple):
-    """The input of a model's published results: a window at 30 frames per second, and its side."""
+    """The input of a model's published results, and the layers to explain.
+
+    `frames` and `stride` are the window at 30 frames per second, and `side` is the height and width
+    of the input in pixels.
+    """
 
     frames: int
     stride: int
@@ -62,7 +66,7 @@ def load(recipe: Recipe) -> Classifier:
     The softmax at the end of X3D's head is left out, so that scores are logits.
 
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or an unknown key of the preprocessing.
         WeightsError: the weights do not fit, or cannot be downloaded.
     """
     if recipe.name not in MODELS:

@@ -25,7 +25,8 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
     "show_attend_tell", of `networks.show_attend_tell.ShowAttendTell`.
 
     Raises:
-        ModelError: no CNN or no vocabulary, or the CNN cannot be split.
+        ModelError: no CNN or vocabulary, a CNN that cannot be split, a vocabulary that cannot be
+            read or lacks a special token, or an unknown key of the preprocessing.
         WeightsError: the weights do not fit.
     """
     cnn = None if recipe.vocabulary is None else cnn_part(recipe)

@@ -29,7 +29,9 @@ def load(recipe: Recipe) -> AnswerClassifier:
     `networks.co_attention.CoAttention`.
 
     Raises:
-        ModelError: no CNN, vocabulary or answers, or the CNN cannot be split.
+        ModelError: no CNN, vocabulary or answers, a CNN that cannot be split, a vocabulary that
+            cannot be read or lacks the unknown token, an unknown kind of co-attention, or an
+            unknown key of the preprocessing.
         WeightsError: the weights do not fit.
     """
     cnn = cnn_part(recipe) if recipe.vocabulary is not None and recipe.labels else None

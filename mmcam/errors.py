@@ -3,14 +3,16 @@
 Every message names the value, the reason and the remedy, so that it can be shown unchanged::
 
     MmcamError
-    ├── InputError      a picture, clip, array or data file that cannot be read
+    ├── InputError      a picture, clip, array, data file or setting that cannot be used
     ├── OutputError     results that cannot be written
-    ├── ModelError      an unknown model, a broken model folder, an adapter that does not fit
+    ├── ModelError      an unknown model, a broken model folder, an adapter that does not fit,
+    │   │               a model that fails on an input
     │   └── WeightsError    weights that are missing, unsafe or do not fit the model
-    ├── LayerError      an unknown layer, or one that has no grid to explain
+    ├── LayerError      an unknown layer, or one without a grid or with NaN values
     ├── MethodError     an unknown method, or one that does not work on this model
-    ├── LabelError      a class, action, word or answer that the model or the results lack
-    ├── ScoreError      a score that cannot be explained at this layer
+    ├── LabelError      a class, action, word or answer that the model or the results lack, or a
+    │                   task that the model does not take
+    ├── ScoreError      a score that cannot be computed or explained at this layer
     ├── EvaluationError an evaluation that is impossible: bad settings, no ground truth
     └── MissingExtra    an optional package that is not installed
 """
@@ -27,7 +29,7 @@ class MmcamError(Exception):
 
 
 class InputError(MmcamError):
-    """A picture, clip, array or data file cannot be read."""
+    """A picture, clip, array, data file or setting cannot be used."""
 
 
 class OutputError(MmcamError):
@@ -35,7 +37,7 @@ class OutputError(MmcamError):
 
 
 class ModelError(MmcamError):
-    """A model is unknown, its folder is broken, or it does not fit the task."""
+    """A model is unknown, its folder is broken, or it does not fit the task or the input."""
 
 
 class WeightsError(ModelError):
@@ -43,7 +45,7 @@ class WeightsError(ModelError):
 
 
 class LayerError(MmcamError):
-    """A layer is unknown or has no grid to explain."""
+    """A layer is unknown, has no grid to explain, or has NaN or infinite values."""
 
 
 class MethodError(MmcamError):
@@ -51,11 +53,14 @@ class MethodError(MmcamError):
 
 
 class LabelError(MmcamError):
-    """A class, action, word or answer is not in the model or in the results."""
+    """A label is not in the model or the results, or the model does not take the task.
+
+    A label is a class, an action, a word or an answer.
+    """
 
 
 class ScoreError(MmcamError):
-    """The score cannot be explained at this layer."""
+    """The score cannot be computed or explained at this layer."""
 
 
 class EvaluationError(MmcamError):
@@ -67,7 +72,7 @@ class MissingExtra(MmcamError):  # noqa: N818 - the name states what is missing
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The `count` known names that are most similar to `name`, for an error message."""
+    """Up to `count` known names similar to `name`, for an error message; "none" without any."""
     choices = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), choices, n=count, cutoff=0.3)
     return ", ".join(choices[match] for match in matches) or "none"
@@ -76,7 +81,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 def reason_of(error: Exception) -> str:
     """The first line of an error's message, or the error's class if the message is empty.
 
-    Of an error of TorchScript the last line: the lines before it only say where it happened.
+    An error of TorchScript has its reason in the last line, after those that name the place. At
+    most 200 characters are returned.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if "TorchScript interpreter" in lines[0] else 0][:200]

@@ -26,7 +26,7 @@ def resize(
 ) -> Float[Tensor, "batch *size"]:
     """Linear, bilinear or trilinear interpolation to an input of `size`, by the number of axes.
 
-    `extent` is where the cells lie on the input.
+    `extent` is where the cells lie on the input; if empty, they cover it exactly.
     """
     if extent:
         for axis, (length, interval) in enumerate(zip(size, extent, strict=True), 1):
@@ -184,7 +184,8 @@ def onto_original(
     Args:
         cam: the last two axes are rows and columns; for a clip the axis before them is time.
         placement: where the map lies on the original.
-        frames: the frames of a clip.
+        frames: the numbers of the frames of a clip to resample to; when None, the axes before rows
+            and columns are kept.
     """
     height, width = placement.size
     left, top, right, bottom = placement.box

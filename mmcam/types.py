@@ -22,7 +22,7 @@ shares of the input's length. Empty if the cells cover the input exactly: (0, 1)
 class WordNetLabel(str):
     """A class's name together with its WordNet id, as in ImageNet ("n02012849").
 
-    The name alone may mean several classes: ImageNet has two cranes. It equals the plain name.
+    The name alone may mean several classes: ImageNet has two cranes. A label equals the plain name.
     """
 
     wordnet_id: str
@@ -40,6 +40,7 @@ class WordNetLabel(str):
 class Sample:
     """A picture or clip as it was read, upright RGB, before the model's preprocessing.
 
+    `id` names the sample in results and errors, and `text` is its caption or question, if any.
     `span` is the interval of a longer clip that the frames of `pixels` represent, in frames of that
     clip counted from its start: four frames taken from the first 48 have the span (0, 48).
     """
@@ -77,8 +78,8 @@ class Inputs:
     generation of a text to avoid a second run. With `output_attentions` the model also outputs its
     attention weights.
 
-    If a sample has several rows, one for each generated answer, `sample_index` holds the sample of
-    each row, and `contrasts` the pairs of rows to explain as the first score minus the second.
+    If a sample has several rows, one for each answer, `sample_index` holds the sample of each row,
+    and `contrasts` the pairs of rows to explain as the first score minus the second.
     """
 
     pixels: Float[Tensor, "batch 3 *space"]
@@ -90,7 +91,10 @@ class Inputs:
     contrasts: tuple[tuple[int, int], ...] = ()
 
     def row(self, index: int) -> Inputs:
-        """One row as a batch of one, its pixels detached from any graph."""
+        """One row as a batch of one, its pixels detached from any graph.
+
+        The encoder's output, the sample index and the contrasts are left out.
+        """
         row = slice(index, index + 1)
         rest = {key: value[row] for key, value in self.rest.items()}
         return Inputs(pixels=self.pixels[row].detach(), placements=self.placements[row], rest=rest)
@@ -100,7 +104,10 @@ class Inputs:
         return replace(self, pixels=self.pixels.clone())
 
     def repeated(self, pixels: Float[Tensor, "n 3 *space"]) -> Inputs:
-        """A batch of one with its pixels replaced by `n` others and the rest repeated `n` times."""
+        """A batch of one with its pixels replaced by `n` others and the rest repeated `n` times.
+
+        The encoder's output, the sample index and the contrasts are left out.
+        """
         times = len(pixels)
         rest = {
             key: value.repeat(times, *[1] * (value.ndim - 1))
@@ -115,7 +122,8 @@ class Inputs:
 class Target:
     """What is explained: one differentiable score of the model's output for each sample.
 
-    `score` maps the output to one number per row, such as a logit or a log-probability.
+    `score` maps the output to one number per row, such as a logit or a log-probability. `kind` is
+    "class", "action", "answer", "word", "sentence" or "contrast" (a difference of two scores).
     `log_prob`, if any, maps the output to the natural logarithm of the target's probability.
     `index` is the number of a class, whose name may not be unique. `position` is the position of a
     word in the sentence. `attention`, if any, maps the output to the model's attention map for this
@@ -203,12 +211,15 @@ class Layouts(Protocol):
     def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
         """Find the layouts of these layers for inputs of this size, unless they are known.
 
-        If a pass cannot be followed, they remain unknown; errors of the model itself are raised.
+        If the forward pass cannot be traced, the layouts remain unknown.
+
+        Raises:
+            ModelError: the model itself fails on the inputs.
         """
         ...
 
     def knows(self, layer: str, inputs: Inputs) -> bool:
-        """Whether a layer's output has been followed for inputs of this size."""
+        """Whether a layer's output has been traced for inputs of this size."""
         ...
 
     def extent(self, layer: str, inputs: Inputs) -> Extent:
@@ -243,7 +254,7 @@ class Adapter(Protocol):
 
     @property
     def layouts(self) -> Layouts | None:
-        """Layouts proven by following the input through the model; None if `grid` needs none."""
+        """Layouts proven by tracing the input through the model; None if `grid` needs none."""
         ...
 
     @property
@@ -287,6 +298,11 @@ class Adapter(Protocol):
         """The model's input for these samples, and its placement on each.
 
         Runs in evaluation mode. If the task gives no text, the model generates it here.
+
+        Raises:
+            InputError: the samples do not fit the model, or cannot be one batch.
+            LabelError: the model does not take the task or its text.
+            ModelError: the preprocessing fails, or the model fails while it generates.
         """
         ...
 
@@ -295,7 +311,11 @@ class Adapter(Protocol):
         ...
 
     def log_probs(self, output: Any) -> Float[Tensor, "batch classes"] | None:
-        """The log-probabilities of all classes; None if the model has none."""
+        """The log-probabilities of all classes; None if the model gives no probabilities.
+
+        Raises:
+            ModelError: as `logits`.
+        """
         ...
 
     def logits(self, output: Any) -> Float[Tensor, "batch classes"]:
@@ -310,12 +330,13 @@ class Adapter(Protocol):
         """The targets of each sample, in the order of the results.
 
         Raises:
-            LabelError: the model has no such label, word or answer.
+            LabelError: the model has no such label, word or answer, or does not take the task.
+            ModelError: as `logits`.
         """
         ...
 
     def text(self, output: Any, inputs: Inputs) -> Sequence[Mapping[str, Any] | None]:
-        """The text of each sample for `explanation.json`, if any."""
+        """The text of each sample for `explanation.json`; None for a sample without one."""
         ...
 
     def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Float[Tensor, "batch channel *g"]:

@@ -47,9 +47,9 @@ class AnswerClassifier(Classifier):
     """A model of `(pixels, *question)` that returns the logits of its answers (`labels`).
 
     `encode_question` encodes a question as the model's arguments. `word_embedding` names the layer
-    that embeds the words of the question, where the words' shares in an answer are measured. With
-    `has_attention`, the model returns `(logits, attention)`, the attention as `[row, level, height,
-    width]`.
+    that embeds the words of the question; the contribution of each word to an answer is measured
+    there. With `has_attention`, the model returns `(logits, attention)`, the attention as `[row,
+    level, height, width]`.
     """
 
     encode_question: Callable[[str], EncodedQuestion] = field(kw_only=True)
@@ -64,6 +64,7 @@ class AnswerClassifier(Classifier):
         Raises:
             LabelError: no question, a question without a known word, or another task.
             InputError: a clip, or pictures that cannot be one batch.
+            ModelError: the transform or `encode_question` returns no tensor of the right kind.
         """
         if not isinstance(task, Answers):
             raise LabelError(
@@ -96,11 +97,16 @@ class AnswerClassifier(Classifier):
 
         Raises:
             InputError: a clip, or pictures that cannot be one batch.
+            ModelError: as `Transform.__call__`.
         """
         return prepare_batch(samples, self.preprocess, self.model, self.name)
 
     def forward(self, inputs: Inputs) -> AnswerOutput:
-        """The logits of all answers, and the model's attention, if any."""
+        """The logits of all answers, and the model's attention, if any.
+
+        Raises:
+            ModelError: no logits are found in the model's output.
+        """
         question = [inputs.rest[key] for key in inputs.rest if key.startswith("question_")]
         output = self.model(self.pack(inputs.pixels), *question)
         return AnswerOutput(self.unpack(output), output[1] if self.has_attention else None)
@@ -122,7 +128,8 @@ class AnswerClassifier(Classifier):
         """The forced answers, or the top answers of each sample, and the contrast, if any.
 
         Raises:
-            LabelError: an unknown answer, or `top` is more than the number of answers.
+            LabelError: an unknown or ambiguous answer, or `top` is more than the number of answers.
+            ModelError: as `logits`.
         """
         logits = self.logits(output)
         count = logits.shape[1]

@@ -46,7 +46,7 @@ class CaptionAdapter(ABC):
     """
 
     uses_layouts: ClassVar[bool] = False
-    """Whether `grid` asks `layouts`; a family that knows the order of its tokens need not."""
+    """Whether `grid` uses `layouts`; a family that knows the order of its tokens needs none."""
 
     name: str
     model: nn.Module
@@ -89,7 +89,7 @@ class CaptionAdapter(ABC):
             LabelError: a given caption cannot be tokenized, the task is not `Caption`, or the model
                 does not take its prompt.
             InputError: a clip, or pictures that cannot be one batch.
-            ModelError: the model fails while it generates.
+            ModelError: the preprocessing fails, or the model fails while it generates.
         """
         if not isinstance(task, Caption):
             raise LabelError(

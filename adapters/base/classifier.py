@@ -30,7 +30,11 @@ ToGrid = Callable[[str, Tensor, Sequence[int]], Tensor]
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in a model's output: the output itself, `.logits`, or the first of a tuple."""
+    """The logits in a model's output: the output itself, `.logits`, or the first of a tuple.
+
+    Raises:
+        ModelError: none of these is a tensor.
+    """
     if isinstance(output, Tensor):
         return output
     logits = getattr(output, "logits", None)
@@ -67,7 +71,7 @@ class Classifier:
     to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
 
     uses_layouts: ClassVar[bool] = True
-    """Whether `grid` asks `layouts`; a family that knows the order of its tokens need not."""
+    """Whether `grid` uses `layouts`; a family that knows the order of its tokens needs none."""
 
     layouts: Layouts | None = field(default=None, kw_only=True)
     probability: Probability = field(default="softmax", kw_only=True)
@@ -91,6 +95,7 @@ class Classifier:
         Raises:
             InputError: a picture for a video model or a clip for an image model, or samples whose
                 inputs differ in size.
+            ModelError: as `Transform.__call__`.
         """
         return prepare_batch(samples, self.preprocess, self.model, self.name)
 
@@ -102,7 +107,7 @@ class Classifier:
         """The scores of all classes in an output, before any softmax.
 
         Raises:
-            ModelError: the logits are not `[batch, classes]`.
+            ModelError: the output holds no logits, or they are not `[batch, classes]`.
         """
         logits = self.unpack(output)
         if logits.ndim != 2:
@@ -116,7 +121,9 @@ class Classifier:
         """The named classes for every sample, or the top classes of each sample.
 
         Raises:
-            LabelError: an unknown or ambiguous label, or `top` is more than the number of classes.
+            LabelError: an unknown or ambiguous label, `top` is more than the number of classes, or
+                another task.
+            ModelError: as `logits`.
         """
         if not isinstance(task, Classes):
             raise LabelError(
@@ -136,7 +143,11 @@ class Classifier:
         return [[self._target(index, task) for index in row] for row in top_classes]
 
     def log_probs(self, output: Any) -> Float[Tensor, "batch classes"] | None:
-        """The log-probabilities of all classes; None if the scores have no probabilities."""
+        """The log-probabilities of all classes; None if the scores have no probabilities.
+
+        Raises:
+            ModelError: as `logits`.
+        """
         if self.probability is None:
             return None
         if callable(self.probability):
@@ -178,7 +189,7 @@ class Classifier:
 
         Raises:
             LabelError: no class or several classes have that name, the number is out of range, or
-                the WordNet id is none of ImageNet's 1,000 classes, which the model has.
+                the model has ImageNet's 1,000 classes and the WordNet id is of none of them.
         """
         if (from_id := self._index_of_wordnet_id(label)) is not None:
             return from_id

@@ -33,6 +33,9 @@ class CnnPart(NamedTuple):
         """A layer's output as a grid over the input.
 
         `layer` is named as in a model that holds the trunk as its submodule `cnn`.
+
+        Raises:
+            LayerError: the layer has no grid.
         """
         return self.classifier.to_grid(layer.removeprefix("cnn."), tensor, space)
 
@@ -40,7 +43,7 @@ class CnnPart(NamedTuple):
 def cnn_part(recipe: Recipe) -> CnnPart | None:
     """The CNN among a recipe's parts, split in two.
 
-    None if the recipe has no CNN, or one that is preprocessed by other means than `Preprocess`.
+    None if the recipe has no CNN, or one that is no `Classifier` with a `Preprocess`.
 
     Raises:
         ModelError: the CNN cannot be split.

@@ -19,7 +19,7 @@ def download_errors(title: str, source: str, reason: str | None = None) -> Itera
     Args:
         title: the model's name.
         source: the address of the weights.
-        reason: why the download fails, if known; what is raised says it when None.
+        reason: why the download fails, if known; when None, the exception's message gives it.
 
     Raises:
         WeightsError: the weights cannot be downloaded from `source`.
@@ -40,7 +40,7 @@ def without_retries() -> Iterator[str | None]:
 
     huggingface_hub has no setting for the number of its retries, which take 23 seconds per file. If
     the hub does not answer once, its offline mode is on in this context: files in its cache are
-    found, and others are missing at once. Yields the reason why it does not answer, if so.
+    found, and others are missing at once. Yields the reason why the hub does not answer, or None.
     """
     from huggingface_hub import constants
 

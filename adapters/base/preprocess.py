@@ -19,7 +19,7 @@ from mmcam.types import Inputs, Pixels, Placement, Sample, Window
 Box = tuple[float, float, float, float]
 
 MAX_SIZES = 10_000
-"""The sizes of pictures for which a `Transform` keeps its measurements."""
+"""The maximum number of picture sizes for which a `Transform` keeps its measurements."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,12 @@ class Preprocess:
     """Resize, centre crop, scale to [0, 1] and normalise, as most vision models need.
 
     `resize` is the length of the short side, or the (height, width) that the picture is squashed
-    to. `crop` is a side or (height, width); a smaller picture is padded with black. `mean` and
-    `std` are per channel after division by 255, in the model's channel `order`, "rgb" or "bgr".
-    `centre` is how the corner of a centre crop is rounded: "round" to the nearest pixel, halves to
-    even, as in torchvision and timm, or "down", as in transformers. `frames`, `stride` and `fps`
-    are a video model's window.
+    to. `crop` is a side or (height, width); a smaller picture is padded with black. If `resize` or
+    `crop` is None, this step is left out. `interpolation` is a value of torchvision's
+    `InterpolationMode`. `mean` and `std` are per channel after division by 255, in the model's
+    channel `order`, "rgb" or "bgr". `centre` is how the corner of a centre crop is rounded: "round"
+    to the nearest pixel, halves to even, as in torchvision and timm, or "down", as in transformers.
+    `frames`, `stride` and `fps` are a video model's window.
     """
 
     resize: int | Sequence[int] | None = None
@@ -123,6 +124,7 @@ def prepare_batch(
     Raises:
         InputError: a picture for a video model or a clip for an image model, or samples whose
             inputs differ in size.
+        ModelError: as `Transform.__call__`.
     """
     is_video = preprocess.window is not None
     for sample in samples:

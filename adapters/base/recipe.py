@@ -52,7 +52,7 @@ class Recipe:
     def load_weights(
         self, model: nn.Module, rename: Callable[[State], State] | None = None
     ) -> Weights | None:
-        """Load the weights file, if any, and return the source of the weights.
+        """Load the weights file, if any, and return the source of the weights; None if untrained.
 
         Raises:
             WeightsError: the file does not fit.
@@ -64,7 +64,8 @@ class Recipe:
     def load_decoder_weights(self, model: nn.Module) -> Weights | None:
         """Load the weights file of a model whose CNN (`cnn`, `pool`) already has weights.
 
-        If the file holds the CNN's weights too, they replace these weights.
+        If the file holds the CNN's weights too, they replace these weights. Returns None if there
+        is no file.
 
         Raises:
             WeightsError: the file does not fit.
@@ -80,7 +81,11 @@ class Recipe:
         return None if self.weights is None else load_weights(model, self.weights, with_cnn)
 
     def preprocessing(self, default: Preprocess) -> Preprocess:
-        """The user's preprocessing, or the family's default."""
+        """The user's preprocessing, or the family's default.
+
+        Raises:
+            ModelError: an unknown key in the user's preprocessing.
+        """
         return default if self.preprocess is None else Preprocess.from_dict(self.preprocess)
 
 

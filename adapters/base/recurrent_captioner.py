@@ -43,6 +43,8 @@ class RecurrentCaptioner(CaptionAdapter):
 
         Raises:
             LabelError: a prompt; these models take none.
+            InputError: a clip, or pictures that cannot be one batch.
+            ModelError: as `Transform.__call__`.
         """
         if task.prompt is not None:
             raise LabelError(

@@ -105,7 +105,8 @@ def read_vocabulary(path: Path, special: Mapping[str, str]) -> Vocabulary:
     """The vocabulary in a JSON file: a list of words, or a mapping from words to tokens 0, 1, ...
 
     Raises:
-        ModelError: the file cannot be read, or its content has another structure.
+        ModelError: the file cannot be read, its content has another structure, or a special token
+            is missing.
     """
     return Vocabulary(read_words(path), special)
 

@@ -15,11 +15,13 @@ def split_cnn(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Mo
 
     A vector is the input of the last linear layer: pooled features (ResNet, Inception), or fc7
     (AlexNet, VGG), as NeuralTalk2 and Lu et al. 2015 use them. Both parts share the model's
-    weights. timm's models are split by their own methods, `forward_features` and `forward_head`.
+    weights, and the model is put in evaluation mode. timm's models are split by their own methods,
+    `forward_features` and `forward_head`.
 
     Args:
         model: an image classifier of torchvision or timm.
-        layer: the layer to split after; every path from the picture to the score contains it.
+        layer: the layer to split after; every path from the picture to the score contains it. Not
+            used for timm's models.
         name: the model's name in errors.
 
     Raises:

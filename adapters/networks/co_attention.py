@@ -103,7 +103,7 @@ class CoAttention(nn.Module):
     def encode_question(
         self, tokens: Int[Tensor, "question word"], lengths: Int[Tensor, " question"]
     ) -> tuple[list[Float[Tensor, "row word embedding"]], Bool[Tensor, "row word"]]:
-        """The vectors of words, phrases and sentence at each word, and the mask of padding.
+        """The vectors of words, phrases and sentence at each word, and a mask, true at padding.
 
         (Section 3.2, eq. 1-2.) All vectors at padding are 0.
         """

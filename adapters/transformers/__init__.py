@@ -35,6 +35,7 @@ def load(recipe: Recipe) -> Classifier | CaptionAdapter:
         ModelError: no such model; a model that neither classifies pictures or clips nor generates
             captions or answers; a model that takes or generates text without its processor.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
+        MissingExtra: the processor needs a package that is not installed.
     """
     is_local = Path(recipe.name).is_dir() or not recipe.pretrained
     with nullcontext() if is_local else without_retries():

@@ -31,6 +31,8 @@ class BlipVqaAdapter(GenerativeAdapter):
 
         Raises:
             LabelError: the task is not `Answers`, or a question or answer is not supported.
+            InputError: as `GenerativeAdapter.prepare_prompts`.
+            ModelError: the model fails while it generates.
         """
         if not isinstance(task, Answers):
             raise LabelError(

@@ -17,7 +17,10 @@ from mmcam.grids import to_grid
 
 
 class ClassifierType(NamedTuple):
-    """The default layer of a model type, and the number of tokens before its grid."""
+    """The default layer of a model type, and the number of tokens before its grid.
+
+    If `prefix` is None, the number is inferred from the proportions of the picture.
+    """
 
     layer: str
     prefix: int | None = None
@@ -70,7 +73,8 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
     """A classifier of pictures or clips with this configuration.
 
     Raises:
-        ModelError: not a classifier, or the settings of its image processor are missing.
+        ModelError: not a classifier, the settings of its image processor are missing, or an unknown
+            key of the preprocessing.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
     """
     video = _is_video(config)

@@ -48,6 +48,12 @@ class GenerativeAdapter(TeacherForcing):
         """As `CaptionAdapter.prepare`, but a given text is tokenized as the prompt's continuation.
 
         For `Answers`, each answer is a row: a picture has as many rows as it has answers.
+
+        Raises:
+            LabelError: the model does not take the task, the prompt or the question, or cannot
+                generate a given text.
+            InputError: as `prepare_prompts`.
+            ModelError: as `prepare_prompts`, or the model fails while it generates.
         """
         if isinstance(task, Answers):
             return self._prepare_answers(samples, task)
@@ -67,9 +73,10 @@ class GenerativeAdapter(TeacherForcing):
         """One row for each given or generated answer.
 
         Raises:
-            LabelError: the model only writes captions, there is no question, the model cannot take
-                the question, or it cannot generate an answer.
-            ModelError: the model fails while it generates.
+            LabelError: the model only generates captions, there is no question, the model cannot
+                take the question, or it cannot generate an answer.
+            InputError: as `prepare_prompts`.
+            ModelError: as `prepare_prompts`, or the model fails while it generates.
         """
         texts = [task.question_for(sample.text, sample.id) for sample in samples]
         prompts = [
@@ -132,7 +139,8 @@ class GenerativeAdapter(TeacherForcing):
 
         Raises:
             LabelError: the task has a prompt and the model takes none.
-            InputError: a clip, or pictures whose inputs differ in shape.
+            InputError: as `prepare_prompts`.
+            ModelError: as `prepare_prompts`.
         """
         if task.prompt is not None and not self.model_type.takes_prompt:
             raise LabelError(
@@ -148,6 +156,8 @@ class GenerativeAdapter(TeacherForcing):
         Raises:
             InputError: a clip, a picture that the processor does not take, or pictures whose inputs
                 differ in shape.
+            ModelError: as `Transform.__call__`, or the configuration names no token that begins a
+                caption.
         """
         for sample in samples:
             if sample.pixels.ndim == 4:
@@ -196,7 +206,11 @@ class GenerativeAdapter(TeacherForcing):
         return Prompt(tuple(token for token in starts if token is not None), tuple(ids))
 
     def generate(self, inputs: Inputs, task: Caption) -> tuple[list[Sentence], Any]:
-        """The generated caption of each picture, and the encoder's output."""
+        """The generated caption of each picture, and the encoder's output.
+
+        Raises:
+            LabelError: a prompt is too long for the model.
+        """
         prompts: list[Prompt] = inputs.rest["prompt_tokens"]
         lengths = {(len(prompt.prefix), len(prompt.source)) for prompt in prompts}
         rows = len(prompts)

@@ -27,8 +27,10 @@ def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
         config: its configuration.
 
     Raises:
-        ModelError: no processor, or a model that generates no text about pictures.
-        WeightsError: the weights do not fit.
+        ModelError: no processor, a model that generates no text about pictures, or a configuration
+            that names no token that ends a caption.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded.
+        MissingExtra: the processor needs a package that is not installed.
     """
     answers = "BlipForQuestionAnswering" in (config.architectures or ())
     model_type = BLIP_VQA if answers else MODEL_TYPES[config.model_type]

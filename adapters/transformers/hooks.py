@@ -56,7 +56,7 @@ def concatenate(outputs: Sequence[Any]) -> Any:
 
 @contextmanager
 def record_outputs(module: nn.Module) -> Iterator[list[Any]]:
-    """Inside, the output of each call of a module is appended to the list."""
+    """Inside, the output of each call of a module is appended to the yielded list."""
     outputs: list[Any] = []
     hook = module.register_forward_hook(lambda *call: outputs.append(shallow_copy(call[-1])))
     try:
@@ -67,7 +67,7 @@ def record_outputs(module: nn.Module) -> Iterator[list[Any]]:
 
 @contextmanager
 def record_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, the first argument of each call of a module is appended to the list."""
+    """Inside, the first argument of each call of a module is appended to the yielded list."""
     inputs: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     try:

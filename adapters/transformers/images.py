@@ -34,7 +34,11 @@ class SingleImage:
     config: Any
 
     def process(self, sample: Sample) -> ProcessedImage:
-        """The picture, preprocessed by the processor."""
+        """The picture, preprocessed by the processor.
+
+        Raises:
+            ModelError: as `Transform.__call__`.
+        """
         if any(getattr(self.processor, key, None) for key in ("do_center_crop", "do_pad")):
             pixels, placement = self._transform(sample)
             return ProcessedImage(pixels, placement, {})
@@ -70,7 +74,11 @@ class SingleImage:
     def attention_to_grid(
         self, tokens: Float[Tensor, "row token 1"], inputs: Inputs, prefix: int | None
     ) -> Tensor:
-        """Attention weights of the tokens that the text attends to, as a grid `[row h w]`."""
+        """Attention weights of the tokens that the text attends to, as a grid `[row h w]`.
+
+        Raises:
+            LayerError: the number of tokens fits no grid.
+        """
         return to_grid(tokens, inputs.pixels.shape[2:], prefix=prefix)[:, 0]
 
 
@@ -124,7 +132,11 @@ class PackedPatches(SingleImage):
     def layer_to_grid(
         self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None
     ) -> Tensor:
-        """A layer's patches, or the groups that they are merged into, in raster order."""
+        """A layer's patches, or the groups that they are merged into, in raster order.
+
+        Raises:
+            LayerError: the output holds neither the patches nor the groups.
+        """
         side, group, _ = self._sizes
         rows, columns = (length // side // group for length in inputs.pixels.shape[2:])
         batch, groups = len(inputs.pixels), rows * columns
@@ -302,7 +314,11 @@ class TiledImage(SingleImage):
     def layer_to_grid(
         self, layer: str, tensor: Tensor, inputs: Inputs, prefix: int | None
     ) -> Tensor:
-        """A layer's output for all views as one grid."""
+        """A layer's output for all views as one grid.
+
+        Raises:
+            LayerError: the output has no grid, or not one row for each view.
+        """
         batch, _, count, *space = inputs.pixels.shape
         _check_rows(tensor, batch * count)
         views = to_grid(tensor, space, prefix=prefix).unflatten(0, (batch, count))

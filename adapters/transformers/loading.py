@@ -50,7 +50,11 @@ def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
 
 
 def convert_state_dict(model_class: Any, config: Any, state: State) -> State:
-    """A checkpoint's weights under the names of the current code, as transformers converts them."""
+    """A checkpoint's weights under the names of the current code, as transformers converts them.
+
+    A weight whose shape does not fit the model becomes an uninitialised tensor of the checkpoint's
+    shape, so that `load_weights` reports it.
+    """
     model, info = model_class.from_pretrained(
         None,
         config=config,
@@ -87,7 +91,7 @@ def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
 
 
 def load_pretrained(recipe: Recipe, model_class: Any, config: Any) -> tuple[Any, Any]:
-    """A model with the weights of its folder or from the hub, and which of its keys were missing.
+    """A model with the weights of its folder or from the hub, and transformers' loading info.
 
     Raises:
         WeightsError: there are no weights, or they cannot be downloaded.

@@ -41,7 +41,9 @@ class ModelType(NamedTuple):
     """The text between the chat template and the generated text; None: the generated text is
     tokenized independently of the prompt."""
     takes_prompt: bool = True
+    """Whether a caption can follow a prompt of the user."""
     has_attention: bool = True
+    """Whether the text's attention to the picture has a grid (the method "attention")."""
     question_template: str | None = None
     """The prompt for a question, with {} for its text; None: the model takes no questions."""
     single_embedding: bool = True

@@ -84,7 +84,10 @@ def chat_prompt(
 
 
 def caption_context(processor: Any, model_type: ModelType, prompt: str) -> tuple[str, str]:
-    """The text that a caption continues, and the separator between the two."""
+    """The text that a caption continues, and the separator between the two.
+
+    Both are empty if the caption is tokenized independently of the prompt.
+    """
     if not model_type.chat_template or image_token_of(processor) in prompt:
         return prompt, "" if not prompt or prompt[-1].isspace() else " "
     if model_type.answer_separator is None:

@@ -24,7 +24,10 @@ QUESTION_MARKER = "\ue000"
 
 
 class PromptQuestion(NamedTuple):
-    """A question, its words with their positions in the prompt's tokens, and its unknown words."""
+    """A question, its words with their positions in the prompt's tokens, and its unknown words.
+
+    `words` is empty if the question is not found among the tokens.
+    """
 
     text: str
     words: tuple[Word, ...]
@@ -32,7 +35,10 @@ class PromptQuestion(NamedTuple):
 
 
 class AnswerSet(NamedTuple):
-    """The answers to one question, the indices of the contrasted pair, and the encoder's output."""
+    """The answers to one question, the encoder's output, and the contrasted pair, if any.
+
+    `contrast` holds the indices of the two answers.
+    """
 
     answers: list[Sentence]
     contrast: tuple[int, int] | None

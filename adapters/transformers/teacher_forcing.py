@@ -34,14 +34,18 @@ from mmcam.types import Inputs
 
 @dataclass(kw_only=True)
 class TeacherForcing(CaptionAdapter):
-    """The logits of a given text; `model_type` describes the model's modules."""
+    """A captioning adapter that runs models of transformers on given texts.
+
+    `model_type` describes the model's modules. `processor` is the model's own, and `images` turns
+    pictures into the model's input and layer outputs into grids.
+    """
 
     tokenizer: TransformersTokenizer
     model_type: ModelType
     images: SingleImage
     processor: Any
     max_positions: int | None = None
-    """The maximum number of tokens of prompt and generated text."""
+    """The maximum number of tokens of prompt and generated text; None if unlimited."""
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -83,7 +87,11 @@ class TeacherForcing(CaptionAdapter):
         return self.model.get_submodule(self.model_type.encoder)
 
     def encode_images(self, inputs: Inputs) -> Any:
-        """The encoder's output for the pictures, without any text generation."""
+        """The encoder's output for the pictures, without any text generation.
+
+        Raises:
+            LabelError: a prompt is too long for the Q-Former.
+        """
         with (
             restore_attributes(self.model),
             record_outputs(self._encoder) as outputs,
@@ -121,7 +129,12 @@ class TeacherForcing(CaptionAdapter):
         return {}
 
     def forward(self, inputs: Inputs) -> CaptionOutput:
-        """The output for the captions of `prepare`, teacher-forced."""
+        """The output for the captions of `prepare`, teacher-forced.
+
+        Raises:
+            LabelError: as `teacher_force`.
+            LayerError: as `teacher_force`.
+        """
         # Some models modify the output of their encoder in place.
         return super().forward(replace(inputs, encoder_output=shallow_copy(inputs.encoder_output)))
 
@@ -129,7 +142,9 @@ class TeacherForcing(CaptionAdapter):
         """The logits of these captions, and the model's attention if `inputs` request it.
 
         Raises:
-            LabelError: a caption with its prompt is too long for the model.
+            LabelError: a caption with its prompt is too long for the model, or a prompt for the
+                Q-Former.
+            LayerError: the attention is requested, and its tokens fit no grid.
         """
         forward = {
             "cross_attention": self._forward_cross_attention,

@@ -21,8 +21,9 @@ SPACE_MARKERS = "\u2581\u0120"
 class TransformersTokenizer:
     """A tokenizer, the tokens that end a caption, and the text that a caption follows.
 
-    A given caption is tokenized as a continuation of `context` and `separator`, the end of the
-    prompt and the text between the two: words that begin a text may have other tokens.
+    `context` is the end of the prompt, and `separator` the text between it and the caption. A given
+    caption is tokenized as their continuation, because a word may have other tokens at the
+    beginning of a text. `name` is the model's name, for errors.
     """
 
     tokenizer: Any

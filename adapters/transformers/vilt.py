@@ -36,8 +36,9 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
     """A ViLT for VQA, with its own processor.
 
     Raises:
-        ModelError: no processor, or a ViLT for another task.
-        WeightsError: the weights do not fit.
+        ModelError: no processor, a ViLT for another task, or an unknown key of the preprocessing.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded.
+        MissingExtra: the processor needs a package that is not installed.
     """
     from transformers import ViltForQuestionAnswering
 
@@ -149,6 +150,7 @@ class ViltAdapter(AnswerClassifier):
         Raises:
             InputError: a clip, a picture that the processor does not take, or pictures of different
                 proportions.
+            ModelError: as `Transform.__call__`.
         """
         inputs = super().prepare_pixels(samples)
         mask = inputs.pixels.new_ones(inputs.pixels[:, 0].shape, dtype=torch.long)

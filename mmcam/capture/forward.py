@@ -12,7 +12,8 @@ def run_model(adapter: Adapter, inputs: Inputs) -> Any:
     """The model's output for these inputs.
 
     Raises:
-        ModelError: the model fails on them; the cause is its own exception.
+        ModelError: the model fails on the inputs; the cause is its own exception.
+        MmcamError: raised by the adapter, the model or a hook; it is not changed.
     """
     with model_errors(adapter.name, inputs.pixels.shape):
         return adapter.forward(inputs)

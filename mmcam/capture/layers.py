@@ -20,9 +20,9 @@ INTEGERS = "use occlusion, which needs neither layers nor gradients, or the mode
 
 
 def recordable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers by name whose outputs a hook can record, in the model's order.
+    """The layers whose outputs a hook can record, by name, in the model's order.
 
-    TorchScript runs without the hooks of its modules, except that of the outermost traced one. A
+    TorchScript ignores the hooks of its modules, except those of the outermost traced module. A
     graph of `torch.fx` or `torch.export` runs only the modules that it calls.
     """
     layers: dict[str, nn.Module] = {}
@@ -44,9 +44,9 @@ def recordable_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def unrecordable(model: nn.Module) -> str | None:
-    """Why a model has layers whose outputs cannot be recorded, and the remedy; None if it has none.
+    """Why some layers of a model cannot be recorded, and the remedy; None if all can be.
 
-    Both are the end of an error message.
+    The text is the end of an error message.
     """
     if any(isinstance(m, (torch.fx.GraphModule, torch.jit.ScriptModule)) for m in model.modules()):
         return (
@@ -58,7 +58,7 @@ def unrecordable(model: nn.Module) -> str | None:
 
 
 def quantised(model: nn.Module) -> str | None:
-    """A layer that computes with integers, so that no gradient passes it; None if there is none."""
+    """The name of a layer that computes with integers and passes no gradient; None without any."""
     for name, module in model.named_modules():
         if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic")):
             return str(name)
@@ -73,7 +73,8 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
     module that runs several times in a forward pass.
 
     Raises:
-        LayerError: a pattern matches nothing, or only layers whose outputs cannot be recorded.
+        LayerError: a pattern matches nothing, or only layers whose outputs cannot be recorded, or
+            what follows its `#` is not a number.
     """
     known = list(recordable_layers(model))
     resolved: list[str] = []
@@ -128,8 +129,9 @@ def tapped(
     have run.
 
     Raises:
-        LayerError: a layer's output holds no map. The check raises it if a layer did not run, or
-            ran several times and its name has no call number.
+        LayerError: a layer's output holds no map (raised during the forward pass). The yielded
+            function raises it if a layer or the named call did not run, or if a layer without a
+            call number ran several times.
     """
     calls_by_stem: dict[str, set[str]] = {}
     for layer in layers:

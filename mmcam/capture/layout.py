@@ -29,9 +29,9 @@ class Layout:
         channels: the axes of the output along which the place on the input is constant.
         per_sample: the number of positions of one sample along the other axes; those without a
             place (class tokens, padding) count too.
-        samples_first: whether the positions of one sample are contiguous; if False, those of all
-            samples at one place are.
-        cells: for each cell of the grid `[*grid]`, its position among those of a sample.
+        samples_first: whether the positions of one sample are contiguous; if False, the positions
+            of all samples at one place are contiguous.
+        cells: for each cell of the grid `[*grid]`, its number among the positions of a sample.
         extent: for each axis of the grid, the interval that its cells cover, as shares of the
             input's length. With padding and strides it may be shifted, or reach beyond the input.
         channel_count: the number of channels.
@@ -85,12 +85,12 @@ def layout_of(
 
     Args:
         shape: the shape of the output.
-        places: the places of its entries, as `places.FollowPlaces` returns them.
+        places: the places of its entries, as `places.FollowPlaces.places` returns them.
         batch: the number of samples.
         space: the size of the input along its axes, in pixels.
 
     Raises:
-        LayerError: the entries form no grid; the message says why.
+        LayerError: the entries form no grid, or have no known places; the message says why.
     """
     if places is None:
         raise LayerError("no place on the input is known for its entries")

@@ -21,12 +21,13 @@ from mmcam.errors import ModelError, reason_of
 def untouched(model: nn.Module) -> Iterator[None]:
     """A context in which the model is in evaluation mode, its parameters frozen, gradients enabled.
 
-    On exit, the previous state is restored. A surrounding `no_grad` or `inference_mode` has no
-    effect inside, nor have gradient checkpointing, `torch.compile`, and the further devices of a
-    `DataParallel`. Modes are set on each module directly, in case a module overrides `train`.
+    On exit, the previous state and the random state are restored. In this context, a surrounding
+    `no_grad` or `inference_mode` has no effect, nothing is checkpointed, compiled or fused (see
+    `plain_run`), and a `DataParallel` uses its first device alone. Modes are set on each module
+    directly, in case a module overrides `train`.
 
     Raises:
-        ModelError: a part of the state cannot be restored; all other parts are.
+        ModelError: a part of the state cannot be restored; all other parts are restored.
     """
     # A frozen TorchScript module has no mode.
     modes = [(module, getattr(module, "training", False)) for module in model.modules()]

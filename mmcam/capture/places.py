@@ -9,9 +9,9 @@ keeps, for each entry of every tensor, its sample and its place on the input:
 - an entry of a convolution, pooling or resizing lies at the centre of its window;
 - trained kernels are often lopsided, which moves what a cell responds to by up to half a cell. So a
   second place is traced, the focus, in which an entry of a convolution lies at the mean of its
-  window weighted by the squared weights of the kernel. For independent inputs this is the mean of
-  the squared gradient, that is, the centre of the effective receptive field (Luo et al. 2016,
-  section 2). The places give the order of the cells, and the focus their centres;
+  window weighted by the squared weights of the kernel. For independent inputs this is the mean
+  place weighted by the squared gradient, that is, the centre of the effective receptive field (Luo
+  et al. 2016, section 2). The places give the order of the cells, and the focus their centres;
 - a matrix product keeps the rows' places, so a token keeps its own place through attention and
   linear layers; if operands disagree, the one whose places vary more is used;
 - entries without a place (parameters, class tokens) have NaN; the result of a reduction lies at the

@@ -2,10 +2,11 @@
 
 Checkpointing discards activations and runs a part of the model again in the backward pass. The
 second run happens without the hooks of the first, and the reentrant variant does not support
-`torch.autograd.grad`. A map needs only the graph above the explained layer, so checkpointing saves
-little here. `torch.compile` does not notice that hooks are added or removed: the compiled model
-runs without them, or with those of an earlier run. TorchScript, from its second run on, fuses
-operations into one node of the graph, which hides the ReLUs from guided backpropagation.
+`torch.autograd.grad`. A map needs only the graph from the explained layer to the score, so
+checkpointing saves little here. `torch.compile` does not notice that hooks are added or removed:
+the compiled model runs without them, or with those of an earlier run. TorchScript, from its second
+run on, fuses operations into one node of the graph, which hides the ReLUs from guided
+backpropagation.
 """
 
 from __future__ import annotations

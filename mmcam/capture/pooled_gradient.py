@@ -98,6 +98,9 @@ class PooledGradients:
 
         A map inside the graph needs a gradient of its own, so a layer after it is never cut off as
         a reader of an earlier map.
+
+        Raises:
+            LayerError: the map has no grid, and the layer is one of `to_grid`.
         """
         if not tensor.is_leaf:
             self.inner_nodes.append(tensor.grad_fn)
@@ -158,8 +161,10 @@ class PooledGradients:
     ) -> Tensor | None:
         """A layer's mean gradient `[slot, row, channel]`, from gradients `[slot, row, *layout]`.
 
+        None if the score depends neither on the map nor on one of its readers.
+
         Args:
-            layer: the layer.
+            layer: the layer's name.
             map_gradient: the gradient at the layer's map, without the readers' share; None if the
                 score does not depend on the map.
             reader_gradients: the gradient at the output of each of `readers`; None if the

@@ -31,7 +31,10 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     """The layers with a grid of at least 2 x 2 cells, in the order in which they finish.
 
     A container comes directly after the last layer inside it. A module that runs more than once is
-    listed by its last call. Needs at least one forward pass.
+    listed by its last call. The model runs at least once.
+
+    Raises:
+        ModelError: the model fails on the inputs.
     """
     if isinstance(adapter.layouts, ProvenLayouts):
         proven = adapter.layouts.spatial(adapter, inputs)
@@ -89,6 +92,7 @@ def default_layer(
 
     Raises:
         LayerError: no layer has a grid.
+        ModelError: as `spatial_layers`, if `layers` is None.
     """
     skipped = ("Pool", "Dropout", "Identity", "Flatten", "Linear")
     names = []

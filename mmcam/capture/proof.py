@@ -1,8 +1,8 @@
 """The layout of a layer, proven by tracing one forward pass, and cached.
 
 A layout is found once per model, layer and input size. The pass runs without gradients on two
-copies of a sample, so that layouts in which samples and cells share an axis are recognised. If that
-fails, it runs on one copy.
+copies of a sample, so that layouts in which samples and cells share an axis are recognised. If the
+model fails on two samples, the pass runs on one copy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class ProvenLayouts:
     def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
         """Find the layouts of these layers for inputs of this size, if this was not tried yet.
 
-        If the pass cannot be traced, the layouts stay unknown; the model's own errors are raised.
+        If the forward pass cannot be traced, the layouts remain unknown.
+
+        Raises:
+            ModelError: the model itself fails on the inputs.
         """
         size = tuple(inputs.pixels.shape[1:])
         missing = [layer for layer in layers if (layer, size) not in self.proofs]
@@ -46,7 +49,13 @@ class ProvenLayouts:
             self._add(adapter, inputs, missing)
 
     def spatial(self, adapter: Adapter, inputs: Inputs) -> dict[str, Layout]:
-        """The layouts of all layers that have one, in the order in which they run."""
+        """The layouts of all layers that have one, in the order in which they run.
+
+        Empty if the forward pass cannot be traced.
+
+        Raises:
+            ModelError: the model itself fails on the inputs.
+        """
         proofs = self._add(adapter, inputs, None)
         return {layer: proof for layer, proof in proofs.items() if isinstance(proof, Layout)}
 
@@ -76,10 +85,10 @@ class ProvenLayouts:
     def grid(
         self, layer: str, tensor: Tensor, inputs: Inputs
     ) -> Float[Tensor, "batch channel *grid"]:
-        """An output of a layer, or its gradient, as a grid over the input.
+        """An output of a layer that `knows` accepts, or its gradient, as a grid over the input.
 
         Raises:
-            LayerError: the layer has no layout.
+            LayerError: the layer has no layout, or the output does not fit it.
         """
         proof = self.proofs[layer, tuple(inputs.pixels.shape[1:])]
         assert proof is not None  # `knows` is checked first
@@ -100,6 +109,9 @@ def follow_layers(
         adapter: the model.
         inputs: inputs of any samples; the first one is used.
         layers: names as `capture.resolve` returns them; when None, all modules by their last call.
+
+    Raises:
+        ModelError: the model fails on the inputs, or an operation fails while it is traced.
     """
     first = inputs.row(0)
     try:

@@ -36,7 +36,8 @@ Block = Sequence[Tensor | None]
 class Recording:
     """The result of one forward pass: the layers' maps, and the graph from the earliest map on.
 
-    `quantised` is a layer of the model that computes with integers, if any.
+    A layer's map is its activation, as `capture.layers.map_tensor` finds it in the output.
+    `quantised` is the name of a layer that computes with integers, if any.
     """
 
     maps: dict[str, Tensor] = field(default_factory=dict)
@@ -45,7 +46,11 @@ class Recording:
     quantised: str | None = None
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
-        """Record a layer's map; if it is not in the graph yet, the graph starts here."""
+        """Record a layer's map and return a copy; if it is not in the graph, the graph starts here.
+
+        Raises:
+            LayerError: as `PooledGradients.add_map`.
+        """
         if not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_(True)
             torch.set_grad_enabled(True)
@@ -60,7 +65,11 @@ class Recording:
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
 
-        If a sample has fewer targets than others, its remaining slots are zero.
+        Slot i holds the i-th target of each sample. If a sample has fewer targets than others, its
+        remaining slots are zero.
+
+        Raises:
+            ScoreError: a score fails, or is not one number for each sample.
         """
         slots = max(len(row) for row in targets)
         rows = []
@@ -106,7 +115,8 @@ class Recording:
             last: whether the graph is not used again; then the last backward pass frees it.
 
         Raises:
-            ScoreError: the scores do not depend on a layer.
+            ScoreError: the scores do not depend on a layer, or, if its gradient is a mean, on no
+                cell of its grid.
             ModelError: the backward pass fails; the cause is its own exception.
         """
         names = list(self.maps if layers is None else layers)
@@ -227,6 +237,10 @@ def capture(
 
     Yields:
         The recording, and a function to call after the forward pass (see `tapped`).
+
+    Raises:
+        LayerError: as `tapped`, or a layer of `to_grid` has no grid.
+        ModelError: as `model_state.untouched`.
     """
     recording = Recording(pooled=PooledGradients(to_grid or {}), quantised=quantised(model))
     watching = recording.pooled.watch_linear_layers(model) if to_grid else nullcontext()

@@ -40,7 +40,8 @@ def explain_clip(
     """Explain every window of a clip, and join the windows of each target along time.
 
     The windows are read in order, `batch` at a time. If the task is `Classes` without labels, the
-    top labels are chosen first, by the mean probability over at most `VIEWS` evenly spaced windows.
+    top labels are chosen first, by the mean probability (the mean logit, if the model has no
+    probabilities) over at most `VIEWS` evenly spaced windows.
 
     Raises:
         MmcamError: any of its subclasses; InputError if the model is not a video model.

@@ -33,7 +33,7 @@ class MethodMap(NamedTuple):
 
 
 def with_contrasts(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int = 0) -> Tensor:
-    """Append the contrasts to the rows: for each pair, the first row minus the second."""
+    """Append the contrasts to the rows along `axis`: for each pair, the first minus the second."""
     if not pairs:
         return tensor
     first, second = (torch.tensor(rows, device=tensor.device) for rows in zip(*pairs, strict=True))
@@ -63,7 +63,18 @@ class RecordedBatch:
     grids: dict[str, Tensor] = field(default_factory=dict)
 
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[MethodMap]]:
-        """Yield the maps of each target slot, in the order of the plan's methods."""
+        """Yield the maps of each target slot, in the order of the plan's methods, then of layers.
+
+        If the plan names a product before its method, the method's map comes directly before the
+        product's at each layer.
+
+        Raises:
+            LayerError: a layer has no grid, or its activation or gradient is NaN or infinite.
+            MethodError: a method does not work on this model.
+            ScoreError: the score does not depend on a layer, or on no cell of its grid.
+            ModelError: the backward pass or a re-scoring pass fails, or a method needs the logits
+                of a model that has none.
+        """
         for layer in self.layers:  # fail early on layers without a grid
             self._activation(layer)
         # "relu" first: its passes are the shortest, and those of the last rule free the graph.
@@ -101,9 +112,10 @@ class RecordedBatch:
             ]
 
     def word_attributions(self) -> list[list[tuple[tuple[str, float], ...]]]:
-        """For each target slot and sample: the question's words with their contributions.
+        """For each target slot and row: the question's words with their contributions.
 
-        Gradient times input at the words' embedding (Shrikumar et al. 2016); positive values are
+        The rows of the contrasts come after those of the inputs. The contribution is gradient times
+        input at the words' embedding (Shrikumar et al. 2016); positive values are
         evidence for the target.
         """
         words: list[Sequence[Word]] = list(self.inputs.rest["words"])

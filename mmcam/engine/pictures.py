@@ -52,7 +52,9 @@ def explain_samples(
     counterfactual: bool = False,
     targets: Sequence[Target] | None = None,
 ) -> list[SampleResult]:
-    """The result of each sample: explanations by target, in the adapter's order, method and layer.
+    """The result of each sample: its explanations by target, then by method, then by layer.
+
+    The targets are in the adapter's order.
 
     Args:
         adapter: the model.

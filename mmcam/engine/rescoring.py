@@ -45,7 +45,11 @@ class Rescorer:
         )
 
     def scores(self, perturbed: Float[Tensor, "n 3 *space"], target: Target) -> Float[Tensor, " n"]:
-        """The target's score for each perturbed input of the model."""
+        """The target's score for each perturbed input of the model.
+
+        Raises:
+            ModelError: the model fails on a perturbed input.
+        """
 
         def score(rows: Tensor) -> Tensor:
             return self._score(perturbed[rows], target)
@@ -59,6 +63,7 @@ class Rescorer:
 
         Raises:
             MethodError: a cell of the grid is not one entry of the layer's output.
+            ModelError: the model fails when it runs again.
         """
         cells = self._cells(layer)
         assert len(cells) == channels
@@ -73,10 +78,10 @@ class Rescorer:
     def _copies(self, layer: str, every_cell: Tensor, target: Target) -> int | None:
         """How many copies of the input a pass over several changes of `layer` needs.
 
-        1 if the layer's output can be repeated in place, which is the cheapest; 0 for a copy for
+        1 if the layer's output can be repeated in place, which is the cheapest; 0 for one copy for
         each change, if something beside the layer (a question, another pathway) has a row for each
-        input; None if the model must take one input at a time. Both are tried on two changes that
-        differ most, none and all, because a model may mix repeated rows without an error.
+        input; None if the model must take one input at a time. The values 1 and 0 are tried on two
+        changes, no cell and every cell, because a model may mix repeated rows without an error.
         """
         changes = [every_cell[:0], every_cell]
         expected = torch.cat([self._score_zeroed(layer, [c], 1, target) for c in changes])
@@ -144,6 +149,9 @@ class Rescorer:
             targets: one for each picture.
             task: the task of the first forward.
             text: the sample's question or caption.
+
+        Raises:
+            ModelError: the preprocessing or the model fails on a perturbed picture.
         """
         pairs = iter(zip(pictures, targets, strict=True))
         values: list[float] = []

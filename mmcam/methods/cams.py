@@ -132,7 +132,10 @@ def layer_cam(activation: Grid, gradient: Grid) -> Cam:
 
 
 def xgrad_cam(activation: Grid, gradient: Grid) -> Cam:
-    """Channels weighted by their activation-weighted mean gradient; 0 if a channel sums to 0."""
+    """ReLU of the sum of the channels, weighted by their activation-weighted mean gradient.
+
+    A channel whose activations sum to 0 has the weight 0.
+    """
     total = activation.flatten(2).sum(2)
     weights = (gradient * activation).flatten(2).sum(2) / torch.where(total != 0, total, 1)
     return weighted_sum(activation, torch.where(total != 0, weights, 0)).relu()
@@ -144,7 +147,7 @@ def summed_activation(activation: Grid, gradient: GradientOrMean) -> Cam:
 
 
 def eigen_cam(activation: Grid, gradient: GradientOrMean) -> Cam:
-    """The projection of the activations on their first right singular vector.
+    """ReLU of the projection of the activations on their first right singular vector.
 
     The map does not depend on the score. The sign of a singular vector is arbitrary; it is chosen
     so that the projection's sum is positive.
@@ -165,7 +168,7 @@ def cam(activation: Grid, gradient: Grid) -> Cam:
     """Class activation mapping: the channels weighted by the classifier's own weights.
 
     If global average pooling and one linear layer follow, the class's weight of a channel is the
-    sum of the channel's gradient over the grid (IJCV section 3.1, eq. 11).
+    sum of the channel's gradient over the grid (IJCV section 3.1, eq. 11). The map has no ReLU.
 
     Raises:
         MethodError: the gradient varies over the grid, so this network has no such weights.

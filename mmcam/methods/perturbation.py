@@ -47,8 +47,9 @@ def score_cam(
     Each channel, upsampled and min-max scaled to [0, 1], is multiplied with the input. The increase
     of a channel is the score of this masked input minus the score of an empty input (zeros after
     preprocessing). The weights are the softmax of the increases over channels (Wang et al. 2020,
-    eq. 5-7 and algorithm 1). The mask of a constant channel is 0 everywhere. `extent` is where the
-    cells lie on the input.
+    eq. 5-7 and algorithm 1), and the map is the ReLU of the weighted sum. The mask of a constant
+    channel is 0 everywhere. `extent` is where the cells lie on the input; `chunk` channels are
+    scored at a time.
     """
     baseline = score(torch.zeros_like(pixels)[None])
     increases = []
@@ -71,7 +72,8 @@ def ablation_cam(
 ) -> Float[Tensor, "*grid"]:
     """Ablation-CAM: channels weighted by the relative drop of the score when they are set to zero.
 
-    w_k = (y - y_k) / y (Desai and Ramaswamy 2020, eq. 3). A negative y would change the sign of
+    w_k = (y - y_k) / y (Desai and Ramaswamy 2020, eq. 3), where `score` is y and `ablated` holds
+    each y_k; the map is the ReLU of the weighted sum. A negative y would change the sign of
     the map, so the function divides by the absolute value of y, or by 1 if y is 0.
     """
     weights = (score - ablated) / (abs(score) or 1.0)

@@ -19,7 +19,7 @@ class Plan:
 
     @staticmethod
     def of(methods: Sequence[str], guided: bool) -> Plan:
-        """The plan for these methods; with `guided`, the guided product of each map as well.
+        """The plan for these methods; with `guided`, also the guided product of each that has one.
 
         Raises:
             MethodError: an unknown method.

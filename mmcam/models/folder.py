@@ -31,8 +31,9 @@ def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> R
     """The recipe in a model folder's `mmcam.json`, after a check of its files.
 
     Raises:
-        ModelError: a missing or unreadable `mmcam.json`, a missing or wrong key, a missing file, an
-            unknown schema version, or a path outside the folder and its parent.
+        ModelError: a missing or unreadable `mmcam.json`, a missing or wrong key, a missing file,
+            unreadable labels, an unknown schema version, or a path outside the folder and its
+            parent.
     """
     path = folder / "mmcam.json"
     try:

@@ -42,15 +42,17 @@ def load(
         model: `family:name` (see `FAMILIES`), a folder with `mmcam.json`, or
             `package.module:factory`, a function that returns the result of `wrap`.
         weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
-            the library's own pretrained weights, which it may download; "random" for an
-            untrained model.
-        labels: class names: a file with the name of class i on line i, or a list.
+            those of the folder or the factory, or the library's own pretrained weights, which it
+            may download; "random" for an untrained model (no effect on a factory).
+        labels: class names in the order of the classes: a list, or a file with one name per line.
         layers: the layers to explain by default.
         device: the torch device of the model.
 
     Raises:
-        ModelError: no such model, a broken folder, a factory that fails.
-        WeightsError: the weights do not fit.
+        ModelError: no such model, a broken folder, a factory that fails, an unreadable file of
+            labels, or a device that cannot be used.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded.
+        MissingExtra: the model's processor needs a package that is not installed.
     """
     name = str(model)
     overrides: dict[str, Any] = {}
@@ -89,8 +91,9 @@ def build(recipe: Recipe) -> Adapter:
     """Build the adapter of a recipe.
 
     Raises:
-        ModelError: there is no such family or model, or the model does not take the arguments.
-        WeightsError: the weights do not fit.
+        ModelError: there is no such family or model, or the model cannot be built as described.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded.
+        MissingExtra: the model's processor needs a package that is not installed.
     """
     if recipe.family not in FAMILIES:
         raise ModelError(
@@ -131,6 +134,11 @@ def layers_of(
     """A model's default layers, and all its layers with a grid, for a grey picture or clip.
 
     Pretrained weights are not downloaded; only a model folder and a weights file are read.
+
+    Raises:
+        LabelError: the model is not a classifier.
+        LayerError: the model has no such default layer, or no layer with a grid.
+        MmcamError: as `load`; ModelError if the model fails on the grey picture or clip.
     """
     has_own_weights = Path(model).is_dir() or _is_factory(str(model))
     adapter = load(model, weights=weights or (None if has_own_weights else UNTRAINED))

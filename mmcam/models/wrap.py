@@ -20,7 +20,19 @@ from mmcam.types import Adapter
 
 
 def from_factory(module: str, function: str, name: str, overrides: Mapping[str, Any]) -> Adapter:
-    """The adapter that a user's function returns; its module may be in the working folder."""
+    """The adapter that a user's function returns; its module may be in the working folder.
+
+    Args:
+        module: the dotted name of the function's module.
+        function: the function's name.
+        name: the model as the user gave it, for errors.
+        overrides: the weights file, labels and default layers that replace the adapter's own.
+
+    Raises:
+        ModelError: there is no such function, or it fails or returns no adapter.
+        WeightsError: the weights do not fit.
+        MmcamError: raised by the function; it is not changed.
+    """
     if "" not in sys.path and "." not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -78,8 +90,9 @@ def wrap(
             usual ImageNet preprocessing (short side 256, centre crop 224) when None.
         layer: the layers to explain by default; found by a probe when None.
         labels: class names.
-        grid: maps a layer's name, its output and the input's size to the output as
-            `[batch, channel, *grid]`; traced through the module when None.
+        grid: a function of a layer's name, its output and the input's size (height, width; for a
+            clip, frames first) that returns the output as `[batch, channel, *grid]`; when None,
+            each layer's grid is found by tracing the module.
         logits: extracts `[batch, classes]` from the module's output.
         pack: turns pixels `[batch, 3, *space]` into the module's argument.
         frames: for a model of clips, the number of frames in its input.

@@ -37,7 +37,7 @@ class RandomStream:
         return low + self.below(high - low + 1)
 
     def quarter(self, low: float, high: float) -> float:
-        """A multiple of 1/4 from `low` to `high`, or `low` rounded to 1/4 if there is none."""
+        """A multiple of 1/4 from `low` to `high`, both rounded to 1/4; `low` if `high` is less."""
         first, last = round(4 * low), round(4 * high)
         return self.between(first, max(first, last)) / 4
 
