@@ -244,6 +244,9 @@ def explain_pictures(
     """Explain each picture, save the results, and print them as a table.
 
     The table's title is the name of the picture followed by `title_suffix`.
+
+    Raises:
+        MmcamError: as `mmcam.explain` and `Explanations.save`.
     """
     from mmcam import explain
 
@@ -254,7 +257,11 @@ def explain_pictures(
 
 
 def report(explanations: Any, title: str, folder: Path) -> None:
-    """Print a row for each map, the caption or the notes on the answers, and the output folder."""
+    """Print a row for each map, the caption or the notes on the answers, and the output folder.
+
+    Raises:
+        InputError: a map has NaN or infinite values.
+    """
     from mmcam.page.record import answer_notes
 
     table = Table("label", "score", "probability", "method", "layer", "peak", title=title)
@@ -283,7 +290,7 @@ def report(explanations: Any, title: str, folder: Path) -> None:
 
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:
-    """The output folder of each picture: `out` for one picture, else one subfolder each."""
+    """The output folder of each picture: `out` for one picture, else a subfolder for each."""
     from mmcam.results.files import unique_names
 
     if len(images) == 1:
