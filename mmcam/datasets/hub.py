@@ -131,7 +131,11 @@ class HubRows(Dataset):
         return len(self.table)
 
     def item(self, number: int) -> Item:
-        """The item of the row with this index."""
+        """The item of the row with this index; its picture is decoded.
+
+        Raises:
+            InputError: the row cannot be read.
+        """
         try:
             row = self.table[number]
         except Exception as error:  # a broken picture may raise any exception

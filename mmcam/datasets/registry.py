@@ -100,10 +100,11 @@ def open_data(spec: str, task: str = "") -> Dataset:
 
     Args:
         spec: `name:path?option=value&...`.
-        task: the name of the task; for captions, COCO has one item per caption.
+        task: the name of the task (a key of `evaluation.study.TASKS`); for "caption", COCO has one
+            item per caption.
 
     Raises:
-        InputError: no such kind of dataset or option, or the dataset cannot be read.
+        InputError: no such kind of dataset or option, or the dataset cannot be read or is empty.
         MissingExtra: the library that reads the dataset is not installed.
     """
     name, _, rest = spec.partition(":")

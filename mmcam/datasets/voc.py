@@ -19,7 +19,7 @@ def read_voc(folder: Path, *, split: str | None = None) -> Rows:
         split: the name of a list in `ImageSets/Main`, such as `val`; all annotations if None.
 
     Raises:
-        InputError: the list cannot be read.
+        InputError: the list cannot be read, or there is no annotation.
     """
     if split:
         lines = read_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
