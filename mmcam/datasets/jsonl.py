@@ -9,11 +9,10 @@ key           meaning
 `labels`      a list of classes, actions or answers, by name or by index
 `regions`     a list of regions, each with a `label` (a class or COCO category; without a label, the
               region applies to any target except a word of a caption) and one or more of `box`
-              (`[left, top, right, bottom]`
-              in pixels of the original), `segmentation` (COCO's format: polygons or run-length
-              encoding) and `mask` (a picture of the original's size, black except on the object).
-              Regions with the same label are merged; where there is a segmentation or mask, boxes
-              are not used for the region's mask
+              (`[left, top, right, bottom]` in pixels of the original), `segmentation` (COCO's
+              format: polygons or run-length encoding) and `mask` (a picture of the original's size,
+              black except on the object). Regions with the same label are merged; where there is a
+              segmentation or mask, boxes are not used for the region's mask
 `human_maps`  a list of pictures or `.npy` files, one per person, bright where the person looked
 `group`       shared by dependent items, such as the captions of one photo: statistics do not treat
               items of one group as independent
