@@ -29,7 +29,7 @@ def highlighted(heatmap: Map, threshold: float = THRESHOLD) -> Mask:
     """The visible cells above a fraction of the map's maximum; none for an empty map.
 
     Raises:
-        EvaluationError: a map with infinite values, or with no visible cell.
+        EvaluationError: as `maps.read_map`.
     """
     values, _ = positive(heatmap)
     above: Mask = values > threshold * values.max()
@@ -151,7 +151,8 @@ def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
         In [0, 1].
 
     Raises:
-        EvaluationError: no boxes, a box outside the picture, or as `highlighted`.
+        EvaluationError: no boxes, a box that contains no pixel centre of the picture, or as
+            `highlighted`.
     """
     values, visible = read_map(heatmap)
     _check_boxes(boxes)

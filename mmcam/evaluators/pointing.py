@@ -42,7 +42,7 @@ def peak(heatmap: Map) -> tuple[int, ...] | None:
     None if no value is positive.
 
     Raises:
-        EvaluationError: a map with infinite values, or with no visible cell.
+        EvaluationError: as `maps.read_map`.
     """
     values, _ = positive(heatmap)
     highest = values.max()
@@ -66,7 +66,8 @@ def pointing_game(
         tolerance: in pixels of the original picture or frame.
 
     Raises:
-        EvaluationError: no part of the region is visible, or the shapes do not fit.
+        EvaluationError: no part of the region is visible, the shapes do not fit, or as
+            `maps.read_map`.
     """
     _, visible = read_map(heatmap)
     region_part = visible_part(region, visible)
