@@ -42,6 +42,9 @@ def record(
         items: the maps, in the order of the targets in `facts`.
         preview: the picture or the frames (`image_preview`, `clip_preview`).
         folder: the result folder relative to the page, "" or with a trailing slash.
+
+    Raises:
+        InputError: a map has NaN or infinite values.
     """
     source = facts["input"]
     text = facts.get("text") or {}
