@@ -72,8 +72,8 @@ def explain(
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`; or a `Sample`. A list
             of sources gives a list; pictures are explained in batches.
         task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or your own targets
-            (one `Target`, or a list of them, which is one task). A list of tasks has one for each
-            source.
+            (one `Target`, or a list of them, which is one task). A list of tasks has one task for
+            each source.
         method: one or more names of `mmcam.METHODS`.
         layers: names or patterns (`layer*`, `features.*`); the model's default when None.
         guided: also give the product of each map with guided backpropagation (Guided Grad-CAM).

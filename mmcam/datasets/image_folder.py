@@ -17,10 +17,11 @@ def read_image_folder(folder: Path, *, names: str | None = None, boxes: str | No
     """Pictures in one folder for each class, or all in one folder as `nXXXXXXXX_name.JPEG`.
 
     A WordNet id at the start of the folder's or the file's name is kept with the label
-    (`WordNetLabel`): for a model of ImageNet's 1,000 classes it decides which class is meant.
+    (`WordNetLabel`): for a model of ImageNet's 1,000 classes, the id decides which class is meant.
 
     Args:
-        folder: the folder; a picture directly in it with any other file name has no label.
+        folder: the folder; a picture directly in the folder, with a file name of another form, has
+            no label.
         names: a file with a class's folder, a space and its name on each line; if None, ImageNet's
             `LOC_synset_mapping.txt` in the folder, if any. The label is the name up to its first
             comma.

@@ -52,7 +52,7 @@ class Region:
         return union
 
     def boxes_on(self, size: tuple[int, int]) -> tuple[Box, ...]:
-        """The boxes, or the bounding box of the mask if there are none.
+        """The boxes; if there are none, the bounding box of the mask.
 
         Raises:
             MmcamError: as for `mask`, or the mask is empty.

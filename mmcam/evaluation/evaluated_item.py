@@ -78,7 +78,10 @@ def _baseline(name: str, template: Explanation, seed: int) -> Explanation:
 def signed_map(explanation: Explanation) -> Map:
     """The raw map without colour channels (`Explanation.saliency`), signed, on the original.
 
-    It is NaN outside the model's input.
+    Pixels and frames outside the model's input are NaN.
+
+    Raises:
+        InputError: the map has NaN or infinite values.
     """
     frames = range(explanation.frame_count) if explanation.is_clip else None
     placed: Map = onto_original(explanation.saliency, explanation.placement, frames).numpy()
@@ -115,7 +118,11 @@ class EvaluatedItem:
     def probabilities(
         self, pictures: Iterable[np.ndarray], targets: Iterable[Target]
     ) -> Float[np.ndarray, " n"]:
-        """The probability of each target on its picture; the score if there is no probability."""
+        """The probability of each target on its picture; the score if there is no probability.
+
+        Raises:
+            MmcamError: the model fails on a picture.
+        """
         return self.rescorer.probabilities(pictures, targets, self.task, self.text)
 
     @property
@@ -126,7 +133,11 @@ class EvaluatedItem:
         )
 
     def heatmap(self, explanation: Explanation) -> Map:
-        """The map on the original, in [0, 1]."""
+        """The map on the original, in [0, 1].
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
         if id(explanation) not in self.heatmaps:
             self.heatmaps[id(explanation)] = explanation.heatmap()
         return self.heatmaps[id(explanation)]
@@ -196,7 +207,8 @@ class EvaluatedItem:
         """For each map, by its `id()`: its target's probability on the picture times the heatmap.
 
         Raises:
-            EvaluationError: a target without a probability.
+            EvaluationError: a target without a probability, or as `faithfulness.explanation_map`.
+            MmcamError: the model fails on a picture.
         """
         for explanation in self.maps:
             if explanation.probability is None:

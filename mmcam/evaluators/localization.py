@@ -143,9 +143,9 @@ def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
     """Grad-CAM++'s Loc (eq. 26): pixels inside / (area of the boxes + pixels outside).
 
     The map is min-max scaled over its visible cells; pixels above `threshold` count. The paper
-    counts non-zero pixels of the map times the picture, so black pixels never count there, but do
-    here. Several boxes are merged into their union. A constant map has no pixel above the
-    threshold and scores 0.
+    counts the non-zero pixels of the map times the picture, so black pixels of a picture never
+    count; here they do. Several boxes are merged into their union. A constant map has no pixel
+    above the threshold and scores 0.
 
     Returns:
         In [0, 1].

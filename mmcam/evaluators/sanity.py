@@ -152,7 +152,7 @@ def cascading_randomization(
     restored bit for bit, also after an exception.
 
     Args:
-        model: any module; nothing else may use it meanwhile.
+        model: any module; no other thread may use the module during the call.
         explain: computes the result to compare from the model's current weights.
         layers: names in the order of randomization; each is randomized with all layers inside it.
             If None, all layers with parameters of their own, the last registered first.

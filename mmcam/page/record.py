@@ -192,9 +192,12 @@ def quantise(maps: Float[Tensor, "*grid"], maximum: float) -> UInt8[np.ndarray, 
 
 
 def evidence_curve(explanation: Explanation, frames: int) -> list[list[float | None]]:
-    """The evidence over time: pairs of a frame and the mean of the map's positive part at it.
+    """The evidence over time: pairs of a frame and the mean of the map's positive part there.
 
     At most `MAX_POINTS` frames, evenly spaced. The value is None if no window covers the frame.
+
+    Raises:
+        InputError: the map has NaN or infinite values.
     """
     positions = np.linspace(0, frames - 1, min(frames, MAX_POINTS))
     indices = np.unique(positions.round().astype(int)).tolist()

@@ -99,7 +99,7 @@ def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float 
     """A signed gradient at the input pixels, such as guided backpropagation's, as a picture.
 
     Zero is mid-grey (128); each channel deviates from it in proportion to the gradient, by at most
-    127. The scale is symmetric and shared by the channels. It ends at the given percentile of the
+    127. The scale is symmetric and shared by the channels. Its end is the given percentile of the
     absolute value, since a few extreme pixels would otherwise leave the rest grey (as in the
     figures of Springenberg et al. 2015 and Selvaraju et al. 2017). A gradient of zeros is all grey.
 

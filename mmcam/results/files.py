@@ -30,9 +30,9 @@ LIBRARIES = ("mmcam", "torch", "torchvision", "transformers", "timm", "pytorchvi
 def target_facts(name: str, explanation: Explanation) -> dict[str, Any]:
     """The entry of one map in `explanation.json`.
 
-    `place` says how the places of the cells are known: "traced", operation by operation through the
-    model, or "even", in the order that the model's family or the user gives, spread evenly over the
-    model's input.
+    `place` says how the location of the map's cells on the model's input is known. "traced": the
+    input was followed through the model, operation by operation. "even": the cells are spread
+    evenly over the input, in the order that the model's family or the user gives.
 
     Raises:
         InputError: the map has NaN or infinite values.
