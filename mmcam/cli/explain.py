@@ -147,7 +147,9 @@ def caption(
     ] = 20,
     prompt: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="the instruction for an instruction-tuned model"),
+        typer.Option(
+            help="the instruction for an instruction-tuned model, or the beginning of the caption"
+        ),
     ] = None,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     layer: Layers = None,

@@ -48,7 +48,8 @@ LEADING_COLUMNS = (
 """The columns before the numbers, named as in `explanation.json`."""
 
 TRAILING_COLUMNS = (("reasons", "string"), ("seconds", "float64"), ("error", "string"))
-"""The columns after the numbers: why a number is missing, by metric, and why an item failed."""
+"""The columns after the numbers: why a number is missing, by metric; the time that the row took;
+and why an item failed."""
 
 
 def import_pyarrow() -> Any:

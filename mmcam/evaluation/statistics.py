@@ -36,7 +36,7 @@ MAX_LISTED = 10
 
 
 class Series(NamedTuple):
-    """The key by which rows are grouped: the kind of target, the method, and its layer."""
+    """The key of the rows that are averaged together: kind of target, method and layer."""
 
     kind: str
     method: str

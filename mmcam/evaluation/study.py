@@ -47,8 +47,8 @@ class Study:
 
     Args:
         metrics: names of `mmcam.EVALUATORS`.
-        task: `Classes()`, `Actions()`, `Caption()` or `Answers()`; labels or a text
-            given there are explained for every item.
+        task: `Classes()`, `Actions()`, `Caption()` or `Answers()`; labels, a text, a question or
+            answers given there are used for every item.
         methods: names of `mmcam.METHODS`, and products (`guided-gradcam`).
         baselines: names of `BASELINES`, evaluated like the methods.
         layers: as in `mmcam.explain`.
