@@ -26,7 +26,8 @@ from mmcam.errors import InputError, nearest
 class Reader:
     """One row of the table of datasets: its reader, an example and a summary.
 
-    Options are the keyword arguments of `read`; `task`, if any, is set to the run's task.
+    Options are the keyword-only arguments of `read`. An argument `task` is no option: it is set to
+    the name of the run's task.
     """
 
     read: Callable[..., Dataset]

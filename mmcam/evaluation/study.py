@@ -144,7 +144,7 @@ class Study:
 
     @property
     def full_plan(self) -> Plan:
-        """`plan` with the reference maps that metrics compare with."""
+        """`plan`, and the reference maps (occlusion) that metrics compare the maps with."""
         references = ["occlusion"] if "occlusion-correlation" in self.metrics else []
         return Plan.of([*self.plan.names, *references], False)
 
