@@ -57,7 +57,7 @@ class ImageSource:
         """The pixels, from the file if the result was read from a folder.
 
         Raises:
-            InputError: the file is missing, is not a picture, or has changed.
+            InputError: the file is missing, cannot be read, or has changed.
         """
         if self.pixels is not None:
             return self.pixels

@@ -97,7 +97,7 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "localization-error": Evaluator(
         function=localization.localization_error,
-        summary="whether no prediction has both the right label and a box with an IoU of 0.5",
+        summary="whether no prediction has the right label and a box with an IoU of 0.5 or more",
         source="Selvaraju et al. 2017, section 4.1; ILSVRC",
         needs="boxes",
         gives="truth",
