@@ -72,8 +72,8 @@ def explain(
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`; or a `Sample`. A list
             of sources gives a list; pictures are explained in batches.
         task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or your own targets
-            (one `Target`, or a list of them, which is one task). A list of tasks has one for each
-            source.
+            (one `Target`, or a list of them, which is one task). A list of tasks has one task for
+            each source.
         method: one or more names of `mmcam.METHODS`.
         layers: names or patterns (`layer*`, `features.*`); the model's default when None.
         guided: also give the product of each map with guided backpropagation (Guided Grad-CAM).
@@ -83,9 +83,12 @@ def explain(
             (8 pictures; 1 window; 1 picture if the input size varies from picture to picture).
         progress: called with (windows done, all windows) for a clip.
 
+    Returns:
+        The explanations of the source; a list of them, in order, if `source` is a list.
+
     Raises:
-        MmcamError: an invalid argument or input; the message gives the value, the reason and the
-            remedy.
+        MmcamError: an invalid argument or input, or a model that fails or does not fit the task,
+            the layer or the method; the message gives the value, the reason and the remedy.
 
     Example:
         >>> model = mmcam.load("torchvision:resnet50")
@@ -168,7 +171,8 @@ def _open(source: Source) -> AbstractContextManager[Clip]:
     """Open a clip for a video model; it is closed on exit unless `source` is an open clip.
 
     Raises:
-        InputError: a picture, or something that cannot be read.
+        InputError: a PIL image, an array of another shape or dtype, or a source that cannot be
+            read.
     """
     if isinstance(source, Clip):
         return nullcontext(source)
@@ -183,7 +187,7 @@ def _read(model: Adapter, source: Source) -> Sample:
     """Read a picture for an image model.
 
     Raises:
-        InputError: a clip, or something that cannot be read.
+        InputError: a clip, or a source that cannot be read.
     """
     is_clip = isinstance(source, Clip) or (isinstance(source, np.ndarray) and source.ndim == 4)
     if is_clip or (isinstance(source, (str, Path)) and Path(source).is_dir()):

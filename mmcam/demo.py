@@ -53,6 +53,9 @@ def run(folder: Path) -> Iterator[str]:
     """Explain a caption, two answers and an action, save the results, and yield report lines.
 
     The pictures and the clip are written too, as input for other commands.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
     yield "Three small models, trained on synthetic scenes; the scenes below are test scenes."
     make_folder(folder)
@@ -144,7 +147,7 @@ def _clip(folder: Path) -> _Part:
 
 
 def two_tone_question(scene: Scene) -> Question | None:
-    """The scene's question with two correct answers, the colours of a two-tone thing, if any."""
+    """The scene's question about a two-tone thing, if any; both of its colours are correct."""
     questions = shapes.questions(scene)
     return next((question for question in questions if len(question.answers) == 2), None)
 

@@ -32,7 +32,11 @@ from mmcam.types import Adapter, Pixels, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """The picture that was explained: its pixels, or the path and hash of its file."""
+    """The picture that was explained.
+
+    `path` is the sample's id: the path of the file, if the picture was read from a file. If the
+    result was read from a folder, `pixels` is None, and `sha256` is the hash of that file.
+    """
 
     path: str
     height: int
@@ -53,7 +57,7 @@ class ImageSource:
         """The pixels, from the file if the result was read from a folder.
 
         Raises:
-            InputError: the file is missing, or has changed.
+            InputError: the file is missing, cannot be read, or has changed.
         """
         if self.pixels is not None:
             return self.pixels
@@ -63,7 +67,11 @@ class ImageSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSource:
-    """The clip that was explained: its path or source, to reopen it for drawing."""
+    """The clip that was explained, to reopen it for drawing.
+
+    `source` is the argument of `open_clip`. If the result was read from a folder, `source` is None,
+    and the clip is opened from `path`.
+    """
 
     path: str
     frames: int
@@ -88,7 +96,7 @@ class ClipSource:
         """The clip, opened again.
 
         Raises:
-            InputError: the clip is missing, or its file has changed.
+            InputError: the clip is missing or broken, or its file has changed.
         """
         if self.source is not None:
             return open_clip(self.source, fps=self.fps)
@@ -126,7 +134,8 @@ def read(folder: str | Path) -> Explanations:
     be at its path.
 
     Raises:
-        InputError: the folder has no result, or the result is broken.
+        InputError: the folder has no result, or the result is broken or has another schema
+            version.
     """
     facts, explanations = read_result(Path(folder))
     entry = facts["input"]
@@ -150,8 +159,9 @@ def read(folder: str | Path) -> Explanations:
 class Explanations(Sequence[Explanation]):
     """All explanations of one picture or clip, in the order of the request.
 
-    Indexed by position, or by label if it has only one map: `maps["dog"]`. `text` is the
-    text of the task, if any: a caption with its words and their log-probabilities, or a question.
+    An index is a position, or a label that has exactly one map: `maps["dog"]`. Any other label
+    raises `LabelError`. `text` is the text of the task, if any: a caption with its words and their
+    log-probabilities, or a question and its answers.
     """
 
     items: tuple[Explanation, ...]
@@ -252,7 +262,10 @@ class Explanations(Sequence[Explanation]):
         frames: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Path]:
-        """Write `explanation.json`, `maps.safetensors`, a picture or clip for each map, and a page.
+        """Write `explanation.json`, `maps.safetensors`, drawings of the maps, and a page.
+
+        The drawings of a picture are an overlay for each map and, for several maps, a sheet of all.
+        The drawings of a clip are, for each map, the drawn clip and a sheet of some of its frames.
 
         Args:
             folder: created if it does not exist.
@@ -260,12 +273,14 @@ class Explanations(Sequence[Explanation]):
             panes: the panes of a clip, side by side; each a name in `drawing.PANES`.
             colormap: the name of the colour map of the overlays.
             frames: write each frame of a clip as PNG too.
-            progress: called with (frames drawn, all frames) for clips.
+            progress: called with (frames drawn, all frames) for each map of a clip.
 
         Returns:
-            The files written.
+            The files written, except the PNGs of single frames.
 
         Raises:
+            InputError: an unknown colour map or pane, an input that is missing or has changed, or
+                a map with NaN or infinite values.
             OutputError: a file cannot be written; no partial file is left.
         """
         drawing.check_drawing_options(colormap, panes)

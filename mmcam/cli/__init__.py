@@ -37,7 +37,7 @@ for name in ("models", "methods", "layers", "answers", "metrics", "datasets"):
 def main() -> NoReturn:
     """Run the command line; print errors of mmcam in one line and exit with code 2."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # do not fail on names that it cannot encode
+        if isinstance(stream, io.TextIOWrapper):  # do not fail on text that a stream cannot encode
             stream.reconfigure(errors="backslashreplace")
     try:
         app()

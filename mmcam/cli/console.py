@@ -27,7 +27,7 @@ class Rate(ProgressColumn):
 
 
 def progress_bars(*columns: ProgressColumn) -> Progress:
-    """Progress bars on stderr, if it is a terminal; `columns` follow the remaining time."""
+    """Progress bars on stderr, if that is a terminal; `columns` come after the remaining time."""
     errors = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),

@@ -147,7 +147,9 @@ def caption(
     ] = 20,
     prompt: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="the instruction for an instruction-tuned model"),
+        typer.Option(
+            help="the instruction for an instruction-tuned model, or the beginning of the caption"
+        ),
     ] = None,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     layer: Layers = None,
@@ -244,6 +246,9 @@ def explain_pictures(
     """Explain each picture, save the results, and print them as a table.
 
     The table's title is the name of the picture followed by `title_suffix`.
+
+    Raises:
+        MmcamError: as `mmcam.explain` and `Explanations.save`.
     """
     from mmcam import explain
 
@@ -254,7 +259,11 @@ def explain_pictures(
 
 
 def report(explanations: Any, title: str, folder: Path) -> None:
-    """Print a row for each map, the caption or the notes on the answers, and the output folder."""
+    """Print a row for each map, the caption or the notes on the answers, and the output folder.
+
+    Raises:
+        InputError: a map has NaN or infinite values.
+    """
     from mmcam.page.record import answer_notes
 
     table = Table("label", "score", "probability", "method", "layer", "peak", title=title)
@@ -283,7 +292,7 @@ def report(explanations: Any, title: str, folder: Path) -> None:
 
 
 def folders(out: Path, images: Sequence[str]) -> list[Path]:
-    """The output folder of each picture: `out` for one picture, else one subfolder each."""
+    """The output folder of each picture: `out` for one picture, else a subfolder for each."""
     from mmcam.results.files import unique_names
 
     if len(images) == 1:

@@ -24,7 +24,7 @@ Labels = Annotated[
     typer.Option(
         *("--label", "-l"),
         metavar="NAME",
-        help="a class to explain, by name or index; repeat for several",
+        help="a class to explain, by name, index or (ImageNet) WordNet id; repeat for several",
     ),
 ]
 Top = Annotated[

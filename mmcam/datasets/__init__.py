@@ -1,4 +1,4 @@
-"""Datasets by a specification string (`open_data`): items with their ground truth."""
+"""Datasets: items with their ground truth, opened by a specification string (`open_data`)."""
 
 from mmcam.datasets.items import WHOLE, Dataset, Item, Region, Rows
 from mmcam.datasets.registry import DATASETS, open_data

@@ -21,7 +21,7 @@ from mmcam.evaluators.maps import Box
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One annotated object, or a crowd of objects, as in the file."""
+    """One annotated object, or a crowd of objects; `segmentation` is as in the file."""
 
     category: str
     box: Box
@@ -149,14 +149,16 @@ def read_coco(
     """COCO's photos with the segments and boxes of their categories.
 
     Args:
-        folder: contains `annotations/instances_SPLIT.json`, `captions_SPLIT.json` or both.
+        folder: its subfolder `annotations` contains `instances_SPLIT.json`, `captions_SPLIT.json`
+            or both.
         task: "caption" gives one item per caption; otherwise an item is a photo, and its labels are
             its categories.
-        split: such as `val2017`; if None, the only one present.
+        split: such as `val2017`; if None, the only split in `folder`.
         images: the folder of photos; if None, the subfolder of `folder` named by the split.
 
     Raises:
-        InputError: the files cannot be read.
+        InputError: a file is missing, cannot be read, is not in COCO's format or has no items, or
+            `split` is None and `folder` has none or several.
     """
     if split is None:
         stems = {

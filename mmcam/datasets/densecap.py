@@ -32,7 +32,7 @@ class Description:
     longer_side: float
 
     def box_on(self, size: tuple[int, int]) -> Box:
-        """The box in pixels of the original picture of `size` (height, width), clipped to it."""
+        """The box, clipped to the picture, in pixels of the original of `size` (height, width)."""
         height, width = size
         scale = max(size) / self.longer_side
         left, top, right, bottom = (edge * scale for edge in self.box)
@@ -51,8 +51,8 @@ def read_densecap(
             `img_name`, `captions`, `boxes` as (left, top, width, height) and optional `scores`.
         count: the number of descriptions per picture, 5 in Grad-CAM (ICCV 2017, section 7.1);
             all if None.
-        image_size: the longer side of the resized pictures; if None, from the file's `opt`, or
-            `IMAGE_SIZE` if it has none.
+        image_size: the longer side of the resized pictures; if None, the value in the file's `opt`,
+            or `IMAGE_SIZE` if the file has none.
 
     Raises:
         InputError: the file cannot be read or has another format.
@@ -97,7 +97,7 @@ def read_densecap_results(
         path: the `results.json` that DenseCap writes.
         images: the folder of pictures; the file's folder if None.
         count: the number of descriptions per picture, best first; `all` for all.
-        side: the longer side of the resized pictures; as for `read_densecap` if None.
+        side: the longer side of the resized pictures; if None, as in `read_densecap`.
 
     Raises:
         InputError: the file cannot be read, has another format or no descriptions.

@@ -39,7 +39,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path, content: str) -> Any:
-    """The value in a JSON file; `content` describes it in the error message.
+    """The value in a JSON file; `content` describes the value in the error message.
 
     Raises:
         InputError: the file cannot be read.

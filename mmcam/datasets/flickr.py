@@ -20,14 +20,15 @@ def read_flickr(path: Path, *, images: str | None = None) -> Rows:
     """Flickr8k's and Flickr30k's captions, one item per caption.
 
     Args:
-        path: `Flickr8k.token.txt` (`name#0<tab>caption`), `captions.txt` or `results.csv` (columns
-            name, optional number, and caption, separated by commas or bars), or a JSON
-            object of photo names and their lists of captions; or a folder with such a file.
+        path: `Flickr8k.token.txt` (`name#0<tab>caption`); `captions.txt` or `results.csv` (a name
+            and a caption, separated by a comma; or a name, optionally a number, and a caption,
+            separated by bars); a JSON object of photo names and their lists of captions; or a
+            folder with such a file.
         images: the folder of photos; if None, one of `PHOTO_FOLDERS` beside the file, if any,
             or the folder of the file.
 
     Raises:
-        InputError: the file cannot be read or has no caption.
+        InputError: the file cannot be read, has another format or has no caption.
     """
     if path.is_dir():
         names = ("captions.json", "captions.txt", "results.csv", "Flickr8k.token.txt")

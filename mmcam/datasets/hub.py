@@ -29,7 +29,7 @@ def read_hub(
     Args:
         name: a dataset's name on the hub, a folder of files, or a folder written by
             `save_to_disk`.
-        split: such as `test`; if None, the only one.
+        split: such as `test`; if None, the only split.
         config: the dataset's configuration.
         image: the column of pictures or paths; if None, the first of `IMAGES` present.
         label: the column of labels; if None, the first of `LABELS` present, if any.
@@ -131,7 +131,11 @@ class HubRows(Dataset):
         return len(self.table)
 
     def item(self, number: int) -> Item:
-        """The item of the row with this index."""
+        """The item of the row with this index; its picture is decoded.
+
+        Raises:
+            InputError: the row cannot be read.
+        """
         try:
             row = self.table[number]
         except Exception as error:  # a broken picture may raise any exception

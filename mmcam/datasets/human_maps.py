@@ -47,7 +47,7 @@ def read_human_map(path: str | Path) -> HumanMap:
     """One map: the brightness of a picture, or the two-dimensional array of an `.npy` file.
 
     Raises:
-        InputError: the file cannot be read, or is not two-dimensional.
+        InputError: the file cannot be read, or its array is empty or not two-dimensional.
     """
     try:
         if Path(path).suffix.lower() == ".npy":

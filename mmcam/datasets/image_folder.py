@@ -17,17 +17,20 @@ def read_image_folder(folder: Path, *, names: str | None = None, boxes: str | No
     """Pictures in one folder for each class, or all in one folder as `nXXXXXXXX_name.JPEG`.
 
     A WordNet id at the start of the folder's or the file's name is kept with the label
-    (`WordNetLabel`): for a model of ImageNet's 1,000 classes it decides which class is meant.
+    (`WordNetLabel`): for a model of ImageNet's 1,000 classes, the id decides which class is meant.
 
     Args:
-        folder: the folder; a picture directly in it with any other file name has no label.
+        folder: the folder; a picture directly in the folder, with a file name of another form, has
+            no label.
         names: a file with a class's folder, a space and its name on each line; if None, ImageNet's
             `LOC_synset_mapping.txt` in the folder, if any. The label is the name up to its first
             comma.
-        boxes: a folder of XML annotations (ILSVRC or VOC), each named like its picture.
+        boxes: a folder of XML annotations (ILSVRC or VOC), each named like its picture. All boxes
+            of a file are boxes of the picture's label.
 
     Raises:
-        InputError: the folder cannot be read or contains no picture.
+        InputError: the folder or the file of names cannot be read, or the folder contains no
+            picture.
     """
     default = folder / "LOC_synset_mapping.txt"
     if names is None and default.is_file():

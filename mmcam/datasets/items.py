@@ -22,7 +22,7 @@ from mmcam.media.windows import sample_window
 from mmcam.types import Sample, Window
 
 WHOLE = ""
-"""The key of a region that applies to any target of the item."""
+"""The key of a region that applies to any target of the item, except a word of a caption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,8 @@ class Region:
         """The union of all segments and masks, or of the boxes, on a picture of `size` (h, w).
 
         Raises:
-            MmcamError: a segment, mask or box does not fit the picture, or cannot be read.
+            MmcamError: there is no segment, mask or box; one does not fit the picture or cannot be
+                read; or pycocotools, which draws segments, is not installed.
         """
         masks = [decode_segment(segmentation, *size) for segmentation in self.segments]
         masks += [_read_mask(path, size) for path in self.masks]
@@ -51,7 +52,7 @@ class Region:
         return union
 
     def boxes_on(self, size: tuple[int, int]) -> tuple[Box, ...]:
-        """The boxes, or the bounding box of the mask if there are none.
+        """The boxes; if there are none, the bounding box of the mask.
 
         Raises:
             MmcamError: as for `mask`, or the mask is empty.
@@ -88,13 +89,13 @@ class Item:
     """One picture or clip with its text and its ground truth.
 
     Attributes:
-        id: the name of the item in the rows.
+        id: the name of the item in the results.
         group: shared by dependent items, such as the captions of one photo; statistics do not treat
             items of one group as independent. If empty, the item is its own group.
         source: a path, a PIL image or an array; a folder of frames is a clip.
         text: the caption or the question.
         labels: the classes, actions or answers, by name or by index.
-        regions: locations of objects, by label or category; `WHOLE` applies to any target.
+        regions: locations of objects, by label or category; see also `WHOLE`.
         human_maps: files or arrays of human attention, one per person.
         span: the part of a longer clip to use, in seconds.
     """
@@ -122,8 +123,12 @@ class Item:
     def read(self, window: Window | None) -> Sample:
         """The picture, or for a video model the frames of one window in the middle of the span.
 
+        Args:
+            window: the input window of a video model; None for an image model.
+
         Raises:
-            InputError: the source cannot be read.
+            InputError: the source cannot be read, is a clip for an image model, or has no frame in
+                the span.
         """
         if window is None:
             if isinstance(self.source, (str, Path)) and Path(self.source).is_dir():
@@ -148,7 +153,7 @@ class Item:
 
 
 class Dataset(ABC):
-    """Items by index; creating an item reads no pixels.
+    """Items by index; creating an item decodes no picture, except in `hub.HubRows`.
 
     `fingerprint` identifies the items and their order, so that a run can be resumed. `name` is the
     specification given to `open_data`, if any.
@@ -166,7 +171,7 @@ class Dataset(ABC):
         """The item with this index.
 
         Raises:
-            InputError: its annotation cannot be read, or its file is missing.
+            InputError: the item's annotation cannot be read, or its file is missing.
         """
 
     def __iter__(self) -> Iterator[Item]:
@@ -179,7 +184,16 @@ class Dataset(ABC):
 
 
 class Rows(Dataset):
-    """Items created on access from short rows held in memory."""
+    """Items created on access from short rows held in memory.
+
+    Args:
+        rows: what `make` needs to create each item; the fingerprint is a hash of them.
+        make: creates the item of a row.
+        source: the name of the dataset in error messages.
+
+    Raises:
+        InputError: there are no rows.
+    """
 
     def __init__(self, rows: Sequence[Any], make: Callable[[Any], Item], source: str) -> None:
         if not rows:
@@ -194,5 +208,9 @@ class Rows(Dataset):
         return len(self.rows)
 
     def item(self, number: int) -> Item:
-        """The item with this index."""
+        """The item with this index.
+
+        Raises:
+            InputError: the item's annotation cannot be read, or its file is missing.
+        """
         return self.make(self.rows[number])

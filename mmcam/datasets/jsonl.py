@@ -3,16 +3,16 @@ r"""Plain JSONL: one item per line, a JSON object with these keys.
 ============  =====================================================================================
 key           meaning
 ============  =====================================================================================
-`path`        a picture, a video, or a folder of frames; relative to the JSONL file's folder
-`id`          the name of the item in the rows; `path` by default
+`path`        a picture, a video, or a folder of frames
+`id`          the name of the item in the results; `path` by default
 `text`        a caption or a question
 `labels`      a list of classes, actions or answers, by name or by index
-`regions`     a list of regions, each with a `label` (a class or COCO category; without a label the
-              region holds for any target) and one or more of `box` (`[left, top, right, bottom]`
-              in pixels of the original), `segmentation` (COCO's format: polygons or run-length
-              encoding) and `mask` (a picture of the original's size, black except on the object).
-              Regions with the same label are merged; where there is a segmentation or mask, boxes
-              are not used for the region's mask
+`regions`     a list of regions, each with a `label` (a class or COCO category; without a label, the
+              region applies to any target except a word of a caption) and one or more of `box`
+              (`[left, top, right, bottom]` in pixels of the original), `segmentation` (COCO's
+              format: polygons or run-length encoding) and `mask` (a picture of the original's size,
+              black except on the object). Regions with the same label are merged; where there is a
+              segmentation or mask, boxes are not used for the region's mask
 `human_maps`  a list of pictures or `.npy` files, one per person, bright where the person looked
 `group`       shared by dependent items, such as the captions of one photo: statistics do not treat
               items of one group as independent
@@ -20,8 +20,9 @@ key           meaning
 `end`
 ============  =====================================================================================
 
-Only `path` is required. An item with an unknown key is an error, as the key may be a typo. Empty
-lines are ignored, and so are keys that begin with `_`. The encoding is UTF-8.
+Only `path` is required. All paths are relative to the JSONL file's folder. An item with an unknown
+key is an error, as the key may be a typo. Empty lines are ignored, and so are keys that begin with
+`_`. The encoding is UTF-8.
 
     {"path": "a.jpg", "text": "a dog runs", "regions": [{"label": "dog", "box": [8, 20, 90, 70]}]}
 """

@@ -14,12 +14,14 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
 def read_kinetics(path: Path, *, clips: str | None = None, split: str | None = None) -> Rows:
-    """Clips from a list: Kinetics' CSV, or lines of `path label`, separated by a space or a comma.
+    """Clips from a list: Kinetics' CSV, or lines of a path and a label (`path label`).
 
-    A Kinetics clip is the file `ID_SSSSSS_EEEEEE.mp4` or `ID.mp4` (also .mkv, .webm, .avi, .mov) in
-    the folder of clips or in its subfolder named by the label (spaces may be underscores). Of
-    `ID.mp4`, only the seconds in the list are used. Lines of `path label` are separated by a comma
-    if the first line has one; a label of digits is a class index.
+    A Kinetics clip is the file `ID_SSSSSS_EEEEEE.mp4` (S: start, E: end, in seconds) or `ID.mp4`
+    (also .mkv, .webm, .avi, .mov) in the folder of clips or in its subfolder named by the label
+    (spaces may be underscores). Of `ID.mp4`, only the seconds in the list are used.
+
+    A path and its label are separated by the line's last comma if the first line has a comma, else
+    by its last space; a label of digits is a class index.
 
     Args:
         path: the list.

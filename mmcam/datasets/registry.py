@@ -26,7 +26,8 @@ from mmcam.errors import InputError, nearest
 class Reader:
     """One row of the table of datasets: its reader, an example and a summary.
 
-    Options are the keyword arguments of `read`; `task`, if any, is set to the run's task.
+    Options are the keyword-only arguments of `read`. An argument `task` is no option: it is set to
+    the name of the run's task.
     """
 
     read: Callable[..., Dataset]
@@ -100,10 +101,11 @@ def open_data(spec: str, task: str = "") -> Dataset:
 
     Args:
         spec: `name:path?option=value&...`.
-        task: the name of the task; for captions, COCO has one item per caption.
+        task: the name of the task (a key of `evaluation.study.TASKS`); for "caption", COCO has one
+            item per caption.
 
     Raises:
-        InputError: no such kind of dataset or option, or the dataset cannot be read.
+        InputError: no such kind of dataset or option, or the dataset cannot be read or is empty.
         MissingExtra: the library that reads the dataset is not installed.
     """
     name, _, rest = spec.partition(":")

@@ -19,7 +19,7 @@ def read_voc(folder: Path, *, split: str | None = None) -> Rows:
         split: the name of a list in `ImageSets/Main`, such as `val`; all annotations if None.
 
     Raises:
-        InputError: the list cannot be read.
+        InputError: the list cannot be read, or there is no annotation.
     """
     if split:
         lines = read_lines(folder / "ImageSets" / "Main" / f"{split}.txt")
@@ -40,7 +40,8 @@ def _voc_item(folder: Path, name: str) -> Item:
 def read_objects(path: Path) -> list[tuple[str, tuple[float, float, float, float]]]:
     """The name and the box (left, top, right, bottom) of each object in an annotation.
 
-    VOC counts pixels from 1 and includes the last; the boxes count from 0 and exclude it.
+    VOC counts pixels from 1 and gives the last row and column inside a box. The boxes returned are
+    edges between pixels, counted from 0.
 
     Raises:
         InputError: the file cannot be read or is not an annotation.

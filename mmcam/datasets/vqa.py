@@ -25,12 +25,14 @@ def read_vqa(
     Args:
         folder: contains `*questions.json`, `*annotations.json` and a folder of photos.
         questions: the questions file, in `folder` or elsewhere; if None, the only one in `folder`.
-        annotations: likewise for the answers file; without one, questions have no labels.
-        images: the folder of photos (`COCO_val2014_000000000042.jpg`, also in a folder `val2014`).
+        annotations: the answers file, likewise; without one, questions have no labels.
+        images: the folder of photos (`COCO_val2014_000000000042.jpg`, also in a folder `val2014`);
+            if None, `folder`.
         maps: a folder of human maps named by question (`1234_1.png`), to use only these questions.
 
     Raises:
-        InputError: the files cannot be read.
+        InputError: a file or the maps cannot be read, there are no or several questions files or
+            several answers files to choose from, or no question is left.
     """
     questions_file = _find_file(folder, "questions", questions)
     if questions_file is None:
@@ -96,7 +98,7 @@ def read_vqa_hat(
         vqa: the folder of VQA's files; the parent of the maps' folder if None.
 
     Raises:
-        InputError: the files cannot be read.
+        InputError: as in `read_vqa`.
     """
     return read_vqa(
         Path(vqa) if vqa else folder.parent,

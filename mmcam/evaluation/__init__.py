@@ -1,5 +1,8 @@
-"""Runs over a dataset: methods evaluated by metrics, in rows that survive a kill, and a summary.
+"""Runs that evaluate methods by metrics over a dataset, and write rows and a summary.
 
+An interrupted run keeps the rows that it has written, and can be resumed.
+
+>>> import mmcam
 >>> from mmcam.evaluation import Study, evaluate
 >>> study = Study(metrics=("average-drop",), task=mmcam.Classes(), methods=("gradcam", "gradcam++"))
 >>> evaluate(model, "imagefolder:val/", study, "runs/drop", limit=1000)

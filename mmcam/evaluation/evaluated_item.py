@@ -76,7 +76,13 @@ def _baseline(name: str, template: Explanation, seed: int) -> Explanation:
 
 
 def signed_map(explanation: Explanation) -> Map:
-    """The raw map, with its signs, at the original's size; NaN outside the model's input."""
+    """The raw map without colour channels (`Explanation.saliency`), signed, on the original.
+
+    Pixels and frames outside the model's input are NaN.
+
+    Raises:
+        InputError: the map has NaN or infinite values.
+    """
     frames = range(explanation.frame_count) if explanation.is_clip else None
     placed: Map = onto_original(explanation.saliency, explanation.placement, frames).numpy()
     return placed
@@ -112,7 +118,11 @@ class EvaluatedItem:
     def probabilities(
         self, pictures: Iterable[np.ndarray], targets: Iterable[Target]
     ) -> Float[np.ndarray, " n"]:
-        """Each target's probability on its changed picture; its score if it has no probability."""
+        """The probability of each target on its picture; the score if there is no probability.
+
+        Raises:
+            MmcamError: the model fails on a picture.
+        """
         return self.rescorer.probabilities(pictures, targets, self.task, self.text)
 
     @property
@@ -123,7 +133,11 @@ class EvaluatedItem:
         )
 
     def heatmap(self, explanation: Explanation) -> Map:
-        """The map on the original, in [0, 1]."""
+        """The map on the original, in [0, 1].
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
         if id(explanation) not in self.heatmaps:
             self.heatmaps[id(explanation)] = explanation.heatmap()
         return self.heatmaps[id(explanation)]
@@ -140,11 +154,15 @@ class EvaluatedItem:
         return model_label(self.adapter, label, self.class_count)
 
     def model_index(self, label: str | int) -> int | None:
-        """The number of the model's class for a dataset label; None if it has none."""
+        """The number of the model's class for a dataset label; None if there is no such class."""
         return model_index(self.adapter, label, self.class_count)
 
     def mask(self, key: str) -> Bool[np.ndarray, "height width"]:
-        """The mask of a region."""
+        """The mask of a region.
+
+        Raises:
+            MmcamError: as `Region.mask`.
+        """
         if key not in self.masks:
             self.masks[key] = self.regions[key].mask(self.size)
         return self.masks[key]
@@ -155,10 +173,10 @@ class EvaluatedItem:
         return {word.position: word.category for word in _word_table().find(self.words)}
 
     def region_key(self, target: Target) -> str | None:
-        """The key of the region that a target refers to; None if no region matches.
+        """The key of the target's region; None for a word or sentence without one.
 
         Raises:
-            EvaluationError: the item has no regions, or none for the target's label.
+            EvaluationError: the item has no regions, or none for a class, action or answer.
         """
         if not self.regions:
             raise EvaluationError(
@@ -177,7 +195,11 @@ class EvaluatedItem:
         raise EvaluationError(f"the item has no region of '{name}', which is explained")
 
     def boxes(self, key: str) -> tuple[Box, ...]:
-        """The boxes of a region."""
+        """The boxes of a region.
+
+        Raises:
+            MmcamError: as `Region.boxes_on`.
+        """
         return self.regions[key].boxes_on(self.size)
 
     @cached_property
@@ -185,7 +207,8 @@ class EvaluatedItem:
         """For each map, by its `id()`: its target's probability on the picture times the heatmap.
 
         Raises:
-            EvaluationError: a target without a probability.
+            EvaluationError: a target without a probability, or as `faithfulness.explanation_map`.
+            MmcamError: the model fails on a picture.
         """
         for explanation in self.maps:
             if explanation.probability is None:
@@ -226,7 +249,15 @@ class EvaluatedItem:
     def explain(
         self, task: Any, targets: Sequence[Target] | None = None
     ) -> tuple[Explanation, ...]:
-        """The same maps in the same order, computed again with the model's current weights."""
+        """The maps for `task`, in the order of `maps`, with the model's current weights.
+
+        Args:
+            task: the item's task, or the task with another label.
+            targets: as in `explain_samples`.
+
+        Raises:
+            MmcamError: as `explain_samples`.
+        """
         sample = replace(self.sample, text=self.text)
         with autocast(self.adapter.model, self.study.amp):
             (result,) = explain_samples(
@@ -235,7 +266,11 @@ class EvaluatedItem:
         return with_baselines(result.explanations, self.study, self.item.id)
 
     def map_of_label(self, explanation: Explanation, label: int) -> Map:
-        """The signed map of the class `label` by the same method at the same layer."""
+        """The signed map of the class `label` by the same method at the same layer.
+
+        Raises:
+            MmcamError: as `explain_samples`.
+        """
         key = (id(explanation.target), label)
         if key not in self.label_maps:
             self.label_maps[key] = self.explain(replace(self.study.task, labels=(label,)))
@@ -264,7 +299,11 @@ class EvaluatedItem:
 
     @cached_property
     def randomized_similarities(self) -> list[np.ndarray]:
-        """For each map, its rank similarity to its counterpart after each layer is randomized."""
+        """For each map, its rank similarity to the same map after each layer is randomized.
+
+        Raises:
+            MmcamError: as `explain_samples` and `rank_similarity`.
+        """
         originals = [signed_map(explanation) for explanation in self.maps]
 
         def similarities() -> list[float]:
@@ -282,14 +321,14 @@ class EvaluatedItem:
 
 
 def model_label(adapter: Adapter, label: str | int, class_count: int | None) -> str:
-    """The name that the model has for a dataset label; the label itself if it has none."""
+    """The name that the model has for a dataset label; the label if there is no such class."""
     classifier: Any = adapter
     index = model_index(adapter, label, class_count) if hasattr(adapter, "label") else None
     return str(label) if index is None else str(classifier.label(index))
 
 
 def model_index(adapter: Adapter, label: str | int, class_count: int | None) -> int | None:
-    """The number of the model's class for a dataset label; None if it has none."""
+    """The number of the model's class for a dataset label; None if there is no such class."""
     classifier: Any = adapter
     if class_count is not None and hasattr(adapter, "index"):
         with suppress(LabelError):

@@ -1,7 +1,7 @@
 """From items to rows: one forward pass for all methods, then the values of all metrics.
 
-A row is an item x target x method (x layer). An item that cannot be read, explained or evaluated
-becomes one row with its error, and the run continues.
+Each row is for one item, target, method and layer. An item that cannot be read, explained or
+evaluated becomes one row with its error, and the run continues.
 """
 
 from __future__ import annotations

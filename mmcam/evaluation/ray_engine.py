@@ -40,9 +40,9 @@ def stream(
         data: the dataset; each actor has its own copy.
         study: the settings of the run.
         batches: the indices of the items of each batch.
-        workers: the number of actors; each has its own GPU if the model is on a GPU.
-        address: of a running cluster; if None, Ray is started on this machine and stopped at the
-            end.
+        workers: the number of actors, at most; each has its own GPU if the model is on a GPU.
+        address: the address of a running cluster; if None, Ray is started on this machine and
+            stopped at the end. Not used if this process is already connected to Ray.
 
     Raises:
         MissingExtra: Ray Data is not installed.

@@ -131,8 +131,12 @@ def _format_number(value: float | None) -> str:
 def draw_plots(folder: Path, summary: dict[str, Any]) -> list[Path]:
     """Draw a plot of each metric's means, and of each metric's mean curves.
 
+    Returns:
+        The files written.
+
     Raises:
         OutputError: a plot cannot be written.
+        ImportError: matplotlib is not installed (see `check_plots`).
     """
     paths = []
     for name in dict.fromkeys(row["name"] for row in summary["metrics"]):

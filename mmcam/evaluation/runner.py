@@ -72,16 +72,18 @@ def evaluate(
         resume: continue the run in the folder, or start one if there is none.
         workers: threads that load and decode; with Ray, processes that hold the model.
         engine: "local", or "ray" for Ray Data (`mmcam[ray]`).
-        address: of a running Ray cluster; if None, Ray is started on this machine.
+        address: the address of a running Ray cluster; if None, Ray is started on this machine.
         command: the command line, recorded in the manifest.
-        progress: called after each batch.
+        progress: called with (items done, all items, items failed) at the start and after each
+            batch.
 
     Returns:
         The content of `summary.json`.
 
     Raises:
-        MmcamError: settings that do not fit together, a folder with another run, a full disk, or a
-            run in which all items fail.
+        MmcamError: settings that do not fit together, data that cannot be read, a folder with
+            another run, a full disk, an optional package that is not installed, workers of Ray that
+            fail, or a run in which all items fail.
     """
     if isinstance(data, str):
         data = open_data(data, study.task.name)

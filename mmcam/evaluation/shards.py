@@ -48,7 +48,8 @@ LEADING_COLUMNS = (
 """The columns before the numbers, named as in `explanation.json`."""
 
 TRAILING_COLUMNS = (("reasons", "string"), ("seconds", "float64"), ("error", "string"))
-"""The columns after the numbers: why a number is missing, by metric, and why an item failed."""
+"""The columns after the numbers: why a number is missing, by metric; the time that the row took;
+and why an item failed."""
 
 
 def import_pyarrow() -> Any:
@@ -68,7 +69,11 @@ def import_pyarrow() -> Any:
 
 
 def schema(columns: Sequence[Column]) -> pyarrow.Schema:
-    """The columns of a shard; the metadata describes the number columns."""
+    """The columns of a shard; the metadata describes the number columns.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+    """
     pa = import_pyarrow()
     types = {"bool": pa.bool_()}
     leading = [(name, types.get(kind) or getattr(pa, kind)()) for name, kind in LEADING_COLUMNS]
@@ -122,6 +127,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Create the folder if needed, and lock it; if the process dies, the system frees the lock.
 
+        Temporary files of an earlier run that was killed are removed.
+
         Raises:
             OutputError: the folder cannot be written to, or another run is writing to it.
         """
@@ -159,6 +166,7 @@ class RunFolder:
 
         Raises:
             OutputError: the shard cannot be written.
+            MissingExtra: pyarrow is not installed.
         """
         pa = import_pyarrow()
         last = int(self.shards[-1].stem.partition("-")[2]) if self.shards else -1
@@ -180,10 +188,11 @@ class RunFolder:
         return path
 
     def tables(self, names: Sequence[str] | None = None) -> Iterator[pyarrow.Table]:
-        """The shards' rows, one shard at a time.
+        """The shards' rows, one shard at a time; only the columns `names`, or all if None.
 
         Raises:
             InputError: a shard cannot be read.
+            MissingExtra: pyarrow is not installed.
         """
         pa = import_pyarrow()
         for path in self.shards:
@@ -203,6 +212,7 @@ class RunFolder:
 
         Raises:
             InputError: a shard cannot be read, or has rows of an item that the data does not have.
+            MissingExtra: pyarrow is not installed.
         """
         finished, failed = bytearray(items), bytearray(items)
         for table in self.tables(["index", "error"]):

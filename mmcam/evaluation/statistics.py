@@ -36,7 +36,7 @@ MAX_LISTED = 10
 
 
 class Series(NamedTuple):
-    """The key by which rows are grouped: the kind of target, the method, and its layer."""
+    """The key of the rows that are averaged together: kind of target, method and layer."""
 
     kind: str
     method: str
@@ -97,7 +97,7 @@ class Sums:
         return math.sqrt(max(residual, 0) * self.groups / (self.groups - 1)) / self.rows
 
     def interval(self, truth: bool) -> tuple[float, float]:
-        """The 95 % interval of the mean."""
+        """The 95 % interval of the mean; `truth` tells whether all values are 0 or 1."""
         if truth:
             return wilson(self.mean, self._effective_size(), CONFIDENCE)
         half_width = student_t((1 + CONFIDENCE) / 2, self.groups - 1) * self.standard_error
@@ -165,7 +165,11 @@ class Totals:
     seconds: float = 0.0
 
     def add(self, table: pyarrow.Table) -> None:
-        """Add the rows of a shard."""
+        """Add the rows of a shard.
+
+        Raises:
+            KeyError, TypeError, ValueError: the table is not a shard of `mmcam evaluate`.
+        """
         columns = columns_of(table.schema.metadata)
         self.columns |= {column.name: column for column in columns}
         index = table["index"].to_numpy()

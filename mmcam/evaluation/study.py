@@ -22,7 +22,7 @@ TASKS: dict[str, Callable[..., Any]] = {
 
 BASELINES = ("uniform", "centre", "random", "activation")
 """Maps that do not depend on the score: uniform, a Gaussian at the centre, noise with a seed from
-the item's id, and the mean activation of the layer."""
+the item's id, and the layer's activation summed over its channels."""
 
 TARGETS = ("given", "predicted")
 
@@ -47,22 +47,23 @@ class Study:
 
     Args:
         metrics: names of `mmcam.EVALUATORS`.
-        task: `Classes()`, `Actions()`, `Caption()` or `Answers()`; labels or a text
-            given there are explained for every item.
+        task: `Classes()`, `Actions()`, `Caption()` or `Answers()`; labels, a text, a question or
+            answers given there are used for every item.
         methods: names of `mmcam.METHODS`, and products (`guided-gradcam`).
         baselines: names of `BASELINES`, evaluated like the methods.
         layers: as in `mmcam.explain`.
         target: "given" explains each item's own labels or caption, or the model's prediction if the
             item has none; "predicted" always explains the model's prediction.
         steps: the number of steps of deletion and insertion.
-        threshold: of `pointing-or-rejecting`, in units of the raw map.
+        threshold: the threshold of `pointing-or-rejecting`, in units of the raw map.
         batch: the number of items, or of perturbed pictures of an item, per forward pass; the
             adapter's default if None.
         amp: run under torch's autocast in bfloat16.
 
     Raises:
-        EvaluationError: an unknown metric or baseline, or settings that do not fit together.
-        MethodError: an unknown method, or none.
+        EvaluationError: no metric, an unknown metric or baseline, a name given twice, or settings
+            that are invalid or do not fit together.
+        MethodError: an unknown method, or no method.
     """
 
     metrics: tuple[str, ...]
@@ -143,7 +144,7 @@ class Study:
 
     @property
     def full_plan(self) -> Plan:
-        """`plan` with the reference maps that metrics compare with."""
+        """`plan`, and the reference maps (occlusion) that metrics compare the maps with."""
         references = ["occlusion"] if "occlusion-correlation" in self.metrics else []
         return Plan.of([*self.plan.names, *references], False)
 

@@ -2,7 +2,7 @@
 
 A map is `[h w]`, or `[t h w]` for a clip, on the pixels of the original, with NaN outside the
 model's input: the result of `Explanation.heatmap`, or a raw map with its signs on that grid. Every
-function takes one sample and returns its number; `mmcam.evaluation` computes those of a dataset.
+function evaluates one sample; `mmcam.evaluation` computes the means over a dataset.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Evaluator:
     - ``"boxes"``: the map, or labels with maps, and boxes (left, top, right, bottom).
     - ``"human map"``: the map and the maps of human attention.
     - ``"map"``: the map and another map of the same sample.
-    - ``"probabilities"``: the model's on the whole sample and on the explanation map.
+    - ``"probabilities"``: those of the label on the whole sample and on the explanation map.
     - ``"rescore"``: the sample's pixels, the map, and a function that scores changed pixels.
     - ``"explain"``: a function that explains the sample again.
 
@@ -97,7 +97,7 @@ EVALUATORS: dict[str, Evaluator] = {
     ),
     "localization-error": Evaluator(
         function=localization.localization_error,
-        summary="no predicted label is correct with a box that overlaps the object by half",
+        summary="whether no prediction has the right label and a box with an IoU of 0.5 or more",
         source="Selvaraju et al. 2017, section 4.1; ILSVRC",
         needs="boxes",
         gives="truth",

@@ -1,8 +1,8 @@
-"""Localization of region descriptions by a whole-image captioner (ICCV section 7.1).
+"""Localization of region descriptions by a whole-image captioner.
 
-DenseCap describes regions of a picture, each in a box; the captioner's maps explain each
-description. The measure is the mean activation inside the box divided by the mean outside: 1 for a
-uniform map, higher for a map that localizes the box.
+The protocol of Grad-CAM (ICCV 2017, section 7.1). DenseCap describes regions of a picture, each in
+a box; the captioner's maps explain each description. The measure is the mean activation inside the
+box divided by the mean outside: 1 for a uniform map, higher for a map that localizes the box.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def in_out_means(heatmap: Map, region: Bool[np.ndarray, "..."]) -> tuple[float, 
             `maps.box_region`.
 
     Raises:
-        EvaluationError: no visible cell inside, or none outside, or the shapes do not fit.
+        EvaluationError: no visible cell inside, or none outside, the shapes do not fit, or as
+            `maps.read_map`.
     """
     values, visible = positive(heatmap)
     inside = visible_part(region, visible)
@@ -39,7 +40,7 @@ def in_out_means(heatmap: Map, region: Bool[np.ndarray, "..."]) -> tuple[float, 
 
 
 def in_out_ratio(heatmap: Map, region: Bool[np.ndarray, "..."]) -> float:
-    """The mean activation inside a region divided by the mean outside it (ICCV section 7.1).
+    """The mean activation inside a region divided by the mean outside it (Grad-CAM, section 7.1).
 
     Infinite if all activation is inside. Negative values count as no activation.
 

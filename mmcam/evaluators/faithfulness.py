@@ -96,7 +96,7 @@ def explanation_map(pixels: Pixels, heatmap: Map) -> Pixels:
     L is the positive part of the map divided by its maximum; where L is 0 the sample is black.
 
     Raises:
-        EvaluationError: the map does not have the shape of the pixels, or no visible cell.
+        EvaluationError: the map does not have the shape of the pixels, or as `maps.read_map`.
     """
     _check_shapes(pixels, heatmap)
     values, visible = positive(heatmap)
@@ -171,9 +171,10 @@ def black(pixels: Pixels) -> Pixels:
 
 
 def blurred(pixels: Pixels, sigma: float = 5.0, size: int = 11) -> Pixels:
-    """The sample blurred by a Gaussian of `size` pixels, frame by frame, with mirrored edges.
+    """The sample blurred by a Gaussian of `size` x `size` pixels, with mirrored edges.
 
-    `sigma` and `size` are those of Petsiuk et al. 2018 for pictures of 224 x 224.
+    The frames of a clip are blurred separately. `size` is odd; `sigma` is the standard deviation in
+    pixels. The defaults are those of Petsiuk et al. 2018 for pictures of 224 x 224.
     """
     radius = size // 2
     kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
@@ -208,7 +209,8 @@ def deletion(
         chunk: the number of samples per call of `score`.
 
     Raises:
-        EvaluationError: as `explanation_map`, no steps, or a score that is not finite.
+        EvaluationError: as `explanation_map`, `steps` or `chunk` below 1, a substitute of another
+            shape or dtype, or a score that is not finite.
     """
     return _removal_curve(pixels, substitute(pixels), pixels, heatmap, score, steps, chunk)
 

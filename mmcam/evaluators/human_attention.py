@@ -1,4 +1,4 @@
-"""Rank correlation with human attention (ICCV section 7.2, the protocol of Das et al. 2016).
+"""Rank correlation with human attention (Grad-CAM, ICCV 2017, section 7.2; Das et al. 2016).
 
 Both maps are averaged over 14 x 14 cells and compared by Spearman's rank correlation. VQA-HAT has
 one map per question, or three in its validation split; the agreement between people is the upper
@@ -31,7 +31,8 @@ def human_correlation(
     correlation of 0.
 
     Raises:
-        EvaluationError: no human map, a constant one, or too few visible cells.
+        EvaluationError: no human map, a constant one, a map that is not `[h w]`, or too few visible
+            cells.
     """
     grid = to_cells(heatmap, cells)
     return float(
@@ -45,7 +46,7 @@ def human_ceiling(human_maps: Sequence[HumanMap], cells: tuple[int, int] = CELLS
     Das et al. 2016 report 0.623 for VQA-HAT.
 
     Raises:
-        EvaluationError: fewer than two maps, or a constant one.
+        EvaluationError: fewer than two maps, a constant one, or one that is not `[h w]`.
     """
     pairs = itertools.combinations(_to_grids(human_maps, cells, 2), 2)
     return float(np.mean([spearman(first, second) for first, second in pairs]))

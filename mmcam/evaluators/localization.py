@@ -29,7 +29,7 @@ def highlighted(heatmap: Map, threshold: float = THRESHOLD) -> Mask:
     """The visible cells above a fraction of the map's maximum; none for an empty map.
 
     Raises:
-        EvaluationError: a map with infinite values, or with no visible cell.
+        EvaluationError: as `maps.read_map`.
     """
     values, _ = positive(heatmap)
     above: Mask = values > threshold * values.max()
@@ -143,15 +143,16 @@ def loc(heatmap: Map, boxes: Sequence[Box], threshold: float = 0.0) -> float:
     """Grad-CAM++'s Loc (eq. 26): pixels inside / (area of the boxes + pixels outside).
 
     The map is min-max scaled over its visible cells; pixels above `threshold` count. The paper
-    counts non-zero pixels of the map times the picture, so black pixels never count there, but do
-    here. Several boxes are merged into their union. A constant map has no pixel above the
-    threshold and scores 0.
+    counts the non-zero pixels of the map times the picture, so black pixels of a picture never
+    count; here they do. Several boxes are merged into their union. A constant map has no pixel
+    above the threshold and scores 0.
 
     Returns:
         In [0, 1].
 
     Raises:
-        EvaluationError: no boxes, a box outside the picture, or as `highlighted`.
+        EvaluationError: no boxes, a box that contains no pixel centre of the picture, or as
+            `highlighted`.
     """
     values, visible = read_map(heatmap)
     _check_boxes(boxes)

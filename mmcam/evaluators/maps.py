@@ -21,7 +21,8 @@ def read_map(heatmap: Map) -> tuple[Map, Mask]:
     """A map in double precision, and the mask of its visible cells.
 
     Raises:
-        EvaluationError: the wrong number of axes, no cell, infinite values, or no visible cell.
+        EvaluationError: the map is not `[h w]` or `[t h w]`, is empty, has infinite values, or has
+            no visible cell.
     """
     if heatmap.ndim not in (2, 3) or not heatmap.size:
         raise EvaluationError(

@@ -22,8 +22,8 @@ def occlusion_correlation(
         cells: the grid to compare on.
 
     Raises:
-        EvaluationError: a constant occlusion map, different numbers of axes, or too few visible
-            cells.
+        EvaluationError: a constant occlusion map, different numbers of axes, too few visible cells,
+            or as `maps.read_map`.
     """
     cells = occlusion.shape if cells is None else cells
     reference = to_cells(occlusion, cells)

@@ -42,7 +42,7 @@ def peak(heatmap: Map) -> tuple[int, ...] | None:
     None if no value is positive.
 
     Raises:
-        EvaluationError: a map with infinite values, or with no visible cell.
+        EvaluationError: as `maps.read_map`.
     """
     values, _ = positive(heatmap)
     highest = values.max()
@@ -66,7 +66,8 @@ def pointing_game(
         tolerance: in pixels of the original picture or frame.
 
     Raises:
-        EvaluationError: no part of the region is visible, or the shapes do not fit.
+        EvaluationError: no part of the region is visible, the shapes do not fit, or as
+            `maps.read_map`.
     """
     _, visible = read_map(heatmap)
     region_part = visible_part(region, visible)
@@ -83,9 +84,9 @@ def pointing_or_rejecting(
 ) -> bool:
     """The pointing game of a predicted label that may be wrong, with the option to reject it.
 
-    A map whose maximum is below `threshold` rejects its label. This is a hit if the label is absent
-    and a miss if it is present; a map that does not reject is a hit only if its peak lies on the
-    label (IJCV section 4.3 and appendix D, over the top five predictions).
+    A map whose maximum is below `threshold` rejects its label. Rejecting is a hit if the label is
+    absent and a miss if it is present; a map that does not reject is a hit only if its peak lies on
+    the label's region (IJCV section 4.3 and appendix D, over the top five predictions).
 
     Args:
         heatmap: the map of the predicted label.
@@ -139,7 +140,8 @@ def word_pointing(
 ) -> bool:
     """Whether a word's map has its maximum on its category's segments (IJCV section 8.1.1).
 
-    The paper gives no tolerance there and counts a point within the segmentation, as here.
+    The paper gives no tolerance for words and counts a point within the segmentation; so does the
+    default.
 
     Args:
         heatmap: the map of one word.

@@ -51,8 +51,8 @@ def ssim(first: Map, second: Map) -> float:
     constant map becomes 0. For a clip, the mean over its frames.
 
     Raises:
-        EvaluationError: different shapes, or a jointly visible area that is not a rectangle or is
-            smaller than a window.
+        EvaluationError: different shapes, or a jointly visible area that is empty, not a rectangle
+            or smaller than a window.
     """
     scaled = [_scaled(part) for part in _jointly_visible(first, second)]
     if min(scaled[0].shape[-2:]) < WINDOW:
@@ -78,8 +78,8 @@ def hog_similarity(first: Map, second: Map) -> float:
 
     Raises:
         MissingExtra: scikit-image is not installed.
-        EvaluationError: different shapes, or a jointly visible area that is not a rectangle or is
-            smaller than a block (24 x 24).
+        EvaluationError: different shapes, or a jointly visible area that is empty, not a rectangle
+            or smaller than a block (24 x 24).
     """
     try:
         from skimage.feature import hog
@@ -121,10 +121,11 @@ def random_label_similarity(
         label: the explained label.
         classes: the number of labels.
         similarity: one of `SIMILARITIES`.
-        seed: of the random label.
+        seed: the seed of the random label.
 
     Raises:
         EvaluationError: there is no other label, or as `similarity`.
+        MissingExtra: as `similarity`.
     """
     if classes < 2 or not 0 <= label < classes:
         raise EvaluationError(
@@ -146,17 +147,17 @@ def cascading_randomization(
 
     Adebayo et al. 2018, section 3. Layers are re-initialized by their own `reset_parameters`;
     parameters of layers without it are drawn from a normal distribution with their mean and
-    standard deviation. Buffers change only if the layer's own initialisation resets them, as batch
-    norm's does. The model and torch's random state are restored bit for bit, also after an
-    exception.
+    standard deviation (0.02 if they are constant). Buffers change only if the layer's own
+    initialisation resets them, as batch norm's does. The model and torch's random state are
+    restored bit for bit, also after an exception.
 
     Args:
-        model: any module; nothing else may use it meanwhile.
+        model: any module; no other thread may use the module during the call.
         explain: computes the result to compare from the model's current weights.
         layers: names in the order of randomization; each is randomized with all layers inside it.
             If None, all layers with parameters of their own, the last registered first.
         independent: randomize one layer at a time, with the others as trained.
-        seed: of the random weights.
+        seed: the seed of the random weights.
 
     Returns:
         The result for the original model under None, then the result for each layer.
@@ -259,7 +260,8 @@ def _jointly_visible(first: Map, second: Map) -> tuple[Map, Map]:
     """The frames, rows and columns that are visible in both maps.
 
     Raises:
-        EvaluationError: different shapes, or a jointly visible area that is not a rectangle.
+        EvaluationError: different shapes, or a jointly visible area that is empty or not a
+            rectangle.
     """
     if first.shape != second.shape:
         raise EvaluationError(

@@ -44,7 +44,11 @@ class Reader(Protocol):
     width: int
 
     def read(self, indices: Sequence[int]) -> Frames:
-        """The frames of these indices, in this order."""
+        """The frames of these indices, in this order.
+
+        Raises:
+            InputError: a frame cannot be decoded.
+        """
         ...
 
     def __iter__(self) -> Iterator[Picture]:
@@ -85,7 +89,7 @@ class Clip:
         that overlapping windows are not decoded twice.
 
         Raises:
-            InputError: an index is out of range, or a frame cannot be decoded.
+            InputError: an index is out of range, a frame cannot be decoded, or the clip is closed.
         """
         reader = self._open_reader()
         integers = [operator.index(index) for index in indices]
@@ -97,7 +101,11 @@ class Clip:
         return reader.read(integers)
 
     def __iter__(self) -> Iterator[Picture]:
-        """All frames in order, each `uint8 [h w 3]`, in constant memory."""
+        """All frames in order, each `uint8 [h w 3]`, in constant memory.
+
+        Raises:
+            InputError: a frame cannot be decoded, or the clip is closed.
+        """
         return iter(self._open_reader())
 
     def close(self) -> None:
@@ -122,12 +130,12 @@ def open_clip(source: Any, fps: int | float = DEFAULT_FPS) -> Clip:
     """Open a video file, an animated picture, a folder of frames or an array as a clip.
 
     A folder's frames are its pictures in natural order (frame2 before frame10); hidden and other
-    files are ignored. An array is `uint8 [t h w 3]`. `fps` is the frame rate of sources that do
-    not store one.
+    files are ignored. The file of a single picture is a clip of one frame. An array is
+    `uint8 [t h w 3]`. `fps` is the frame rate of sources that do not store one.
 
     Raises:
-        InputError: the source is missing, broken, empty or not a clip, or its frames differ in
-            size.
+        InputError: the source is missing, broken, empty or not a clip, its frames differ in size,
+            or `fps` is not a finite number above 0.
     """
     if not (math.isfinite(fps) and fps > 0):
         raise InputError(f"fps {fps}: not a frame rate; give frames per second above 0, such as 25")

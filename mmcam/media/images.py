@@ -22,7 +22,7 @@ Picture = UInt8[np.ndarray, "height width 3"]
 ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 """Formats in which several frames are an animation.
 
-In other formats, the frames after the first are thumbnails or depth maps.
+In other formats, the frames after the first are pages, thumbnails or depth maps.
 """
 
 ORIENTATION = 0x0112

@@ -101,7 +101,11 @@ class VideoReader:
         self._cache: OrderedDict[int, Picture] = OrderedDict({0: first})
 
     def read(self, indices: Sequence[int]) -> UInt8[np.ndarray, "time height width 3"]:
-        """The frames of these indices, in any order; ascending is fastest."""
+        """The frames of these indices, in any order; ascending is fastest.
+
+        Raises:
+            InputError: a frame cannot be decoded.
+        """
         frames = np.empty((len(indices), self.height, self.width, 3), np.uint8)
         rows: dict[int, list[int]] = {}
         for row, index in enumerate(indices):
@@ -153,7 +157,11 @@ class VideoReader:
 
 
 class Decoder:
-    """Decodes frames by index with PyAV: forward if possible, else from an earlier keyframe."""
+    """Decodes frames by index with PyAV: forward if possible, else from an earlier keyframe.
+
+    Raises:
+        InputError: the file cannot be read, or holds no video that can be decoded.
+    """
 
     def __init__(self, path: str, index: FrameIndex) -> None:
         self.path = path

@@ -31,7 +31,11 @@ def window_spans(frames: int, window: float) -> list[tuple[float, float]]:
 
 
 def sample_window(clip: Clip, span: tuple[float, float], window: Window) -> Sample:
-    """The frames of one window: the middle frame of each of `window.frames` equal parts."""
+    """The frames of one window: the middle frame of each of `window.frames` equal parts of `span`.
+
+    Raises:
+        InputError: a frame cannot be decoded, or the clip is closed.
+    """
     first, last = span
     step = (last - first) / window.frames
     indices = [min(int(first + (i + 0.5) * step), clip.frames - 1) for i in range(window.frames)]

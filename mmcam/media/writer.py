@@ -57,8 +57,8 @@ class ClipWriter:
                 writer.write(frame)
 
     Raises:
-        OutputError: there is no H.264 encoder, no encoder supports the size or rate, no frame was
-            written, or the file cannot be written.
+        OutputError: the size or rate is invalid or supported by no encoder, there is no H.264
+            encoder, no frame was written, or the file cannot be written.
     """
 
     def __init__(
@@ -93,7 +93,11 @@ class ClipWriter:
         return self
 
     def write(self, frame: Picture) -> None:
-        """Add one frame, `uint8 [h w 3]`, of the clip's size."""
+        """Add one frame, `uint8 [h w 3]`, of the clip's size.
+
+        Raises:
+            OutputError: the frame has another size or dtype, or the file cannot be written.
+        """
         import av
 
         check_picture(self.path, frame)
@@ -152,6 +156,8 @@ class ClipWriter:
 
 def exact_rate(fps: int | float | Fraction) -> Fraction:
     """Frames per second as an exact fraction: 29.97 is 30000/1001.
+
+    Other rates are rounded to a denominator of at most 1001.
 
     Raises:
         OutputError: the rate is not a finite number above 0.

@@ -29,8 +29,8 @@ def gallery(folders: Sequence[Path], beside: Path, colormap: str = "inferno") ->
 
     Args:
         folders: the folders to search.
-        beside: the file that the page is written to; paths of clips are relative to it.
-        colormap: the colour map of the heatmaps.
+        beside: the file that the page is written to; paths of clips are relative to its folder.
+        colormap: the colour map of the heatmaps, a key of `render.COLORMAPS`.
 
     Raises:
         InputError: a folder holds no result, or a result cannot be read.

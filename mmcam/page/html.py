@@ -28,7 +28,7 @@ COLORMAP_CHOICES = ("inferno", "viridis", "jet")
 
 
 def page(record: Mapping[str, Any], colormap: str = "inferno") -> str:
-    """The page of one result."""
+    """The page of one result; `colormap` is a key of `render.COLORMAPS`."""
     return _document(record["title"], {"kind": "one", **_colour_tables(colormap)}, [record])
 
 
@@ -126,7 +126,7 @@ def read_json(text: str, name: str) -> Any:
     """The value of the JSON block `name` of a page.
 
     Raises:
-        ValueError: the page has no such block.
+        ValueError: the page has no such block, or the block is not JSON.
     """
     start = f'<script type="application/json" id="{name}">'
     _, separator, rest = text.partition(start)

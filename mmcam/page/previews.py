@@ -36,6 +36,9 @@ def clip_preview(clip: Clip, names: Sequence[str]) -> dict[str, Any]:
     """The preview of a clip: evenly spaced frames, and the box of the original in a written clip.
 
     `names` are the panes of the written clip, as passed to `drawing.write_clip`.
+
+    Raises:
+        InputError: a frame cannot be decoded.
     """
     count = min(FRAMES, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]

@@ -42,6 +42,9 @@ def record(
         items: the maps, in the order of the targets in `facts`.
         preview: the picture or the frames (`image_preview`, `clip_preview`).
         folder: the result folder relative to the page, "" or with a trailing slash.
+
+    Raises:
+        InputError: a map has NaN or infinite values.
     """
     source = facts["input"]
     text = facts.get("text") or {}
@@ -189,9 +192,12 @@ def quantise(maps: Float[Tensor, "*grid"], maximum: float) -> UInt8[np.ndarray, 
 
 
 def evidence_curve(explanation: Explanation, frames: int) -> list[list[float | None]]:
-    """The evidence over time: pairs of a frame and the mean of the map's positive part at it.
+    """The evidence over time: pairs of a frame and the mean of the map's positive part there.
 
     At most `MAX_POINTS` frames, evenly spaced. The value is None if no window covers the frame.
+
+    Raises:
+        InputError: the map has NaN or infinite values.
     """
     positions = np.linspace(0, frames - 1, min(frames, MAX_POINTS))
     indices = np.unique(positions.round().astype(int)).tolist()

@@ -71,7 +71,8 @@ def colorize(
     """Values in [0, 1], of any shape, as colours of the colour map `name` (a key of `COLORMAPS`).
 
     Raises:
-        InputError: the colour map is unknown, or a value is NaN or outside [0, 1].
+        InputError: the colour map is unknown, the dtype is not floating-point, or a value is NaN or
+            outside [0, 1].
     """
     check_name(name, COLORMAPS, "colour map")
     check_range(values, "values")
@@ -82,7 +83,7 @@ def colorize_signed(values: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*
     """Signed values in [-1, 1], of any shape: blue below zero, near white at zero, red above.
 
     Raises:
-        InputError: a value is NaN or outside [-1, 1].
+        InputError: the dtype is not floating-point, or a value is NaN or outside [-1, 1].
     """
     check_range(values, "values", -1.0, 1.0)
     return _look_up((values + 1) / 2, DIVERGING)

@@ -46,7 +46,8 @@ def panes(
     text.
 
     Raises:
-        InputError: there are no pictures, their sizes differ, or the number of titles differs.
+        InputError: there are no pictures, one is not `uint8 [h w 3]`, their sizes differ, or the
+            number of titles differs.
     """
     width = _common_width(frames, titles)
     gap = max(2, width // 80)

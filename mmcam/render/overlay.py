@@ -31,8 +31,8 @@ def overlay(
     NaN marks pixels outside the model's input: they are drawn grey, dimmed and hatched.
 
     Raises:
-        InputError: heatmap and picture differ in size, a value is outside [0, 1], the opacity is
-            not in [0, 1], or the colour map is unknown.
+        InputError: an array has another shape or dtype, heatmap and picture differ in size, a value
+            or the opacity is outside [0, 1], or the colour map is unknown.
     """
     check_fraction(opacity, "opacity")
     check_name(colormap, COLORMAPS, "colour map")
@@ -87,7 +87,8 @@ def explanation_map(
     NaN, outside the model's input, counts as 0. The product is rounded to the nearest uint8.
 
     Raises:
-        InputError: heatmap and picture differ in size, or a value is outside [0, 1].
+        InputError: an array has another shape or dtype, heatmap and picture differ in size, or a
+            value is outside [0, 1].
     """
     filled, _ = check_heatmap(heatmap, pixels)
     product: Picture = np.rint(pixels * filled[..., None]).astype(np.uint8)
@@ -98,13 +99,13 @@ def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float 
     """A signed gradient at the input pixels, such as guided backpropagation's, as a picture.
 
     Zero is mid-grey (128); each channel deviates from it in proportion to the gradient, by at most
-    127. The scale is symmetric and shared by the channels. It ends at the given percentile of the
+    127. The scale is symmetric and shared by the channels. Its end is the given percentile of the
     absolute value, since a few extreme pixels would otherwise leave the rest grey (as in the
     figures of Springenberg et al. 2015 and Selvaraju et al. 2017). A gradient of zeros is all grey.
 
     Raises:
-        InputError: the shape is not [3 h w], a value is NaN or infinite, or the percentile is not
-            in 0..100.
+        InputError: the gradient is not a floating-point array [3 h w], a value is NaN or infinite,
+            or the percentile is not in 0..100.
     """
     check_floating(gradient, "gradient")
     if gradient.ndim != 3 or gradient.shape[0] != 3 or gradient.size == 0:

@@ -33,7 +33,7 @@ FALLBACK_FONTS = (
 
 
 def text_size(width: int) -> int:
-    """The font size in pixels for a picture of this width; it grows with the root of the width."""
+    """The font size in pixels for a picture of this width; it grows with its square root."""
     return max(11, round(0.9 * math.sqrt(width)))
 
 

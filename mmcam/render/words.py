@@ -20,7 +20,7 @@ def shaded_words(
     """The words on as many lines as needed, each on a background shaded by its contribution.
 
     Orange words raise the score, blue words lower it; the strongest word has the full colour.
-    `size` is the font size in pixels.
+    `size` is the font size in pixels; if None, it depends on the width (`text_size`).
     """
     size = size or text_size(width)
     pad, line_height = max(2, size // 5), 2 * round(0.8 * size)

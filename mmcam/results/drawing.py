@@ -59,7 +59,11 @@ def check_drawing_options(colormap: str, names: Sequence[str] = tuple(PANES)) ->
 
 
 def heading(explanation: Explanation) -> str:
-    """The label of the target, marked if it is counterfactual or has no positive evidence."""
+    """The label of the target, marked if the map is counterfactual or has no positive value.
+
+    Raises:
+        InputError: the map has NaN or infinite values.
+    """
     prefix = "against " if explanation.counterfactual else ""
     suffix = " (no positive evidence)" if explanation.empty else ""
     # The title of the sheet already shows the whole sentence.
@@ -79,7 +83,12 @@ def detail(explanation: Explanation) -> str:
 def draw_explanation(
     explanation: Explanation, pixels: Pixels, colormap: str = "inferno"
 ) -> Picture:
-    """The overlay of the heatmap on the picture or, for a pixel-space map, the gradient itself."""
+    """The overlay of the heatmap on the picture or, for a pixel-space map, the gradient itself.
+
+    Raises:
+        InputError: the map has NaN or infinite values, the picture has another size than the
+            explained one, or the colour map is unknown.
+    """
     if explanation.is_pixel_space:
         return gradient_picture(np.nan_to_num(explanation.gradient()))
     return overlay(pixels, explanation.heatmap(), colormap=colormap)
@@ -89,6 +98,9 @@ def tile(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") ->
     """The drawn explanation, with label and score as its title, method and layer as its subtitle.
 
     The words of a question are drawn under the picture, shaded by their contribution.
+
+    Raises:
+        InputError: as `draw_explanation`.
     """
     subtitle = f"{explanation.method} at {explanation.layer}"
     title = f"{heading(explanation)}  {detail(explanation)}"
@@ -104,7 +116,11 @@ def picture_sheet(
     title: str = "",
     colormap: str = "inferno",
 ) -> Picture:
-    """The picture and all its explanations on one sheet."""
+    """The picture and all its explanations on one sheet.
+
+    Raises:
+        InputError: as `draw_explanation`.
+    """
     tiles = [tile(explanation, pixels, colormap) for explanation in explanations]
     original = pixels
     if question := next((e.words for e in explanations if e.words), ()):
@@ -123,6 +139,10 @@ def draw_frames(
 
     The heatmaps of all frames share one scale, the maximum over the clip. A single pane keeps the
     clip's own size and has the label in a strip above it.
+
+    Raises:
+        InputError: as `check_drawing_options`, the map has NaN or infinite values, or a frame
+            cannot be decoded or has another size than the explained clip.
     """
     check_drawing_options(colormap, names)
     chunk: list[Pixels] = []
@@ -152,7 +172,11 @@ def _draw_chunk(
 def compose_frame(
     pictures: Sequence[Picture], names: Sequence[str], header: str, detail: str
 ) -> Picture:
-    """Compose a frame of a written clip: panes of one size below the header and the detail."""
+    """Compose a frame of a written clip: panes of one size below the header and the detail.
+
+    Raises:
+        InputError: as `render.panes`.
+    """
     if len(pictures) == 1:
         bar = caption_bar(pictures[0].shape[1], header, detail=detail)
         return np.concatenate([bar, pictures[0]])
@@ -174,7 +198,7 @@ def write_clip(
     If `frames_to` is given, each frame is also written to that folder as a PNG.
 
     Raises:
-        InputError: the clip has no frames.
+        InputError: the clip has no frames, or as `draw_frames`.
         OutputError: the clip or a frame cannot be written; no partial clip is left behind.
     """
     frames = draw_frames(explanation, clip, names, colormap)
@@ -203,7 +227,11 @@ def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
 def clip_sheet(
     explanation: Explanation, clip: Clip, colormap: str = "inferno", count: int = 8
 ) -> Picture:
-    """A sheet of up to `count` evenly spaced frames, each with its heatmap and time."""
+    """A sheet of up to `count` evenly spaced frames, each with its heatmap and time.
+
+    Raises:
+        InputError: as `draw_frames`.
+    """
     count = min(count, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]
     heatmaps = explanation.heatmap(indices)

@@ -23,7 +23,10 @@ Heatmap = Float[np.ndarray, "*time height width"]
 
 
 class Peak(NamedTuple):
-    """The position of the maximum, in pixels of the original, and the frame of a clip."""
+    """The position of the maximum, in pixels of the original, and the frame of a clip.
+
+    The centre of the pixel in row 0 and column 0 is (0.5, 0.5). `frame` is None for a picture.
+    """
 
     x: float
     y: float
@@ -140,6 +143,12 @@ class Explanation:
     def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "3 *size"]:
         """`cam` resampled to the original, signed and unscaled; for pixel-space maps only.
 
+        Args:
+            frames: as in `heatmap`.
+
+        Returns:
+            `[3, height, width]` for a picture, `[3, frame, height, width]` for a clip.
+
         Raises:
             InputError: the map has NaN or infinite values.
         """
@@ -170,7 +179,11 @@ class Explanation:
         return self.saliency.clamp(min=0).flatten(1).mean(1).numpy()
 
     def slice_times(self) -> Float[np.ndarray, " slice"]:
-        """The centre of each time slice, in frames from the start of the clip."""
+        """The centre of each time slice, in frames from the start of the clip.
+
+        Raises:
+            InputError: the map has NaN or infinite values.
+        """
         count = self.saliency.shape[0] // len(self.placement.spans)
         start, end = self.placement.extent[0] if self.placement.extent else (0.0, 1.0)
         centres = start + (np.arange(count) + 0.5) / count * (end - start)

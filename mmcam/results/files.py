@@ -30,9 +30,12 @@ LIBRARIES = ("mmcam", "torch", "torchvision", "transformers", "timm", "pytorchvi
 def target_facts(name: str, explanation: Explanation) -> dict[str, Any]:
     """The entry of one map in `explanation.json`.
 
-    `place` says how the places of the cells are known: "traced", operation by operation through the
-    model, or "even", in the order that the model's family or the user gives, spread evenly over the
-    model's input.
+    `place` says how the location of the map's cells on the model's input is known. "traced": the
+    input was followed through the model, operation by operation. "even": the cells are spread
+    evenly over the input, in the order that the model's family or the user gives.
+
+    Raises:
+        InputError: the map has NaN or infinite values.
     """
     peak = explanation.peak()
     probability = explanation.probability
@@ -81,7 +84,7 @@ def library_versions(*others: str) -> dict[str, str]:
 
 
 def file_names(items: Sequence[Explanation]) -> list[str]:
-    """A file name for each map: its label, with method and layer if the maps have several.
+    """A file name for each map: its label, with method and layer if there are several of them.
 
     The name of a word starts with its position, so that folders list words in reading order.
     """
@@ -113,6 +116,7 @@ def write_maps(path: Path, maps: Mapping[str, Explanation]) -> None:
     """Write the raw maps in float32, with the placement of each on the original as metadata.
 
     Raises:
+        InputError: a map has NaN or infinite values.
         OutputError: the file cannot be written.
     """
     from safetensors.torch import save
@@ -183,7 +187,7 @@ def read_result(folder: Path) -> Result:
     """Read a result folder; neither the model nor the input is needed.
 
     Raises:
-        InputError: a file is missing or broken, a map has NaN or infinite values, or its schema
+        InputError: a file is missing or broken, a map has NaN or infinite values, or the schema
             version is not supported.
     """
     from safetensors import SafetensorError, safe_open
