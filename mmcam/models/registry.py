@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.capture.layers import resolve
+from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import SpatialLayer, default_layer, spatial_layers
 from mmcam.capture.proof import ProvenLayouts
-from mmcam.errors import ModelError, nearest, reason_of
+from mmcam.errors import LabelError, ModelError, nearest, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.models.folder import folder_recipe, read_labels
 from mmcam.models.wrap import from_factory
-from mmcam.tasks import Classes
-from mmcam.types import Adapter, Sample
+from mmcam.tasks import Answers, Caption, Classes
+from mmcam.types import Adapter, Inputs, Sample
+
+PROBE_TASKS = (Classes(), Caption(), Answers("what is it?"))
+"""Tasks of which every model takes one; the layers with a grid do not depend on it."""
 
 UNTRAINED = "random"
 """The value of `weights` for an untrained model."""
@@ -136,7 +139,7 @@ def layers_of(
     Pretrained weights are not downloaded; only a model folder and a weights file are read.
 
     Raises:
-        LabelError: the model is not a classifier.
+        LabelError: the model takes no class, caption or simple question.
         LayerError: the model has no such default layer, or no layer with a grid.
         MmcamError: as `load`; ModelError if the model fails on the grey picture or clip.
     """
@@ -144,11 +147,27 @@ def layers_of(
     adapter = load(model, weights=weights or (None if has_own_weights else UNTRAINED))
     frames = [adapter.window.frames] if adapter.window else []
     sample = Sample(pixels=np.full((*frames, 288, 384, 3), 128, dtype=np.uint8), id="grey")
-    with torch.inference_mode(False):
-        inputs = adapter.prepare([sample], Classes())
+    inputs = _inputs_of(adapter, sample)
     layers = spatial_layers(adapter, inputs)
     default = list(adapter.layers) or [default_layer(adapter, inputs, layers=layers)]
     return resolve(adapter.model, default, adapter.name), layers
+
+
+def _inputs_of(adapter: Adapter, sample: Sample) -> Inputs:
+    """The model's input for a sample, with a generated caption or a question if it takes one.
+
+    Raises:
+        LabelError: the model takes none of `PROBE_TASKS`.
+        ModelError: the model fails on the sample.
+    """
+    for number, task in enumerate(PROBE_TASKS, 1):
+        try:
+            with untouched(adapter.model):  # the model may generate a caption
+                return adapter.prepare([sample], task)
+        except LabelError:
+            if number == len(PROBE_TASKS):
+                raise
+    raise AssertionError("unreachable")
 
 
 def _is_factory(name: str) -> bool:

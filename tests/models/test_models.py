@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mmcam
+import mmcam.data
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.networks.c3d import C3D
 from mmcam.errors import LayerError, ModelError
@@ -172,6 +173,7 @@ FACTORIES = """
 import torch
 from torch import nn
 import mmcam
+import mmcam.data
 
 def good():
     return mmcam.wrap(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
@@ -293,6 +295,12 @@ def test_layers_of_a_folder_are_listed_in_order(folder: Path) -> None:
     assert "fc6" not in names
     (relu4b,) = (layer for layer in layers if layer.name == "relu4b")
     assert (relu4b.channels, relu4b.grid) == (2, (4, 4, 6))
+
+
+@pytest.mark.parametrize("name", ["action", "captioner", "vqa"])
+def test_layers_of_every_kind_of_model_are_listed(name: str) -> None:
+    default, layers = layers_of(Path(mmcam.data.__path__[0]) / name)
+    assert set(default) <= {layer.name for layer in layers}
 
 
 def test_layers_of_a_name_need_no_weights() -> None:
