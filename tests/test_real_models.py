@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,3 +245,20 @@ def test_a_forced_word_of_a_real_captioner(
         "explanation.json", "maps.safetensors", "overlay-sentence.png", "overlay-02-dog.png",
         "sheet.png", "index.html",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_imagenet", "efficientnet_lite0_imagenet"])
+def test_maps_lie_better_on_the_animals_than_if_spread_evenly(assets: Path, name: str) -> None:
+    """Networks whose padding shifts the cells; SqueezeNet's hardly move."""
+    model = mmcam.load(assets / "image" / name)
+    boxes = {"boxer": (221, 27, 471, 316), "tiger cat": (128, 257, 571, 480)}
+    maps = mmcam.explain(model, assets / "image/photos/cat_dog.jpg", mmcam.Classes(list(boxes)))
+    inside = {"traced": 0.0, "even": 0.0}
+    for label, (left, top, right, bottom) in boxes.items():
+        explanation = maps[label]
+        assert explanation.placement.extent
+        even = replace(explanation, placement=replace(explanation.placement, extent=()))
+        for place, item in (("traced", explanation), ("even", even)):
+            heatmap = np.nan_to_num(item.heatmap())
+            inside[place] += heatmap[top:bottom, left:right].sum() / heatmap.sum()
+    assert inside["traced"] > inside["even"]
