@@ -278,6 +278,42 @@ def test_vqa_has_an_item_a_question(tmp_path: Path) -> None:
     assert second.labels == ()
 
 
+def test_vizwiz_has_questions_with_answers_in_one_list(tmp_path: Path) -> None:
+    answers = [{"answer": answer} for answer in ("can", "soup", "soup")]
+    rows = [
+        {"image": "VizWiz_val_00000001.jpg", "question": "What is this?", "answers": answers},
+        {"image": "VizWiz_val_00000002.jpg", "question": "And this?", "answers": []},
+        {"image": "VizWiz_val_00000003.jpg", "question": "And that?"},
+    ]
+    file = write(tmp_path / "q_questions.json", rows)
+    for options in ("", f"?annotations={file}"):
+        items = list(open_data(f"vqa:{tmp_path}{options}"))
+        assert [item.labels for item in items] == [("soup",), (), ()]
+        assert items[0].id == "VizWiz_val_00000001.jpg"
+        assert items[0].text == "What is this?"
+        assert items[0].source == str(tmp_path / "VizWiz_val_00000001.jpg")
+
+
+@pytest.mark.parametrize("content", [["what?"], [{"question": "what?"}], "what?", 3, None])
+@pytest.mark.parametrize("kind", ["questions", "annotations"])
+def test_what_is_not_vqa_is_refused(content: Any, kind: str, tmp_path: Path) -> None:
+    vqa(tmp_path)
+    file = tmp_path / f"v2_{kind}.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"v2_{kind}\.json is not a VQA file .*; it needs"):
+        open_data(f"vqa:{tmp_path}")
+
+
+@pytest.mark.parametrize("chosen", [{}, {"multiple_choice_answer": None}])
+def test_without_a_chosen_answer_the_most_common_one_is_the_label(
+    chosen: dict[str, Any], tmp_path: Path
+) -> None:
+    answers = [{"answer": answer} for answer in ("blue", "red", "red")]
+    row = {"question_id": 1234, "answers": answers, **chosen}
+    write(vqa(tmp_path) / "v2_annotations.json", {"annotations": [row]})
+    assert open_data(f"vqa:{tmp_path}")[0].labels == ("red",)
+
+
 def test_vqa_hat_has_the_questions_with_maps(tmp_path: Path) -> None:
     vqa(tmp_path)
     for name in ("1234_1.png", "1234_2.png", "99.png"):
