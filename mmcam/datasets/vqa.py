@@ -52,7 +52,7 @@ def read_vqa(
             answers = _answers(content["annotations"]) | answers
         split = str(content.get("data_subtype", ""))
         rows = [
-            (row["question_id"], row["image_id"], str(row["question"]))
+            (row["question_id"], row["image_id"], row["question"])
             for row in content["questions"]
             if human_maps is None or str(row["question_id"]) in human_maps
         ]
@@ -63,7 +63,9 @@ def read_vqa(
             "question and answers"
         ) from error
     image_folder = Path(images) if images else folder
-    make_item = partial(_question_item, image_folder, split, answers, human_maps or {})
+    make_item = partial(
+        _question_item, questions_file, image_folder, split, answers, human_maps or {}
+    )
     return Rows(
         rows, make_item, f"{questions_file}" + (f" with the maps in {maps}" if maps else "")
     )
@@ -144,13 +146,19 @@ def _find_file(folder: Path, kind: str, name: str | None) -> Path | None:
 
 
 def _question_item(
+    questions_file: Path,
     image_folder: Path,
     split: str,
     answers: dict[Any, str],
     human_maps: dict[str, list[Path]],
-    row: tuple[Any, Any, str],
+    row: tuple[Any, Any, Any],
 ) -> Item:
     question_id, image_id, question = row
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(
+            f"{questions_file}: question {question_id} is {question!r}, not a text; write the "
+            "question, or leave the entry out"
+        )
     name = f"COCO_{split}_{int(image_id):012d}.jpg" if str(image_id).isdecimal() else str(image_id)
     candidates = [
         image_folder / name,

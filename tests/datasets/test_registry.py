@@ -304,6 +304,21 @@ def test_what_is_not_vqa_is_refused(content: Any, kind: str, tmp_path: Path) -> 
         open_data(f"vqa:{tmp_path}")
 
 
+@pytest.mark.parametrize("question", [None, " ", 7])
+def test_a_question_without_text_is_an_error_of_its_item_alone(
+    question: Any, tmp_path: Path
+) -> None:
+    rows = [
+        {"question_id": 1234, "image_id": 42, "question": question},
+        {"question_id": 1235, "image_id": 42, "question": "how many?"},
+    ]
+    write(vqa(tmp_path) / "v2_questions.json", {"questions": rows})
+    data = open_data(f"vqa:{tmp_path}")
+    with pytest.raises(InputError, match=r"v2_questions\.json: question 1234 is .*, not a text"):
+        data[0]
+    assert data[1].text == "how many?"
+
+
 @pytest.mark.parametrize("chosen", [{}, {"multiple_choice_answer": None}])
 def test_without_a_chosen_answer_the_most_common_one_is_the_label(
     chosen: dict[str, Any], tmp_path: Path
