@@ -413,6 +413,24 @@ def test_hugging_faces_datasets(tmp_path: Path) -> None:
         open_data(f"hf:{tmp_path}/nowhere")
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_a_hidden_label_of_hugging_face_is_no_label(many: bool, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["cat", "dog"])
+    features = {"path": datasets.Value("string"), "label": names}
+    labels = {"path": datasets.Value("string"), "label": datasets.Value("int64")}
+    values: dict[str, list[Any]] = {"path": ["a.png", "b.png", "c.png"], "label": [-1, 1, 7]}
+    if many:
+        features["label"], labels["label"] = ([column["label"]] for column in (features, labels))
+        values["label"] = [[-1], [1, -1], [7]]
+    table = datasets.Dataset.from_dict(values, features=datasets.Features(labels))
+    table.cast(datasets.Features(features)).save_to_disk(str(tmp_path / "saved"))
+    data = open_data(f"hf:{tmp_path}/saved")
+    assert [data[n].labels for n in range(2)] == [(), ("dog",)]
+    with pytest.raises(InputError, match=r"row 2: \[?7\]? in the column 'label' is not a class"):
+        data[2]
+
+
 def test_another_revision_of_a_hugging_face_dataset_is_another_dataset(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     fingerprints = []
