@@ -231,6 +231,21 @@ def test_a_region_for_whatever_is_asked() -> None:
     assert 0 <= row["energy-inside"] < 1
 
 
+def test_regions_of_labels_that_are_one_class_are_joined() -> None:
+    item = Squares(1)[0]
+    label, region = next(iter(item.regions.items()))
+    elsewhere = Region(boxes=((0, 0, 2, 2),))
+    regions = {label.upper(): region, label: elsewhere}
+    joined = {label: region.joined(elsewhere)}
+    rows = rows_of(
+        network(),
+        study("energy-inside"),
+        replace(item, regions=regions),
+        replace(item, regions=joined),
+    )
+    assert rows[0]["energy-inside"] == rows[1]["energy-inside"] > 0.1
+
+
 def test_words_of_captions_are_judged_on_their_categories() -> None:
     model = captioner()
     noise = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
