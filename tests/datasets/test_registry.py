@@ -113,6 +113,8 @@ def test_jsonl_reads_every_key(tmp_path: Path) -> None:
         ('{"path": "a", "label": "dog"}', "'label' is unknown; nearest: labels"),
         ('{"path": "a", "labels": "dog"}', "not a list of names"),
         ('{"path": "a", "labels": [true]}', "not a list of names"),
+        ('{"path": "a", "human_maps": "b.png"}', "human_maps 'b.png' is not a list of paths"),
+        ('{"path": "a", "human_maps": [3]}', r"human_maps \[3\] is not a list of paths"),
         ('{"path": "a", "regions": [{"label": "dog"}]}', "no box"),
         ('{"path": "a", "regions": [{"box": [5, 1, 2, 3]}]}', "left, top, right, bottom"),
         ('{"path": "a", "regions": [{"box": [5, 1]}]}', "not enough values"),
