@@ -367,6 +367,13 @@ def test_densecap_scales_boxes_to_the_picture(tmp_path: Path) -> None:
             "image_name| comment_number| comment\na.png| 0| A dog , here .\n"
             "a.png| 1| Two\nb.png| 0| Three\n",
         ),
+        (
+            "results.csv",
+            "image_name,comment_number,comment\na.png,0,A dog , here .\na.png,1,Two\n"
+            'b.png,0,"Three"\n',
+        ),
+        ("captions.txt", "a.png,0,A dog , here .\na.png,1,Two\nb.png,0,Three\n"),
+        ("results.csv", "a.png|A dog , here .\na.png|Two\nb.png|Three\n"),
         ("captions.json", '{"a.png": ["A dog , here .", "Two"], "b.png": ["Three"]}'),
     ],
 )
@@ -380,6 +387,29 @@ def test_flickrs_forms_of_captions(name: str, text: str, tmp_path: Path) -> None
             ("b.png#0", "Three"),
         ]
     assert open_data(spec)[0].source == str(tmp_path / "images" / "a.png")
+
+
+def test_quotes_and_line_breaks_in_captions(tmp_path: Path) -> None:
+    lines = [
+        "image,caption",
+        'a.png,"A dog runs',
+        'a.png,"""Stop"", she says"',
+        'a.png,"Stop" , she says',
+        'a.png,"A dog,\nin two lines"',
+        "a.png,2, or 3 dogs",
+        'b.png,A 5" ruler',
+        '"c.png","Three"',
+    ]
+    file = write(tmp_path / "captions.txt", "\n".join(lines))
+    assert [(item.id, item.text) for item in open_data(f"flickr:{file}")] == [
+        ("a.png#0", '"A dog runs'),
+        ("a.png#1", '"Stop", she says'),
+        ("a.png#2", '"Stop" , she says'),
+        ("a.png#3", "A dog, in two lines"),
+        ("a.png#4", "2, or 3 dogs"),
+        ("b.png#0", 'A 5" ruler'),
+        ("c.png#0", "Three"),
+    ]
 
 
 def test_hugging_faces_datasets(tmp_path: Path) -> None:
