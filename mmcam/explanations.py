@@ -22,6 +22,7 @@ from mmcam.results.files import (
     file_names,
     library_versions,
     model_facts,
+    read_error,
     read_result,
     target_facts,
     write_facts,
@@ -138,21 +139,25 @@ def read(folder: str | Path) -> Explanations:
             version.
     """
     facts, explanations = read_result(Path(folder))
-    entry = facts["input"]
+    try:
+        source = _source(facts["input"])
+        task, model = facts["task"], dict(facts["model"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise read_error(Path(folder), error) from error
+    return Explanations(tuple(explanations), task, model, source, facts.get("text"))
+
+
+def _source(entry: Mapping[str, Any]) -> ImageSource | ClipSource:
+    """The picture or clip of the `input` entry of `explanation.json`."""
     fields: dict[str, Any] = {
         "path": str(entry["path"]),
         "sha256": entry.get("sha256"),
         "height": int(entry["height"]),
         "width": int(entry["width"]),
     }
-    source: ImageSource | ClipSource
     if entry.get("frames"):
-        source = ClipSource(**fields, frames=int(entry["frames"]), fps=float(entry["fps"]))
-    else:
-        source = ImageSource(**fields)
-    return Explanations(
-        tuple(explanations), facts["task"], facts["model"], source, facts.get("text")
-    )
+        return ClipSource(**fields, frames=int(entry["frames"]), fps=float(entry["fps"]))
+    return ImageSource(**fields)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,10 +20,9 @@ def read_flickr(path: Path, *, images: str | None = None) -> Rows:
     """Flickr8k's and Flickr30k's captions, one item per caption.
 
     Args:
-        path: `Flickr8k.token.txt` (`name#0<tab>caption`); `captions.txt` or `results.csv` (a name
-            and a caption, separated by a comma; or a name, optionally a number, and a caption,
-            separated by bars); a JSON object of photo names and their lists of captions; or a
-            folder with such a file.
+        path: `Flickr8k.token.txt` (`name#0<tab>caption`); `captions.txt` or `results.csv` (a name,
+            optionally a number, and a caption, separated by commas or bars); a JSON object of photo
+            names and their lists of captions; or a folder with such a file.
         images: the folder of photos; if None, one of `PHOTO_FOLDERS` beside the file, if any,
             or the folder of the file.
 
@@ -68,19 +67,43 @@ def _parse_table(lines: Sequence[str]) -> list[tuple[str, str]]:
         return [
             (row[0].split("#")[0], row[1]) for line in lines if len(row := line.split("\t")) > 1
         ]
-    has_bars = "|" in lines[0]
-    table = csv.reader(
-        lines,
-        delimiter="|" if has_bars else ",",
-        quoting=csv.QUOTE_NONE if has_bars else csv.QUOTE_MINIMAL,
-    )
-    rows = [row for row in table if len(row) > 1]
-    header = rows and Path(rows[0][0].strip()).suffix.lower() not in IMAGE_SUFFIXES
-    # A caption may contain commas; with bars, its number is in the column before it.
-    return [
-        (row[0].strip(), row[-1] if has_bars else ",".join(row[1:]))
-        for row in rows[1 if header else 0 :]
-    ]
+    delimiter = "|" if "|" in lines[0] else ","
+    if delimiter == "|":
+        rows = [line.split("|") for line in lines]
+    else:
+        rows = [_split_at_commas(record) for record in _join_open_quotes(lines)]
+    rows = [row for row in rows if len(row) > 1]
+    has_header = bool(rows) and not _begins_with_image(rows[0][0])
+    captions = rows[1:] if has_header else rows
+    # A caption may itself contain delimiters, so only the first caption's row tells of a number.
+    has_number = bool(captions) and len(rows[0]) > 2 and captions[0][1].strip().isdecimal()
+    first = 2 if has_number else 1
+    return [(row[0].strip(), delimiter.join(row[first:] or row[1:])) for row in captions]
+
+
+def _join_open_quotes(lines: Sequence[str]) -> list[str]:
+    """One text for each row: a quoted caption may contain line breaks.
+
+    A line that begins with a photo's name is a row of its own, even if a quote before it is open.
+    """
+    records: list[str] = []
+    for line in lines:
+        if records and records[-1].count('"') % 2 and not _begins_with_image(line):
+            records[-1] += line
+        else:
+            records.append(line)
+    return records
+
+
+def _begins_with_image(line: str) -> bool:
+    return Path(line.split(",")[0].strip(' "')).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _split_at_commas(record: str) -> list[str]:
+    try:
+        return next(csv.reader([record], strict=True))
+    except csv.Error:  # a quote that is part of the caption
+        return record.split(",")
 
 
 def _caption_item(folder: Path, row: tuple[str, int, str]) -> Item:

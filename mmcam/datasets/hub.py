@@ -134,7 +134,7 @@ class HubRows(Dataset):
         """The item of the row with this index; its picture is decoded.
 
         Raises:
-            InputError: the row cannot be read.
+            InputError: the row cannot be read, or its label is not one of the column's classes.
         """
         try:
             row = self.table[number]
@@ -147,13 +147,13 @@ class HubRows(Dataset):
             id=str(row[id_column]) if id_column else str(number),
             source=self._source(row[str(self.columns["image"])]),
             text=str(text[0] if has_alternatives else text or ""),
-            labels=self._labels(row),
+            labels=self._labels(row, number),
         )
 
     def _source(self, value: Any) -> Any:
         return value["path"] if isinstance(value, dict) and value.get("path") else value
 
-    def _labels(self, row: Any) -> tuple[str | int, ...]:
+    def _labels(self, row: Any, number: int) -> tuple[str | int, ...]:
         column = self.columns["label"]
         if column is None or row[column] is None:
             return ()
@@ -161,4 +161,13 @@ class HubRows(Dataset):
         feature = self.table.features[column]
         feature = getattr(feature, "feature", feature)  # for lists, that of the items
         int2str = getattr(feature, "int2str", None)
-        return tuple(int2str(v) if int2str and isinstance(v, int) else v for v in values)
+        if int2str is None:
+            return tuple(values)
+        known = [value for value in values if value not in (None, -1)]  # -1: the label is hidden
+        try:
+            return tuple(int2str(v) if isinstance(v, int) else v for v in known)
+        except ValueError as error:
+            raise InputError(
+                f"hf:{self.source}, row {number}: {row[column]} in the column '{column}' is not a "
+                f"class ({error}); correct it, or name another column (?label=COLUMN)"
+            ) from error

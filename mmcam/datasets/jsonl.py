@@ -98,6 +98,9 @@ def _parse_item(values: Any, folder: Path) -> Item:
     labels = values.get("labels", [])
     if not isinstance(labels, list) or not all(type(label) in (str, int) for label in labels):
         raise ValueError(f"labels {labels!r} is not a list of names or indices")
+    human_maps = values.get("human_maps", [])
+    if not isinstance(human_maps, list) or not all(isinstance(name, str) for name in human_maps):
+        raise ValueError(f"human_maps {human_maps!r} is not a list of paths")
     regions: dict[str, Region] = {}
     for region in values.get("regions", []):
         _check_keys(region, REGION_KEYS)
@@ -112,7 +115,7 @@ def _parse_item(values: Any, folder: Path) -> Item:
         text=_parse_text(values, "text") if "text" in values else "",
         labels=tuple(labels),
         regions=regions,
-        human_maps=tuple(str(folder / name) for name in values.get("human_maps", [])),
+        human_maps=tuple(str(folder / name) for name in human_maps),
         span=span,
         group=_parse_text(values, "group") if "group" in values else "",
     )

@@ -70,7 +70,7 @@ DATASETS: dict[str, Reader] = {
     "vqa": Reader(
         read=vqa.read_vqa,
         example="vqa:DIR?images=val2014",
-        summary="VQA v2: questions, each with its most common answer",
+        summary="VQA v2 and VizWiz: questions, each with its most common answer",
     ),
     "vqa-hat": Reader(
         read=vqa.read_vqa_hat,

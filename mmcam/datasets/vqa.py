@@ -1,7 +1,8 @@
-"""Read the questions and answers of VQA, and of VQA-HAT with human attention maps."""
+"""Read the questions and answers of VQA and VizWiz, and of VQA-HAT with human attention maps."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def read_vqa(
     Args:
         folder: contains `*questions.json`, `*annotations.json` and a folder of photos.
         questions: the questions file, in `folder` or elsewhere; if None, the only one in `folder`.
-        annotations: the answers file, likewise; without one, questions have no labels.
+            A file of VizWiz is a list of questions with their answers; the picture's name is the
+            question id.
+        annotations: the answers file, likewise; without one, only questions of VizWiz have labels.
         images: the folder of photos (`COCO_val2014_000000000042.jpg`, also in a folder `val2014`);
             if None, `folder`.
         maps: a folder of human maps named by question (`1234_1.png`), to use only these questions.
@@ -44,19 +47,25 @@ def read_vqa(
     human_maps = find_human_maps(maps) if maps else None
     answers = _read_answers(annotations_file) if annotations_file else {}
     try:
+        if isinstance(content, list):
+            content = _from_vizwiz(content)
+            answers = _answers(content["annotations"]) | answers
         split = str(content.get("data_subtype", ""))
         rows = [
-            (row["question_id"], row["image_id"], str(row["question"]))
+            (row["question_id"], row["image_id"], row["question"])
             for row in content["questions"]
             if human_maps is None or str(row["question_id"]) in human_maps
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{questions_file} is not a VQA file ({type(error).__name__}: {error}); it needs "
-            "questions with question_id, image_id and question"
+            "questions with question_id, image_id and question, or as in VizWiz a list with image, "
+            "question and answers"
         ) from error
     image_folder = Path(images) if images else folder
-    make_item = partial(_question_item, image_folder, split, answers, human_maps or {})
+    make_item = partial(
+        _question_item, questions_file, image_folder, split, answers, human_maps or {}
+    )
     return Rows(
         rows, make_item, f"{questions_file}" + (f" with the maps in {maps}" if maps else "")
     )
@@ -70,14 +79,31 @@ def _read_answers(path: Path) -> dict[Any, str]:
     """
     content = read_json(path, "VQA annotations")
     try:
-        return {
-            row["question_id"]: str(row["multiple_choice_answer"]) for row in content["annotations"]
-        }
-    except (KeyError, TypeError) as error:
+        if isinstance(content, list):
+            content = _from_vizwiz(content)
+        return _answers(content["annotations"])
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is not a VQA file ({type(error).__name__}: {error}); it needs annotations "
-            "with question_id and multiple_choice_answer"
+            "with question_id and multiple_choice_answer or answers"
         ) from error
+
+
+def _from_vizwiz(content: list[Any]) -> dict[str, Any]:
+    """VizWiz's rows in the form of VQA; those of its test set have no answers."""
+    rows = [{**row, "question_id": row["image"], "image_id": row["image"]} for row in content]
+    return {"questions": rows, "annotations": [row for row in rows if "answers" in row]}
+
+
+def _answers(annotations: list[Any]) -> dict[Any, str]:
+    """The answer to each question: the one that VQA chose, else the most common one, if any."""
+    answers: dict[Any, str] = {}
+    for row in annotations:
+        answer = row.get("multiple_choice_answer")
+        candidates = [a["answer"] for a in row["answers"]] if answer is None else [answer]
+        if candidates:
+            answers[row["question_id"]] = str(Counter(candidates).most_common(1)[0][0])
+    return answers
 
 
 def read_vqa_hat(
@@ -120,13 +146,19 @@ def _find_file(folder: Path, kind: str, name: str | None) -> Path | None:
 
 
 def _question_item(
+    questions_file: Path,
     image_folder: Path,
     split: str,
     answers: dict[Any, str],
     human_maps: dict[str, list[Path]],
-    row: tuple[Any, Any, str],
+    row: tuple[Any, Any, Any],
 ) -> Item:
     question_id, image_id, question = row
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(
+            f"{questions_file}: question {question_id} is {question!r}, not a text; write the "
+            "question, or leave the entry out"
+        )
     name = f"COCO_{split}_{int(image_id):012d}.jpg" if str(image_id).isdecimal() else str(image_id)
     candidates = [
         image_folder / name,

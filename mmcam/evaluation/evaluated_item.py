@@ -144,8 +144,15 @@ class EvaluatedItem:
 
     @cached_property
     def regions(self) -> Mapping[str, Region]:
-        """The item's regions by the names that the model has for their labels."""
-        return {self.model_name(label): region for label, region in self.item.regions.items()}
+        """The item's regions by the names that the model has for their labels.
+
+        The regions of several labels that are one class of the model are joined.
+        """
+        regions: dict[str, Region] = {}
+        for label, region in self.item.regions.items():
+            name = self.model_name(label)
+            regions[name] = regions.get(name, Region()).joined(region)
+        return regions
 
     def model_name(self, label: str | int) -> str:
         """The name that the model has for a dataset label."""

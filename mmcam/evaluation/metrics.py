@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcam.datasets.items import WHOLE
 from mmcam.errors import EvaluationError
 from mmcam.evaluation.evaluated_item import EvaluatedItem, seed_of, signed_map
 from mmcam.evaluators import faithfulness, localization, pointing, sanity
@@ -44,17 +45,36 @@ def _word_pointing(evaluated: EvaluatedItem, explanation: Explanation) -> Values
 
 
 def _pointing_or_rejecting(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
-    if not evaluated.regions:
-        raise EvaluationError(f"'{evaluated.item.id}' has no regions to compare with")
     assert evaluated.study.threshold is not None
-    present = explanation.target.label in evaluated.regions
+    key = evaluated.region_key(explanation.target) if _is_present(evaluated, explanation) else None
     hit = pointing.pointing_or_rejecting(
         evaluated.heatmap(explanation),
-        evaluated.mask(explanation.target.label) if present else None,
+        None if key is None else evaluated.mask(key),
         evaluated.study.threshold,
         maximum=explanation.maximum,
     )
     return {"pointing-or-rejecting": float(hit)}
+
+
+def _is_present(evaluated: EvaluatedItem, explanation: Explanation) -> bool:
+    """Whether the explained class is in the item's ground truth: a label, or a region's label.
+
+    Raises:
+        EvaluationError: the item has no regions, or no labels and a region that fits any target.
+    """
+    item, label = evaluated.item, explanation.target.label
+    if not evaluated.regions:
+        raise EvaluationError(
+            f"'{item.id}' has no regions to compare with; give one for each label"
+        )
+    if label in evaluated.regions or label in map(evaluated.model_name, item.labels):
+        return True
+    if WHOLE in evaluated.regions and not item.labels:
+        raise EvaluationError(
+            f"'{item.id}' has a region without a label and no labels, so whether '{label}' is "
+            "present is unknown; give the item's labels, or a label for each region"
+        )
+    return False
 
 
 def _human_attention(evaluated: EvaluatedItem, explanation: Explanation) -> Values:
@@ -89,7 +109,7 @@ def _localization_error(evaluated: EvaluatedItem, explanation: Explanation) -> V
         return target.index == index  # two classes may have the same name
 
     boxes = (
-        evaluated.boxes(next((key for key in (label, "") if key in evaluated.regions), label))
+        evaluated.boxes(next((key for key in (label, WHOLE) if key in evaluated.regions), label))
         if evaluated.regions
         else ()
     )

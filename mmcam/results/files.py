@@ -213,9 +213,10 @@ def read_result(folder: Path) -> Result:
 
 def read_error(folder: Path, error: Exception) -> InputError:
     """The error for a result folder that cannot be read."""
+    missing = f"the entry {error} is missing" if isinstance(error, KeyError) else ""
     return InputError(
-        f"'{folder}' cannot be read ({type(error).__name__}: {error}); run the command that "
-        "wrote it again"
+        f"'{folder}' cannot be read ({missing or f'{type(error).__name__}: {error}'}); run the "
+        "command that wrote it again"
     )
 
 

@@ -113,6 +113,8 @@ def test_jsonl_reads_every_key(tmp_path: Path) -> None:
         ('{"path": "a", "label": "dog"}', "'label' is unknown; nearest: labels"),
         ('{"path": "a", "labels": "dog"}', "not a list of names"),
         ('{"path": "a", "labels": [true]}', "not a list of names"),
+        ('{"path": "a", "human_maps": "b.png"}', "human_maps 'b.png' is not a list of paths"),
+        ('{"path": "a", "human_maps": [3]}', r"human_maps \[3\] is not a list of paths"),
         ('{"path": "a", "regions": [{"label": "dog"}]}', "no box"),
         ('{"path": "a", "regions": [{"box": [5, 1, 2, 3]}]}', "left, top, right, bottom"),
         ('{"path": "a", "regions": [{"box": [5, 1]}]}', "not enough values"),
@@ -278,6 +280,57 @@ def test_vqa_has_an_item_a_question(tmp_path: Path) -> None:
     assert second.labels == ()
 
 
+def test_vizwiz_has_questions_with_answers_in_one_list(tmp_path: Path) -> None:
+    answers = [{"answer": answer} for answer in ("can", "soup", "soup")]
+    rows = [
+        {"image": "VizWiz_val_00000001.jpg", "question": "What is this?", "answers": answers},
+        {"image": "VizWiz_val_00000002.jpg", "question": "And this?", "answers": []},
+        {"image": "VizWiz_val_00000003.jpg", "question": "And that?"},
+    ]
+    file = write(tmp_path / "q_questions.json", rows)
+    for options in ("", f"?annotations={file}"):
+        items = list(open_data(f"vqa:{tmp_path}{options}"))
+        assert [item.labels for item in items] == [("soup",), (), ()]
+        assert items[0].id == "VizWiz_val_00000001.jpg"
+        assert items[0].text == "What is this?"
+        assert items[0].source == str(tmp_path / "VizWiz_val_00000001.jpg")
+
+
+@pytest.mark.parametrize("content", [["what?"], [{"question": "what?"}], "what?", 3, None])
+@pytest.mark.parametrize("kind", ["questions", "annotations"])
+def test_what_is_not_vqa_is_refused(content: Any, kind: str, tmp_path: Path) -> None:
+    vqa(tmp_path)
+    file = tmp_path / f"v2_{kind}.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"v2_{kind}\.json is not a VQA file .*; it needs"):
+        open_data(f"vqa:{tmp_path}")
+
+
+@pytest.mark.parametrize("question", [None, " ", 7])
+def test_a_question_without_text_is_an_error_of_its_item_alone(
+    question: Any, tmp_path: Path
+) -> None:
+    rows = [
+        {"question_id": 1234, "image_id": 42, "question": question},
+        {"question_id": 1235, "image_id": 42, "question": "how many?"},
+    ]
+    write(vqa(tmp_path) / "v2_questions.json", {"questions": rows})
+    data = open_data(f"vqa:{tmp_path}")
+    with pytest.raises(InputError, match=r"v2_questions\.json: question 1234 is .*, not a text"):
+        data[0]
+    assert data[1].text == "how many?"
+
+
+@pytest.mark.parametrize("chosen", [{}, {"multiple_choice_answer": None}])
+def test_without_a_chosen_answer_the_most_common_one_is_the_label(
+    chosen: dict[str, Any], tmp_path: Path
+) -> None:
+    answers = [{"answer": answer} for answer in ("blue", "red", "red")]
+    row = {"question_id": 1234, "answers": answers, **chosen}
+    write(vqa(tmp_path) / "v2_annotations.json", {"annotations": [row]})
+    assert open_data(f"vqa:{tmp_path}")[0].labels == ("red",)
+
+
 def test_vqa_hat_has_the_questions_with_maps(tmp_path: Path) -> None:
     vqa(tmp_path)
     for name in ("1234_1.png", "1234_2.png", "99.png"):
@@ -314,6 +367,13 @@ def test_densecap_scales_boxes_to_the_picture(tmp_path: Path) -> None:
             "image_name| comment_number| comment\na.png| 0| A dog , here .\n"
             "a.png| 1| Two\nb.png| 0| Three\n",
         ),
+        (
+            "results.csv",
+            "image_name,comment_number,comment\na.png,0,A dog , here .\na.png,1,Two\n"
+            'b.png,0,"Three"\n',
+        ),
+        ("captions.txt", "a.png,0,A dog , here .\na.png,1,Two\nb.png,0,Three\n"),
+        ("results.csv", "a.png|A dog , here .\na.png|Two\nb.png|Three\n"),
         ("captions.json", '{"a.png": ["A dog , here .", "Two"], "b.png": ["Three"]}'),
     ],
 )
@@ -327,6 +387,29 @@ def test_flickrs_forms_of_captions(name: str, text: str, tmp_path: Path) -> None
             ("b.png#0", "Three"),
         ]
     assert open_data(spec)[0].source == str(tmp_path / "images" / "a.png")
+
+
+def test_quotes_and_line_breaks_in_captions(tmp_path: Path) -> None:
+    lines = [
+        "image,caption",
+        'a.png,"A dog runs',
+        'a.png,"""Stop"", she says"',
+        'a.png,"Stop" , she says',
+        'a.png,"A dog,\nin two lines"',
+        "a.png,2, or 3 dogs",
+        'b.png,A 5" ruler',
+        '"c.png","Three"',
+    ]
+    file = write(tmp_path / "captions.txt", "\n".join(lines))
+    assert [(item.id, item.text) for item in open_data(f"flickr:{file}")] == [
+        ("a.png#0", '"A dog runs'),
+        ("a.png#1", '"Stop", she says'),
+        ("a.png#2", '"Stop" , she says'),
+        ("a.png#3", "A dog, in two lines"),
+        ("a.png#4", "2, or 3 dogs"),
+        ("b.png#0", 'A 5" ruler'),
+        ("c.png#0", "Three"),
+    ]
 
 
 def test_hugging_faces_datasets(tmp_path: Path) -> None:
@@ -360,6 +443,24 @@ def test_hugging_faces_datasets(tmp_path: Path) -> None:
         open_data(f"hf:{tmp_path}/both")
     with pytest.raises(InputError, match="cannot be loaded"):
         open_data(f"hf:{tmp_path}/nowhere")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_hidden_label_of_hugging_face_is_no_label(many: bool, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["cat", "dog"])
+    features = {"path": datasets.Value("string"), "label": names}
+    labels = {"path": datasets.Value("string"), "label": datasets.Value("int64")}
+    values: dict[str, list[Any]] = {"path": ["a.png", "b.png", "c.png"], "label": [-1, 1, 7]}
+    if many:
+        features["label"], labels["label"] = ([column["label"]] for column in (features, labels))
+        values["label"] = [[-1], [1, -1], [7]]
+    table = datasets.Dataset.from_dict(values, features=datasets.Features(labels))
+    table.cast(datasets.Features(features)).save_to_disk(str(tmp_path / "saved"))
+    data = open_data(f"hf:{tmp_path}/saved")
+    assert [data[n].labels for n in range(2)] == [(), ("dog",)]
+    with pytest.raises(InputError, match=r"row 2: \[?7\]? in the column 'label' is not a class"):
+        data[2]
 
 
 def test_another_revision_of_a_hugging_face_dataset_is_another_dataset(tmp_path: Path) -> None:

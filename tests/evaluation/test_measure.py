@@ -169,6 +169,30 @@ def test_predictions_are_compared_with_the_label_and_its_boxes() -> None:
     assert second["pointing-or-rejecting"] == 0.0  # it is absent, and nothing is below 0
 
 
+def test_labels_say_which_predictions_are_absent_if_the_region_has_no_label() -> None:
+    model, item = network(), Squares(1)[0]
+    (region,) = item.regions.values()
+    unlabelled = replace(item, regions={WHOLE: region})
+
+    def rows(item: Item, threshold: float) -> list[Row]:
+        task = mmcam.Classes(top=2)
+        metrics = ("pointing-or-rejecting",)
+        settings = study(*metrics, task=task, target="predicted", threshold=threshold)
+        return rows_of(model, settings, item)
+
+    for threshold in (0.0, 1e9):  # no map rejects its label, then all do
+        values = [row["pointing-or-rejecting"] for row in rows(item, threshold)]
+        assert values == ([1, 0] if threshold == 0 else [0, 1])
+        assert [row["pointing-or-rejecting"] for row in rows(unlabelled, threshold)] == values
+    for row in rows(replace(unlabelled, labels=()), 0.0):
+        reason = json.loads(row["reasons"])["pointing-or-rejecting"]
+        assert f"whether '{row['label']}' is present is unknown" in reason
+    (label,) = item.labels
+    both = replace(item, labels=(label, rows(item, 0.0)[1]["label"]))
+    second = rows(both, 0.0)[1]
+    assert "no region of" in json.loads(second["reasons"])["pointing-or-rejecting"]
+
+
 def test_baselines_know_nothing_of_the_score_and_are_the_same_again() -> None:
     settings = study(
         "energy-inside", "pointing", baselines=("uniform", "centre", "random", "activation")
@@ -229,6 +253,21 @@ def test_a_region_for_whatever_is_asked() -> None:
     item = replace(Squares(1)[0], labels=("blue",), regions={WHOLE: region})
     (row,) = rows_of(network(), study("energy-inside"), item)
     assert 0 <= row["energy-inside"] < 1
+
+
+def test_regions_of_labels_that_are_one_class_are_joined() -> None:
+    item = Squares(1)[0]
+    label, region = next(iter(item.regions.items()))
+    elsewhere = Region(boxes=((0, 0, 2, 2),))
+    regions = {label.upper(): region, label: elsewhere}
+    joined = {label: region.joined(elsewhere)}
+    rows = rows_of(
+        network(),
+        study("energy-inside"),
+        replace(item, regions=regions),
+        replace(item, regions=joined),
+    )
+    assert rows[0]["energy-inside"] == rows[1]["energy-inside"] > 0.1
 
 
 def test_words_of_captions_are_judged_on_their_categories() -> None:

@@ -86,7 +86,7 @@ def test_a_result_that_cannot_be_read_is_an_error(copied: Path) -> None:
     with pytest.raises(InputError, match=r"maps.safetensors"):
         read_folder(copied / "b", beside)
     spoil(copied / "c", targets=[{"label": "red"}])
-    with pytest.raises(InputError, match=r"'.*c' cannot be read \(KeyError"):
+    with pytest.raises(InputError, match=r"'.*c' cannot be read \(the entry 'map' is missing\)"):
         read_folder(copied / "c", beside)
     (copied / "deep/d/explanation.json").write_text("{")
     with pytest.raises(InputError, match="JSONDecodeError"):

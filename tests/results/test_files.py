@@ -317,6 +317,17 @@ def test_maps_with_nan_or_infinite_values_are_not_read_or_saved(
         make_explanations(["dog"], broken).save(tmp_path / "again")
 
 
+@pytest.mark.parametrize("key", ["input", "task", "model", "width"])
+def test_a_result_without_an_entry_is_not_read(key: str, tmp_path: Path) -> None:
+    make_explanations(["dog"], torch.ones(2, 2)).save(tmp_path)
+    file = tmp_path / "explanation.json"
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    del (facts["input"] if key == "width" else facts)[key]
+    file.write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"cannot be read \(the entry '{key}' is missing\); run"):
+        mmcam.explanations.read(tmp_path)
+
+
 @pytest.mark.parametrize("inside", ["", "out"])
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, inside: str) -> None:
     (tmp_path / "file").write_text("mine")
