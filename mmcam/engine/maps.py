@@ -68,7 +68,8 @@ class RecordedBatch:
         Raises:
             LayerError: a layer has no grid, or its activation or gradient is NaN or infinite.
             MethodError: a method does not work on this model.
-            ScoreError: the score does not depend on a layer, or on no cell of its grid.
+            ScoreError: the score does not depend on a layer, or on no cell of its grid, or it fails
+                in a re-scoring pass.
             ModelError: the backward pass or a re-scoring pass fails, or a method needs the logits
                 of a model that has none.
         """
