@@ -51,5 +51,5 @@ def cnn_part(recipe: Recipe) -> CnnPart | None:
     cnn = recipe.parts.get("cnn")
     if not isinstance(cnn, Classifier) or not isinstance(cnn.preprocess, Preprocess):
         return None
-    trunk, head = split_cnn(cnn.model, cnn.layers[0], cnn.name)
+    trunk, head = split_cnn(cnn.model, next(iter(cnn.layers), None), cnn.name)
     return CnnPart(cnn, cnn.preprocess, trunk, head, *feature_sizes(trunk, head, PROBE))
