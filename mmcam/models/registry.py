@@ -43,7 +43,7 @@ def load(
             `package.module:factory`, a function that returns the result of `wrap`.
         weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
             those of the folder or the factory, or the library's own pretrained weights, which it
-            may download; "random" for an untrained model (no effect on a factory).
+            may download; "random" for an untrained model (not for a factory).
         labels: class names in the order of the classes: a list, or a file with one name per line.
         layers: the layers to explain by default.
         device: the torch device of the model.
@@ -51,7 +51,8 @@ def load(
     Raises:
         ModelError: no such model, a broken folder, a factory that fails, an unreadable file of
             labels, or a device that cannot be used.
-        WeightsError: the weights do not fit, are missing or cannot be downloaded.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded, or "random" for a
+            factory.
         MissingExtra: the model's processor needs a package that is not installed.
     """
     name = str(model)

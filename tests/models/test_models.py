@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.networks.c3d import C3D
-from mmcam.errors import LayerError, ModelError
+from mmcam.errors import LayerError, ModelError, WeightsError
 from mmcam.models import FAMILIES, load, model_names, wrap
 from mmcam.models.registry import layers_of
 from mmcam.types import Adapter
@@ -221,6 +221,12 @@ def test_a_factory_in_the_working_folder_is_found(tmp_path: Path) -> None:
 def test_a_factory_that_gives_no_model_is_refused(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         load(name)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_factory_chooses_its_own_weights() -> None:
+    with pytest.raises(WeightsError, match=r"'random' cannot be used with 'my_factories:good'"):
+        load("my_factories:good", weights="random")
 
 
 @pytest.mark.parametrize(
