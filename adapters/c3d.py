@@ -23,7 +23,7 @@ def load(recipe: Recipe) -> Classifier:
     `recipe.args` are those of `networks.c3d.C3D`; the default is 487 classes (Sports-1M).
 
     Raises:
-        ModelError: `size` in `recipe.args` is too small, or the preprocessing has an unknown key.
+        ModelError: `size` in `recipe.args` is too small, or wrong preprocessing.
         WeightsError: the weights do not fit.
     """
     args: dict[str, Any] = {

@@ -66,7 +66,7 @@ def load(recipe: Recipe) -> Classifier:
     The softmax at the end of X3D's head is left out, so that scores are logits.
 
     Raises:
-        ModelError: no such model, or an unknown key of the preprocessing.
+        ModelError: no such model, or wrong preprocessing.
         WeightsError: the weights do not fit, or cannot be downloaded.
     """
     if recipe.name not in MODELS:

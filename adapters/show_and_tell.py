@@ -26,7 +26,7 @@ def load(recipe: Recipe) -> RecurrentCaptioner:
 
     Raises:
         ModelError: no CNN or vocabulary, a CNN that cannot be split, a vocabulary that cannot be
-            read or lacks a special token, or an unknown key of the preprocessing.
+            read or lacks a special token, or wrong preprocessing.
         WeightsError: the weights do not fit.
     """
     cnn = None if recipe.vocabulary is None else cnn_part(recipe)

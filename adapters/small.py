@@ -22,7 +22,7 @@ def load(recipe: Recipe) -> Classifier:
     """A `networks.small_cnn.SmallCNN` with `recipe.args`.
 
     Raises:
-        ModelError: an unknown key of the preprocessing.
+        ModelError: wrong preprocessing.
         WeightsError: the weights do not fit.
     """
     model = SmallCNN(**recipe.args)

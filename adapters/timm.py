@@ -39,7 +39,7 @@ def load(recipe: Recipe) -> Classifier:
     """Any image classifier that `timm.create_model` knows.
 
     Raises:
-        ModelError: no such model, one without a classifier, or an unknown key of the preprocessing.
+        ModelError: no such model, one without a classifier, or wrong preprocessing.
         WeightsError: the weights do not fit, cannot be downloaded, or are not published.
     """
     import timm

@@ -64,7 +64,7 @@ def load(recipe: Recipe) -> Classifier:
     """Any image or video classifier that `torchvision.models.get_model` knows.
 
     Raises:
-        ModelError: no such model, one for another task, or an unknown key of the preprocessing.
+        ModelError: no such model, one for another task, or wrong preprocessing.
         WeightsError: the weights do not fit, or cannot be downloaded.
     """
     from torchvision import models

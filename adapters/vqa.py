@@ -30,8 +30,8 @@ def load(recipe: Recipe) -> AnswerClassifier:
 
     Raises:
         ModelError: no CNN, vocabulary or answers, a CNN that cannot be split, a vocabulary that
-            cannot be read or lacks the unknown token, an unknown kind of co-attention, or an
-            unknown key of the preprocessing.
+            cannot be read or lacks the unknown token, an unknown kind of co-attention, or
+            wrong preprocessing.
         WeightsError: the weights do not fit.
     """
     cnn = cnn_part(recipe) if recipe.vocabulary is not None and recipe.labels else None

@@ -128,7 +128,8 @@ class AnswerClassifier(Classifier):
         """The forced answers, or the top answers of each sample, and the contrast, if any.
 
         Raises:
-            LabelError: an unknown or ambiguous answer, or `top` is more than the number of answers.
+            LabelError: an unknown or ambiguous answer, a contrast of one answer with itself, or
+                `top` is more than the number of answers.
             ModelError: as `logits`.
         """
         logits = self.logits(output)
@@ -145,6 +146,11 @@ class AnswerClassifier(Classifier):
         contrast = []
         if task.contrast is not None:
             first, second = (self.index(answer, count) for answer in task.contrast)
+            if first == second:
+                raise LabelError(
+                    f"contrast={task.contrast!r} is not a contrast: both are the answer "
+                    f"'{self.label(first)}' of {self.name}; give two different answers"
+                )
             contrast = [self._contrast(first, second)]
         targets = {index: self._answer(index) for index in {i for row in rows for i in row}}
         return [[*(targets[index] for index in row), *contrast] for row in rows]

@@ -11,6 +11,7 @@ from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks.cnn import feature_sizes, split_cnn
+from mmcam.errors import ModelError
 
 PROBE = 224
 """The side, in pixels, of the blank picture with which the size of a CNN's features is measured."""
@@ -46,10 +47,15 @@ def cnn_part(recipe: Recipe) -> CnnPart | None:
     None if the recipe has no CNN, or one that is no `Classifier` with a `Preprocess`.
 
     Raises:
-        ModelError: the CNN cannot be split.
+        ModelError: the CNN cannot be split, or takes clips.
     """
     cnn = recipe.parts.get("cnn")
     if not isinstance(cnn, Classifier) or not isinstance(cnn.preprocess, Preprocess):
         return None
-    trunk, head = split_cnn(cnn.model, cnn.layers[0], cnn.name)
+    if cnn.window is not None:
+        raise ModelError(
+            f"{cnn.name} is a model of clips, and the cnn takes pictures; choose a convolutional "
+            "network of torchvision or timm for pictures as the cnn"
+        )
+    trunk, head = split_cnn(cnn.model, next(iter(cnn.layers), None), cnn.name)
     return CnnPart(cnn, cnn.preprocess, trunk, head, *feature_sizes(trunk, head, PROBE))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,17 +25,61 @@ MAX_SIZES = 10_000
 """The maximum number of picture sizes for which a `Transform` keeps its measurements."""
 
 
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos")
+"""The values of torchvision's `InterpolationMode` that resize tensors."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_positive(value)
+
+
+def _are(check: Callable[[Any], bool], count: int, value: Any) -> bool:
+    """Whether a value is a sequence of `count` items that all pass the check."""
+    is_sequence = isinstance(value, (Sequence, np.ndarray))
+    return is_sequence and len(value) == count and all(map(check, value))
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or _is_count(value) or _are(_is_count, 2, value)
+
+
+SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "resize": (_is_size, "a number of pixels, (height, width) or None"),
+    "crop": (_is_size, "a number of pixels, (height, width) or None"),
+    "mean": (partial(_are, _is_number, 3), "three numbers, one for each channel"),
+    "std": (partial(_are, _is_positive, 3), "three numbers above 0, one for each channel"),
+    "interpolation": (INTERPOLATIONS.__contains__, f"one of {', '.join(INTERPOLATIONS)}"),
+    "order": (("rgb", "bgr").__contains__, "rgb or bgr"),
+    "centre": (("round", "down").__contains__, "round or down"),
+    "frames": (lambda value: value is None or _is_count(value), "a number of frames or None"),
+    "stride": (_is_positive, "a number of frames above 0"),
+    "fps": (lambda value: value is None or _is_positive(value), "frames per second or None"),
+}
+"""Field of `Preprocess` -> a check of its value, and what it takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """Resize, centre crop, scale to [0, 1] and normalise, as most vision models need.
 
     `resize` is the length of the short side, or the (height, width) that the picture is squashed
     to. `crop` is a side or (height, width); a smaller picture is padded with black. If `resize` or
-    `crop` is None, this step is left out. `interpolation` is a value of torchvision's
-    `InterpolationMode`. `mean` and `std` are per channel after division by 255, in the model's
-    channel `order`, "rgb" or "bgr". `centre` is how the corner of a centre crop is rounded: "round"
-    to the nearest pixel, halves to even, as in torchvision and timm, or "down", as in transformers.
+    `crop` is None, this step is left out. `interpolation` is one of `INTERPOLATIONS`. `mean` and
+    `std` are per channel after division by 255, in the model's channel `order`, "rgb" or "bgr".
+    `centre` is how the corner of a centre crop is rounded: "round" to the nearest pixel, halves to
+    even, as in torchvision and timm, or "down", as in transformers.
     `frames`, `stride` and `fps` are a video model's window.
+
+    Raises:
+        ModelError: a value that its field does not take.
     """
 
     resize: int | Sequence[int] | None = None
@@ -46,12 +93,18 @@ class Preprocess:
     stride: float = 1.0
     fps: float | None = None
 
+    def __post_init__(self) -> None:
+        for key, (is_valid, description) in SETTINGS.items():
+            value = getattr(self, key)
+            if not is_valid(value):
+                raise ModelError(f"preprocess has {key}={value!r}; it must be {description}")
+
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Preprocess:
         """The preprocessing in a model folder's `mmcam.json`.
 
         Raises:
-            ModelError: an unknown key.
+            ModelError: an unknown key, or a value that it does not take.
         """
         known = [field.name for field in fields(Preprocess)]
         unknown = [key for key in values if key not in known]

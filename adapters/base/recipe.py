@@ -84,7 +84,7 @@ class Recipe:
         """The user's preprocessing, or the family's default.
 
         Raises:
-            ModelError: an unknown key in the user's preprocessing.
+            ModelError: an unknown key or a wrong value in the user's preprocessing.
         """
         return default if self.preprocess is None else Preprocess.from_dict(self.preprocess)
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from mmcam.errors import ModelError
 
 
-def split_cnn(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Module]:
+def split_cnn(model: nn.Module, layer: str | None, name: str) -> tuple[nn.Module, nn.Module]:
     """Split a classifier after `layer`: a trunk from pictures to maps, a head from maps to vectors.
 
     A vector is the input of the last linear layer: pooled features (ResNet, Inception), or fc7
@@ -21,7 +21,7 @@ def split_cnn(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Mo
     Args:
         model: an image classifier of torchvision or timm.
         layer: the layer to split after; every path from the picture to the score contains it. Not
-            used for timm's models.
+            used for timm's models; None if the model has no default layer.
         name: the model's name in errors.
 
     Raises:
@@ -30,6 +30,11 @@ def split_cnn(model: nn.Module, layer: str, name: str) -> tuple[nn.Module, nn.Mo
     model.eval()
     if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
         return _Features(model), _PreLogits(model)
+    if layer is None:
+        raise ModelError(
+            f"{name} has no default layer to split it after; choose a convolutional network of "
+            'torchvision or timm as the cnn, or name its "layer" in mmcam.json'
+        )
     linears = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     try:
         nodes = list(_Tracer(layer, *linears[-1:]).trace(model).nodes)

@@ -73,8 +73,8 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
     """A classifier of pictures or clips with this configuration.
 
     Raises:
-        ModelError: not a classifier, the settings of its image processor are missing, or an unknown
-            key of the preprocessing.
+        ModelError: not a classifier, the settings of its image processor are missing, or wrong
+            preprocessing.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
     """
     video = _is_video(config)

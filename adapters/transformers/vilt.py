@@ -36,7 +36,7 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
     """A ViLT for VQA, with its own processor.
 
     Raises:
-        ModelError: no processor, a ViLT for another task, or an unknown key of the preprocessing.
+        ModelError: no processor, a ViLT for another task, or wrong preprocessing.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
         MissingExtra: the processor needs a package that is not installed.
     """

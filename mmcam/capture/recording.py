@@ -78,7 +78,7 @@ class Recording:
             scores: dict[int, Tensor] = {}
             for target in slot_targets:
                 if target is not None and id(target) not in scores:
-                    scores[id(target)] = _score(target, output, len(targets))
+                    scores[id(target)] = score_of(target, output, len(targets))
             zero = next(iter(scores.values())).new_zeros(())
             rows.append(
                 torch.stack(
@@ -158,7 +158,7 @@ class Recording:
         )
 
 
-def _score(target: Target, output: Any, rows: int) -> Tensor:
+def score_of(target: Target, output: Any, rows: int) -> Tensor:
     """The target's score, one number per row.
 
     Raises:

@@ -65,13 +65,11 @@ class RecordedBatch:
     def maps(self, scores: Tensor, output: Any) -> Iterator[list[MethodMap]]:
         """Yield the maps of each target slot, in the order of the plan's methods, then of layers.
 
-        If the plan names a product before its method, the method's map comes directly before the
-        product's at each layer.
-
         Raises:
             LayerError: a layer has no grid, or its activation or gradient is NaN or infinite.
             MethodError: a method does not work on this model.
-            ScoreError: the score does not depend on a layer, or on no cell of its grid.
+            ScoreError: the score does not depend on a layer, or on no cell of its grid, or it fails
+                in a re-scoring pass.
             ModelError: the backward pass or a re-scoring pass fails, or a method needs the logits
                 of a model that has none.
         """
@@ -106,9 +104,10 @@ class RecordedBatch:
                         cams[name, layer] = self._product(pixels, cams[base, layer], layer)
             yield [
                 # A product has the resolution of the input.
-                MethodMap(name, layer, cam, () if split(name)[1] else self._extent(layer))
-                for (name, layer), cam in cams.items()
-                if name in self.plan.names
+                MethodMap(name, layer, cams[name, layer], () if factor else self._extent(layer))
+                for name in self.plan.names
+                for base, factor in [split(name)]
+                for layer in self._layers_of(METHODS[base])
             ]
 
     def word_attributions(self) -> list[list[tuple[tuple[str, float], ...]]]:

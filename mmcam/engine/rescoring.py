@@ -16,6 +16,7 @@ from torch import Tensor
 from mmcam.capture.forward import run_model
 from mmcam.capture.layers import tapped
 from mmcam.capture.model_state import autocast, untouched
+from mmcam.capture.recording import score_of
 from mmcam.errors import MethodError
 from mmcam.methods.perturbation import Rescoring
 from mmcam.types import Adapter, Inputs, Pixels, Sample, Target
@@ -49,10 +50,11 @@ class Rescorer:
 
         Raises:
             ModelError: the model fails on a perturbed input.
+            ScoreError: as `score_of`.
         """
 
         def score(rows: Tensor) -> Tensor:
-            return self._score(perturbed[rows], target)
+            return self._score(perturbed[rows], target, len(rows))
 
         return self._score_rows(len(perturbed), score)
 
@@ -64,6 +66,7 @@ class Rescorer:
         Raises:
             MethodError: a cell of the grid is not one entry of the layer's output.
             ModelError: the model fails when it runs again.
+            ScoreError: as `score_of`.
         """
         cells = self._cells(layer)
         assert len(cells) == channels
@@ -113,7 +116,8 @@ class Rescorer:
 
         pixels = self.inputs.pixels
         with tapped(self.adapter.model, [layer], ablate):
-            return self._score(pixels.repeat(copies, *[1] * (pixels.ndim - 1)), target)
+            repeated = pixels.repeat(copies, *[1] * (pixels.ndim - 1))
+            return self._score(repeated, target, len(zeroed))
 
     def _score_rows(
         self, count: int, score: Callable[[Tensor], Tensor], batch: int | None = None
@@ -136,8 +140,8 @@ class Rescorer:
             done += len(rows)
         return torch.cat(scores)
 
-    def _score(self, pixels: Tensor, target: Target) -> Float[Tensor, " n"]:
-        return target.score(self._output(pixels)).float()
+    def _score(self, pixels: Tensor, target: Target, rows: int) -> Float[Tensor, " row"]:
+        return score_of(target, self._output(pixels), rows).float()
 
     def probabilities(
         self, pictures: Iterable[Pixels], targets: Iterable[Target], task: Any, text: str
@@ -152,6 +156,7 @@ class Rescorer:
 
         Raises:
             ModelError: the preprocessing or the model fails on a perturbed picture.
+            ScoreError: as `score_of`.
         """
         pairs = iter(zip(pictures, targets, strict=True))
         values: list[float] = []
@@ -160,7 +165,9 @@ class Rescorer:
             with untouched(self.adapter.model), torch.no_grad():
                 perturbed = self.adapter.prepare(samples, task).pixels
                 output = self._output(perturbed)
-                by_target = {id(target): _values(target, output) for _, target in rows}
+                by_target = {
+                    id(target): _values(target, output, len(perturbed)) for _, target in rows
+                }
             values += [by_target[id(target)][row] for row, (_, target) in enumerate(rows)]
         return np.asarray(values, dtype=np.float64)
 
@@ -202,10 +209,10 @@ class Rescorer:
         return [channel[channel > 0] - 1 for channel in cells]
 
 
-def _values(target: Target, output: Any) -> Sequence[float]:
+def _values(target: Target, output: Any, rows: int) -> Sequence[float]:
     """The target's probability in each row; the score if there is no probability."""
     if target.log_prob is None:
-        scores: list[float] = target.score(output).float().tolist()
+        scores: list[float] = score_of(target, output, rows).float().tolist()
         return scores
     probabilities: list[float] = target.log_prob(output).float().exp().clamp(max=1).tolist()
     return probabilities

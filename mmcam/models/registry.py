@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import SpatialLayer, default_layer, spatial_layers
 from mmcam.capture.proof import ProvenLayouts
-from mmcam.errors import LabelError, ModelError, nearest, reason_of
+from mmcam.errors import LabelError, MmcamError, ModelError, nearest, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.models.folder import folder_recipe, read_labels
 from mmcam.models.wrap import from_factory
@@ -46,7 +47,7 @@ def load(
             `package.module:factory`, a function that returns the result of `wrap`.
         weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
             those of the folder or the factory, or the library's own pretrained weights, which it
-            may download; "random" for an untrained model (no effect on a factory).
+            may download; "random" for an untrained model (not for a factory).
         labels: class names in the order of the classes: a list, or a file with one name per line.
         layers: the layers to explain by default.
         device: the torch device of the model.
@@ -54,7 +55,8 @@ def load(
     Raises:
         ModelError: no such model, a broken folder, a factory that fails, an unreadable file of
             labels, or a device that cannot be used.
-        WeightsError: the weights do not fit, are missing or cannot be downloaded.
+        WeightsError: the weights do not fit, are missing or cannot be downloaded, or "random" for a
+            factory.
         MissingExtra: the model's processor needs a package that is not installed.
     """
     name = str(model)
@@ -109,17 +111,28 @@ def build(recipe: Recipe) -> Adapter:
     ).load
     try:
         adapter = loader(recipe)
-    except (TypeError, ValueError, AssertionError) as error:
-        if not recipe.args:
-            raise
+    except MmcamError:
+        raise
+    except Exception as error:
+        wrong_args = isinstance(error, (TypeError, ValueError, AssertionError)) and recipe.args
+        if _is_own(error) and not wrong_args:
+            raise  # not an error of the user's
+        described = f" with the arguments {dict(recipe.args)}" if recipe.args else ""
+        remedy = 'fix "args"' if wrong_args else 'check its name, its "args" and its configuration'
         raise ModelError(
-            f"{recipe.title} cannot be built with the arguments {dict(recipe.args)} "
-            f'({reason_of(error)}); fix "args"'
+            f"{recipe.title} cannot be built{described} "
+            f"({type(error).__name__}: {reason_of(error)}); {remedy}"
         ) from error
     if isinstance(adapter, (Classifier, CaptionAdapter)) and adapter.uses_layouts:
         adapter.layouts = ProvenLayouts()
     adapter.model.eval()  # libraries build their models in training mode
     return adapter
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether an exception was raised in mmcam's own code, not in a library."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("mmcam.")
 
 
 def model_names(match: str = "") -> list[str]:

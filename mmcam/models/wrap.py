@@ -14,7 +14,7 @@ from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
 from mmcam.adapters.base.classifier import Classifier, Probability, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.capture.proof import ProvenLayouts
-from mmcam.errors import LayerError, MmcamError, ModelError, reason_of
+from mmcam.errors import LayerError, MmcamError, ModelError, WeightsError, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.types import Adapter
 
@@ -30,7 +30,7 @@ def from_factory(module: str, function: str, name: str, overrides: Mapping[str, 
 
     Raises:
         ModelError: there is no such function, or it fails or returns no adapter.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights do not fit, or an untrained model is asked for.
         MmcamError: raised by the function; it is not changed.
     """
     if "" not in sys.path and "." not in sys.path:
@@ -42,6 +42,11 @@ def from_factory(module: str, function: str, name: str, overrides: Mapping[str, 
             f"model '{name}' cannot be found ({error}); give family:name (families: "
             f"{', '.join(FAMILIES)}) or package.module:factory"
         ) from error
+    if overrides.get("pretrained") is False:
+        raise WeightsError(
+            f"weights='random' cannot be used with '{name}', because the factory chooses its own "
+            "weights; leave weights out, and let the factory return an untrained model"
+        )
     try:
         adapter = factory()
     except MmcamError:

@@ -77,6 +77,16 @@ def test_the_cnns_of_the_papers_work(name: str, tmp_path: Path) -> None:
     ("change", "error", "message"),
     [
         ({"cnn": None}, ModelError, 'its "cnn"'),
+        (
+            {"cnn": {"family": "hf", "name": "poolformer"}},
+            ModelError,
+            "hf:poolformer has no default layer to split it after; choose",
+        ),
+        (
+            {"cnn": {"family": "torchvision", "name": "r3d_18"}},
+            ModelError,
+            "torchvision:r3d_18 is a model of clips, and the cnn takes pictures; choose",
+        ),
         ({"labels": None}, ModelError, 'its answers ("labels"'),
         ({"vocabulary": None}, ModelError, 'its "vocabulary"'),
         ({"max_question_tokens": "14"}, ModelError, "must be a number of words"),

@@ -206,14 +206,14 @@ def test_targets_methods_and_layers_keep_their_order() -> None:
         model(),
         noise(10),
         mmcam.Actions(["swim", "run"]),
-        method=["gradcam++", "gradcam"],
+        method=["guided-gradcam", "gradcam++", "gradcam"],
         layers=["first", "trunk"],
         guided=True,
     )
     assert [(e.label, e.method, e.layer) for e in maps] == [
         (label, method, layer)
         for label in ("swim", "run")
-        for method in ("gradcam++", "gradcam", "guided-gradcam++", "guided-gradcam")
+        for method in ("guided-gradcam", "gradcam++", "gradcam", "guided-gradcam++")
         for layer in ("first", "trunk")
     ]
     assert maps.select("run", "gradcam", "first")[0].cam.shape == (12, 8, 12)

@@ -16,7 +16,7 @@ from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.capture.layers import map_tensor
 from mmcam.capture.model_state import untouched
 from mmcam.engine.rescoring import Rescorer
-from mmcam.errors import MethodError
+from mmcam.errors import MethodError, ScoreError
 from mmcam.types import Adapter, Inputs, Sample, Target
 from tests.adapters.tiny_generative import BLIP_VQA, VILT, case_of, folder
 from tests.adapters.tiny_models import EVERY
@@ -234,3 +234,26 @@ def test_a_grid_of_combined_cells_has_no_channels_to_ablate() -> None:
     assert mmcam.explain(model, noise(8, 8), mmcam.Classes([0]))[0].cam.shape == (4, 4)
     with pytest.raises(MethodError, match=r"layer '0' combines several entries.*choose another"):
         mmcam.explain(model, noise(8, 8), mmcam.Classes([0]), method="ablationcam")
+
+
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
+def test_a_score_that_fails_only_during_rescoring_is_a_score_error(method: str) -> None:
+    def score(logits: Tensor) -> Tensor:
+        if not logits.requires_grad:
+            raise ValueError("no graph")
+        return logits[:, 0]
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = mmcam.wrap(net, Preprocess(), layer="0")
+    with pytest.raises(
+        ScoreError, match=r"score of 'own' .*\(ValueError: no graph\); fix Target.s"
+    ):
+        mmcam.explain(model, noise(8, 8), Target(label="own", score=score), method=method)
+
+
+def test_a_score_that_fails_in_an_evaluation_is_a_score_error() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    scorer, _ = rescorer(mmcam.wrap(net, Preprocess()), noise(8, 8), mmcam.Classes([0]))
+    mean = Target(label="own", score=lambda logits: logits.mean())
+    with pytest.raises(ScoreError, match=r"score of 'own' is a Tensor of shape \(\)"):
+        scorer.probabilities([noise(8, 8)], [mean], mmcam.Classes([0]), "")

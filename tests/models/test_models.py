@@ -17,10 +17,11 @@ from torch import Tensor, nn
 import mmcam
 import mmcam.data
 from mmcam.adapters.base.classifier import Classifier
+from mmcam.adapters.base.recipe import Recipe
 from mmcam.adapters.networks.c3d import C3D
-from mmcam.errors import LayerError, ModelError
+from mmcam.errors import LayerError, ModelError, WeightsError
 from mmcam.models import FAMILIES, load, model_names, wrap
-from mmcam.models.registry import layers_of
+from mmcam.models.registry import build, layers_of
 from mmcam.types import Adapter
 
 ARGS: dict[str, Any] = {
@@ -225,6 +226,12 @@ def test_a_factory_that_gives_no_model_is_refused(name: str, message: str) -> No
         load(name)
 
 
+@pytest.mark.usefixtures("here")
+def test_a_factory_chooses_its_own_weights() -> None:
+    with pytest.raises(WeightsError, match=r"'random' cannot be used with 'my_factories:good'"):
+        load("my_factories:good", weights="random")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -232,6 +239,10 @@ def test_a_factory_that_gives_no_model_is_refused(name: str, message: str) -> No
         ("resnet50", r"no model 'resnet50'; nearest: .*resnet.*families: torchvision, timm"),
         ("torchvision:resnet51", r"torchvision has no classifier 'resnet51'; nearest: resnet50"),
         ("torchvision:fcn_resnet50", r"no classifier 'fcn_resnet50'"),
+        (
+            "timm:resnet18.x",
+            r"timm:resnet18.x cannot be built \(RuntimeError: Invalid pretrained tag",
+        ),
         ("timm:resnet5o", r"timm has no model 'resnet5o'; nearest: resnet50"),
         ("pytorchvideo:slowfast", r"no 'slowfast'; nearest: slowfast_r"),
         ("./no/such/folder", r"no model './no/such/folder'"),
@@ -239,7 +250,20 @@ def test_a_factory_that_gives_no_model_is_refused(name: str, message: str) -> No
 )
 def test_an_unknown_model_is_refused_with_the_nearest(name: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        load(name)
+        load(name, weights="random")
+
+
+def test_a_configuration_that_transformers_refuses_is_refused(tmp_path: Path) -> None:
+    values = {"model_type": "vit", "hidden_act": "gelo", "num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"cannot be built \(KeyError: 'gelo'\); check its name,"):
+        load(f"hf:{tmp_path}", weights="random")
+
+
+def test_an_error_of_mmcam_itself_is_no_error_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmcam.adapters.small.SmallCNN", None)
+    with pytest.raises(TypeError, match="not callable"):
+        build(Recipe(family="small", name=""))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu9", "mps:7"])

@@ -177,6 +177,7 @@ def test_duplicate_answers_are_merged_and_prefixes_are_not() -> None:
         (mmcam.Answers(), "is empty; ask something"),
         (mmcam.Answers("какого цвета собака?"), "no word of the question"),
         (mmcam.Answers(QUESTION, contrast=("red", "blue")), "no label 'blue'"),
+        (mmcam.Answers(QUESTION, contrast=("red", "Red")), "both are the answer 'red' of lstm_vqa"),
         (mmcam.Caption("a dog"), "answers questions"),
     ],
 )

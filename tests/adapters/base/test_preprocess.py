@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 from unittest import mock
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 import mmcam
 from mmcam.adapters.base.classifier import Classifier
-from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.adapters.base.preprocess import SETTINGS, Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.errors import ModelError
 from mmcam.grids import onto_original
@@ -182,6 +184,38 @@ def test_a_clip_covers_its_own_span_or_all_frames() -> None:
 def test_an_unknown_key_is_refused() -> None:
     with pytest.raises(ModelError, match=r"preprocess has no 'size'; it takes resize, crop"):
         Preprocess.from_dict({"size": 224})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"resize": "96"}, "resize='96'; it must be a number of pixels, (height, width) or None"),
+        ({"resize": [96]}, "resize=[96]; it must be a number of pixels, (height, width) or None"),
+        ({"crop": 0}, "crop=0; it must be a number of pixels, (height, width) or None"),
+        ({"crop": True}, "crop=True; it must be a number of pixels, (height, width) or None"),
+        ({"mean": 0.5}, "mean=0.5; it must be three numbers, one for each channel"),
+        ({"mean": "0.5"}, "mean='0.5'; it must be three numbers, one for each channel"),
+        ({"std": [1, 1, 0]}, "std=[1, 1, 0]; it must be three numbers above 0"),
+        ({"interpolation": "cubic"}, "interpolation='cubic'; it must be one of nearest, nearest-"),
+        ({"interpolation": "box"}, "interpolation='box'; it must be one of nearest, nearest-"),
+        ({"order": "rbg"}, "order='rbg'; it must be rgb or bgr"),
+        ({"centre": ["up"]}, "centre=['up']; it must be round or down"),
+        ({"frames": 1.5}, "frames=1.5; it must be a number of frames or None"),
+        ({"stride": float("nan")}, "stride=nan; it must be a number of frames above 0"),
+        ({"fps": -1}, "fps=-1; it must be frames per second or None"),
+    ],
+)
+def test_a_wrong_value_is_refused(
+    values: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ModelError) as caught:
+        Preprocess.from_dict(values)
+    assert message in str(caught.value)
+
+
+def test_every_setting_is_checked() -> None:
+    assert list(SETTINGS) == [field.name for field in fields(Preprocess)]
 
 
 def compose(*steps: Callable[[Any], Any]) -> Callable[[Any], Tensor]:
