@@ -35,6 +35,9 @@ class ProvenLayouts:
     proofs: dict[tuple[str, tuple[int, ...]], Proof | None] = field(default_factory=dict)
     """Layer and input size -> its proof; None if the pass could not be traced."""
 
+    neighbours: dict[str, str] = field(default_factory=dict)
+    """Layer without a layout -> the layer with a grid that runs nearest to it."""
+
     def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
         """Find the layouts of these layers for inputs of this size, if this was not tried yet.
 
@@ -46,7 +49,27 @@ class ProvenLayouts:
         size = tuple(inputs.pixels.shape[1:])
         missing = [layer for layer in layers if (layer, size) not in self.proofs]
         if missing:
-            self._add(adapter, inputs, missing)
+            proofs = self._add(adapter, inputs, missing)
+            self._find_neighbours(
+                adapter, inputs, [name for name in proofs if isinstance(proofs[name], LayerError)]
+            )
+
+    def _find_neighbours(self, adapter: Adapter, inputs: Inputs, refused: Sequence[str]) -> None:
+        """Find the neighbours of layers without a layout, for their error messages."""
+        if not refused:
+            return
+        proofs = self._add(adapter, inputs, None)
+        numbers = {layer.partition("#")[0]: number for number, layer in enumerate(proofs)}
+        spatial = [
+            layer
+            for layer, proof in proofs.items()
+            if isinstance(proof, Layout) and min(proof.grid[-2:]) > 1
+        ]
+        for layer in refused:
+            number = numbers.get(layer.partition("#")[0])
+            if spatial and number is not None:
+                distances = [abs(numbers[other.partition("#")[0]] - number) for other in spatial]
+                self.neighbours[layer] = spatial[distances.index(min(distances))]
 
     def spatial(self, adapter: Adapter, inputs: Inputs) -> dict[str, Layout]:
         """The layouts of all layers that have one, in the order in which they run.
@@ -93,8 +116,10 @@ class ProvenLayouts:
         proof = self.proofs[layer, tuple(inputs.pixels.shape[1:])]
         assert proof is not None  # `knows` is checked first
         if isinstance(proof, LayerError):
+            near = self.neighbours.get(layer)
+            other = f"'{near}', the nearest layer with a grid," if near else "another layer"
             raise LayerError(
-                f"{proof}; explain another layer (mmcam list layers), or give its grid with "
+                f"{proof}; explain {other} (mmcam list layers), or give its grid with "
                 "mmcam.wrap(..., grid=...)"
             )
         return proof.to_grid(tensor)

@@ -168,6 +168,23 @@ def test_layers_without_a_grid_are_refused(trunk: nn.Module, message: str) -> No
         )
 
 
+def test_a_refused_layer_names_the_nearest_one_with_a_grid() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.pool = nn.AdaptiveAvgPool2d(1)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.pool(self.second(self.first(x))).flatten(1))
+
+    adapter = adapter_of(Plain(), (12, 16))
+    picture = np.zeros((12, 16, 3), np.uint8)
+    with pytest.raises(LayerError, match=r"layer 'pool': .*explain 'second', the nearest layer"):
+        mmcam.explain(adapter, picture, mmcam.Classes(), layers=["pool"])
+
+
 def test_a_grid_of_the_users_comes_first() -> None:
     network = Pooled(6, nn.Conv2d(3, 6, 4, 4))
     adapter = adapter_of(network, (16, 24), grid=lambda layer, tensor, space: tensor.flip(3))
