@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mmcam.errors import LayerError, MmcamError, ScoreError
+from mmcam.grids import resize
 
 METHODS = ["hirescam", "gradcam++softmax", "guided-gradcam", "scorecam", "ablationcam"]
 
@@ -223,6 +224,11 @@ def test_maps_inside_autocast_are_in_single_precision(wrapped: Callable[..., Any
     with torch.autocast("cpu", dtype=torch.bfloat16):
         halved = setup.cam(sample, "gradcam-signed", 0)
         product = setup.cam(sample, "guided-gradcam", 0)
+        (maps,) = setup.explain(sample, ["gradcam", "guided", "guided-gradcam"], 0)
+    cam, guided, both = (explanation.cam for explanation in maps.values())
+    extent = next(iter(maps.values())).placement.extent
+    assert extent
+    assert_close(both, guided * resize(cam[None], (8, 8), extent).to(guided.dtype))
     assert halved.dtype == torch.promote_types(plain.dtype, torch.float32)
     assert product.dtype != torch.bfloat16
     assert_close(halved.to(plain.dtype), plain, rtol=0.1, atol=0.1 * float(plain.abs().max()))

@@ -12,7 +12,7 @@ def has_imagenet_classes(labels: Sequence[str]) -> bool:
     """Whether these are ImageNet's 1,000 classes in their usual order.
 
     Publishers write some names differently ("crane bird", "tench, Tinca tinca"), so it is enough
-    that most names begin with the first name of their class.
+    that most labels begin with the first WordNet name of their class.
     """
     if len(labels) != CLASSES:
         return False

@@ -19,7 +19,8 @@ from mmcam.grids import to_grid
 class ClassifierType(NamedTuple):
     """The default layer of a model type, and the number of tokens before its grid.
 
-    If `prefix` is None, the number is inferred from the proportions of the picture.
+    If `prefix` is None, the configuration gives the number (DINOv2 with registers), or the
+    proportions of the model's input decide. A map of convolutions has no such tokens.
     """
 
     layer: str
@@ -73,8 +74,8 @@ def load_classifier(recipe: Recipe, config: Any) -> Classifier:
     """A classifier of pictures or clips with this configuration.
 
     Raises:
-        ModelError: not a classifier, the settings of its image processor are missing, or wrong
-            preprocessing.
+        ModelError: not a classifier, the settings of its image processor are missing, wrong
+            preprocessing, or the model lacks the default layer of its type.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
     """
     video = _is_video(config)
@@ -118,7 +119,11 @@ def _is_video(config: Any) -> bool:
 
 
 def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
-    """The model; of a type with several classifiers, the one that `config.architectures` names."""
+    """The model; of several classifiers, the one that `config.architectures` names, or the first.
+
+    Raises:
+        WeightsError: weights are missing or cannot be downloaded.
+    """
     from transformers import AutoModelForImageClassification, AutoModelForVideoClassification
 
     auto = AutoModelForVideoClassification if video else AutoModelForImageClassification
@@ -141,6 +146,9 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
 
 def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
     """The steps of the model's own processor: resize, crop, rescale, normalise.
+
+    The window of a video model has as many frames as the configuration says (16 if it does not), 4
+    frames apart at 30 per second.
 
     Raises:
         ModelError: a trained model without known settings of its image processor.
@@ -170,7 +178,11 @@ def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
 
 
 def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
-    """The size that a processor resizes to (short side, or height and width), and its crop size."""
+    """The size that a processor resizes to (short side, or height and width), and its crop size.
+
+    None stands for a step that the processor leaves out. `side` is the size if
+    the settings name none.
+    """
     size = values.get("size") or side
     if isinstance(size, Mapping):
         size = size.get("shortest_edge") or [size["height"], size["width"]]
@@ -182,7 +194,8 @@ def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
     if isinstance(size, int):
         processor = values.get("image_processor_type", "")
         if processor.startswith("ConvNext"):
-            # ConvNext crops to `crop_pct` for sizes below 384 pixels, and squashes otherwise.
+            # Below 384 pixels, ConvNext resizes the short side to size / `crop_pct` and crops to
+            # `size`; otherwise it squashes the picture to `size`.
             resized = int(size / values["crop_pct"])
             size, crop = ([size, size], crop) if size >= 384 else (resized, [size, size])
         elif processor.startswith("PoolFormer"):
@@ -193,20 +206,24 @@ def _geometry(values: Mapping[str, Any], side: Any) -> tuple[Any, Any]:
 
 
 def _normalisation(values: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    """The mean and standard deviation that equal a processor's steps for pixels divided by 255."""
+    """The mean and standard deviation for pixels divided by 255.
+
+    Normalising with them gives the same values as the processor's own rescaling and normalisation.
+    """
     mean = values.get("image_mean") or (0.5,) * 3
     std = values.get("image_std") or (0.5,) * 3
     if not values.get("do_normalize", True):
         mean, std = (0.0,) * 3, (1.0,) * 3
     scale = values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 1
-    offset = float(bool(values.get("offset") or values.get("rescale_offset")))  # ViViT's
+    # The offset of ViViT and EfficientNet: they subtract 1 after rescaling.
+    offset = float(bool(values.get("offset") or values.get("rescale_offset")))
     if values.get("include_top"):  # EfficientNet divides by std twice
         return [(offset + m) / (255 * scale) for m in mean], [s * s / (255 * scale) for s in std]
     return [(offset + m) / (255 * scale) for m in mean], [s / (255 * scale) for s in std]
 
 
 def _processor(recipe: Recipe) -> Mapping[str, Any]:
-    """The settings of the model's processor; empty for an untrained model type."""
+    """The settings of the model's processor; empty if it has none, as an untrained model type."""
     from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoVideoProcessor
 
     if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
@@ -249,6 +266,7 @@ def _to_grid_of(config: Any, classifier_type: ClassifierType | None) -> ToGrid:
 def _columns_then_time(tensor: Tensor, space: Sequence[int]) -> Tensor:
     """TimeSformer's tokens as a grid: a class token, then patches; frames vary fastest."""
     frames, height, width = space
+    # These cells are in the wrong order; only the numbers of rows and columns are used.
     time_first = to_grid(tensor, (frames, height, width), prefix=1, slices=frames)
     rows, columns = time_first.shape[3:]
     grid = tensor[:, 1:].movedim(-1, 1).reshape(len(tensor), -1, rows, columns, frames)

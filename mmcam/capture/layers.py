@@ -15,7 +15,9 @@ from torch.jit._trace import TopLevelTracedModule
 
 from mmcam.errors import LayerError, nearest
 
-INTEGERS = "use occlusion, which needs neither layers nor gradients, or the model of floats"
+INTEGERS = (
+    "use occlusion, which needs neither layers nor gradients, or the model before quantisation"
+)
 """The remedy for layers that compute with integers."""
 
 
@@ -26,7 +28,7 @@ def recordable_layers(model: nn.Module) -> dict[str, nn.Module]:
     graph of `torch.fx` or `torch.export` runs only the modules that it calls.
     """
     layers: dict[str, nn.Module] = {}
-    inside_graph: dict[str, tuple[str, ...]] = {}  # prefix of the graph's layers -> those that run
+    inside_graph: dict[str, tuple[str, ...]] = {}  # prefix of a graph's modules -> those it calls
     for name, module in model.named_modules():
         graphs = [prefix for prefix in inside_graph if name and name.startswith(prefix)]
         calls = [call for prefix in graphs for call in inside_graph[prefix]]
@@ -68,8 +70,8 @@ def quantised(model: nn.Module) -> str | None:
 def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
     """The layers that match `patterns`, in the model's order, without duplicates.
 
-    A pattern is a module's name as in `named_modules`, where `*` matches any characters between
-    two dots: `layer*`, `features.*`, `blocks.*.norm1`. The suffix `#1` selects the second call of a
+    A pattern is a module's name as in `named_modules`, where `*` matches any characters except
+    dots: `layer*`, `features.*`, `blocks.*.norm1`. The suffix `#1` selects the second call of a
     module that runs several times in a forward pass.
 
     Raises:
@@ -91,13 +93,19 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
                 "`mmcam list layers --model MODEL` lists them"
             )
         resolved += [f"{layer}#{call}" if call else layer for layer in matches]
-    return sorted(set(resolved), key=lambda layer: known.index(layer.partition("#")[0]))
+
+    def order(layer: str) -> tuple[int, int]:
+        stem, _, call = layer.partition("#")
+        return known.index(stem), int(call or -1)
+
+    return sorted(set(resolved), key=order)
 
 
 def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """`output` with `change` applied to its map: the first float tensor with three or more axes.
 
-    Searches tuples, lists and mappings (model outputs). Returns None if there is no map.
+    Searches tuples, lists and mappings (such as transformers' outputs). Returns None if there is no
+    map.
     """
     if isinstance(output, Tensor):
         return change(output) if output.is_floating_point() and output.ndim >= 3 else None
@@ -162,7 +170,8 @@ def tapped(
                     ran = f"ran {counts[stem]} times" if counts[stem] else "did not run"
                     raise LayerError(
                         f"layer '{stem}' {ran} in the forward, so there is no call "
-                        f"{int(call or 0)} to explain; name a layer that runs"
+                        f"{int(call or 0)} to explain (the first is 0); name a layer or "
+                        "a call that runs"
                     )
                 if not call and counts[stem] > 1:
                     raise LayerError(
@@ -185,12 +194,12 @@ def tapped(
 def _why_no_map(output: Any) -> str:
     """Why an output has no map, and the remedy, as the end of an error message."""
     if isinstance(output, Tensor) and output.ndim >= 3:
-        return f"whose numbers are no floats; {INTEGERS}"
+        return f"whose values are not floats; {INTEGERS}"
     return "which has no grid to explain; name a layer before the pooling, flattening or packing"
 
 
 def describe_output(output: Any) -> str:
-    """The type and shape of an output, for an error message."""
+    """The type and shape of an output, and its dtype if not float, for an error message."""
     shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
     if isinstance(output, Tensor) and not output.is_floating_point():
         shape += f" and type {str(output.dtype).removeprefix('torch.')}"

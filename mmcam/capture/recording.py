@@ -137,7 +137,8 @@ class Recording:
             gradients = {}
             for name, gradient in zip(names, block, strict=False):
                 if name in self.pooled.to_grid:
-                    gradient = self.pooled.mean(name, gradient, block[len(names) :])
+                    with torch.autocast(scores.device.type, enabled=False):
+                        gradient = self.pooled.mean(name, gradient, block[len(names) :])
                 if gradient is None:
                     raise self._unreached(name)
                 gradients[name] = gradient

@@ -4,8 +4,9 @@
     coco:DIR?split=val2017
     hf:beans?split=test&image=image
 
-Paths in options are relative to the working folder. `DATASETS` lists the names;
-`mmcam.datasets.jsonl` describes the JSONL format.
+Paths in options are relative to the working folder; VQA's options `questions` and `annotations` are
+first looked up in VQA's folder. `DATASETS` lists the names; `mmcam.datasets.jsonl` describes the
+JSONL format.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ DATASETS: dict[str, Reader] = {
     "vqa": Reader(
         read=vqa.read_vqa,
         example="vqa:DIR?images=val2014",
-        summary="VQA v2 and VizWiz: questions, each with its most common answer",
+        summary="VQA v1, v2 and VizWiz: questions, each with its most common answer",
     ),
     "vqa-hat": Reader(
         read=vqa.read_vqa_hat,
@@ -105,7 +106,8 @@ def open_data(spec: str, task: str = "") -> Dataset:
             item per caption.
 
     Raises:
-        InputError: no such kind of dataset or option, or the dataset cannot be read or is empty.
+        InputError: no such kind of dataset or option, an option has an invalid value, or the
+            dataset cannot be read or is empty.
         MissingExtra: the library that reads the dataset is not installed.
     """
     name, _, rest = spec.partition(":")

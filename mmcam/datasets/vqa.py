@@ -29,13 +29,13 @@ def read_vqa(
             A file of VizWiz is a list of questions with their answers; the picture's name is the
             question id.
         annotations: the answers file, likewise; without one, only questions of VizWiz have labels.
-        images: the folder of photos (`COCO_val2014_000000000042.jpg`, also in a folder `val2014`);
-            if None, `folder`.
+        images: the folder of photos, named `COCO_val2014_000000000042.jpg` (also in a subfolder
+            `val2014`), `000000000042.jpg`, or by their id if it is no number; if None, `folder`.
         maps: a folder of human maps named by question (`1234_1.png`), to use only these questions.
 
     Raises:
-        InputError: a file or the maps cannot be read, there are no or several questions files or
-            several answers files to choose from, or no question is left.
+        InputError: a file or the maps cannot be read, a file has another format, there are no or
+            several questions files or several answers files to choose from, or no question is left.
     """
     questions_file = _find_file(folder, "questions", questions)
     if questions_file is None:
@@ -75,7 +75,7 @@ def _read_answers(path: Path) -> dict[Any, str]:
     """The answer that most people gave to each question.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read or has another format.
     """
     content = read_json(path, "VQA annotations")
     try:
@@ -121,7 +121,8 @@ def read_vqa_hat(
         questions: as in `read_vqa`.
         annotations: as in `read_vqa`.
         images: as in `read_vqa`.
-        vqa: the folder of VQA's files; the parent of the maps' folder if None.
+        vqa: the folder of VQA's files (`folder` of `read_vqa`); the parent of the maps' folder if
+            None.
 
     Raises:
         InputError: as in `read_vqa`.

@@ -24,7 +24,10 @@ from mmcam.types import Adapter, Extent, Inputs, Target, Trace
 
 
 class MethodMap(NamedTuple):
-    """The maps of all samples by one method at one layer, and where their cells lie."""
+    """The maps of all rows by one method at one layer, and where their cells lie.
+
+    The rows of the contrasts come after those of the inputs.
+    """
 
     method: str
     layer: str
@@ -45,9 +48,11 @@ def with_contrasts(tensor: Tensor, pairs: Sequence[tuple[int, int]], axis: int =
 class RecordedBatch:
     """One recorded forward of a batch, and its maps.
 
-    Target slot i holds the i-th target of each sample. `word_embedding` is the layer that embeds
-    the words of a question, if the words are explained; `word_scores` collects gradient times input
-    at that layer, for each target slot. `grids` caches the activations as grids.
+    Target slot i holds the i-th target of each row of the inputs. If a row has fewer targets than
+    others, the maps in its remaining slots have no meaning. With `counterfactual`, `targets` are
+    the negated targets. `word_embedding` is the layer that embeds the words of a question, if the
+    words are explained; `word_scores` collects gradient times input at that layer, for each target
+    slot. `grids` caches the activations as grids.
     """
 
     adapter: Adapter
@@ -68,14 +73,15 @@ class RecordedBatch:
         Raises:
             LayerError: a layer has no grid, or its activation or gradient is NaN or infinite.
             MethodError: a method does not work on this model.
-            ScoreError: the score does not depend on a layer, or on no cell of its grid, or it fails
-                in a re-scoring pass.
+            ScoreError: the score does not depend on a layer, or not on any cell of its grid, or it
+                fails in a re-scoring pass.
             ModelError: the backward pass or a re-scoring pass fails, or a method needs the logits
                 of a model that has none.
         """
         for layer in self.layers:  # fail early on layers without a grid
             self._activation(layer)
-        # "relu" first: its passes are the shortest, and those of the last rule free the graph.
+        # The last pass of the last rule frees the graph. "relu" comes first, because most of its
+        # passes end at a layer, while those of the other rules mostly continue to the pixels.
         rules = sorted(self.plan.rules | {"relu"}, reverse=True)
         iterators = {rule: self._gradients(scores, rule, rule == rules[-1]) for rule in rules}
         moments = self._moments(output) if self.plan.needs("moments") else {}
@@ -114,8 +120,8 @@ class RecordedBatch:
         """For each target slot and row: the question's words with their contributions.
 
         The rows of the contrasts come after those of the inputs. The contribution is gradient times
-        input at the words' embedding (Shrikumar et al. 2016); positive values are
-        evidence for the target.
+        input at the words' embedding (Shrikumar et al. 2016), summed over the word; positive values
+        are evidence for the target, or against it in a counterfactual.
         """
         words: list[Sequence[Word]] = list(self.inputs.rest["words"])
         words += [words[first] for first, _ in self.inputs.contrasts]
@@ -131,7 +137,7 @@ class RecordedBatch:
         return self.layers if method.pseudo_layer is None else [method.pseudo_layer]
 
     def _attentions(self, output: Any) -> list[Tensor]:
-        """For each target slot, the model's own attention, one map per sample.
+        """For each target slot, the model's own attention, one map per row, contrasts last.
 
         Raises:
             MethodError: the model has no attention for a target.
@@ -153,7 +159,10 @@ class RecordedBatch:
         return attentions
 
     def _gradients(self, scores: Tensor, rule: str, last: bool) -> Iterator[Mapping[str, Tensor]]:
-        """Gradients under `rule` at the layers where a method needs them."""
+        """For each target slot, the gradients under `rule` where a method or the words need them.
+
+        The keys are names of layers, "pixels" and the word embedding, as far as they are needed.
+        """
         needs = {method.needs for method in self.plan.methods if method.rule == rule}
         names = list(self.layers) if needs & {"gradient", "moments"} else []
         names += ["pixels"] if "pixels" in needs else []
@@ -166,8 +175,8 @@ class RecordedBatch:
         """Check that the backward rules apply to a ReLU.
 
         If no ReLU follows the explained layer, a rule has no effect on its gradient. This is an
-        error only for the gradient at the pixels, or if the model has other activation functions
-        and no ReLU module.
+        error only for the gradient at the pixels, or if other activation functions follow the layer
+        and the model has no ReLU module.
 
         Raises:
             MethodError: no ReLU ran in the forward pass, or some may be hidden.
@@ -199,7 +208,8 @@ class RecordedBatch:
         moments: Mapping[str, Moments],
     ) -> Tensor:
         method = METHODS[method_name]
-        # A surrounding autocast is for the model alone; maps need single precision or wider.
+        # A surrounding autocast is for the recorded pass alone; maps need single precision or
+        # wider. Re-scoring passes run without it too.
         with torch.autocast(self.inputs.pixels.device.type, enabled=False):
             return self._compute(method, layer, slot, gradients, moments)
 
@@ -217,8 +227,8 @@ class RecordedBatch:
             return self._map_by_rescoring(method, layer, slot)
         trace = self._trace(layer, gradients[method.rule][layer])
         if method.needs == "moments":
-            # The recorded gradient is that of the negated score; undo the sign, since the moments
-            # are those of the plain scores.
+            # In a counterfactual, the recorded gradient is that of the negated score; undo the
+            # sign, since the moments are those of the plain scores.
             sign = -1.0 if self.counterfactual else 1.0
             gradient = sign * trace.gradient
             cam: Tensor = method.compute(trace.activation, gradient, moments[layer], sign)
@@ -227,10 +237,10 @@ class RecordedBatch:
         return cam
 
     def _trace(self, layer: str, gradient: Tensor) -> Trace:
-        """Activation and gradient as grids, at least in single precision.
+        """Activation and gradient as grids, at least in single precision, contrasts last.
 
         Raises:
-            LayerError: NaN or infinite values.
+            LayerError: the layer has no grid, or NaN or infinite values.
             ScoreError: the score depends on the layer, but on no cell of its grid.
         """
         activation = self._activation(layer)
@@ -247,7 +257,11 @@ class RecordedBatch:
         return Trace(activation=activation, gradient=with_contrasts(gradient_grid, pairs))
 
     def _activation(self, layer: str) -> Tensor:
-        """The layer's activation as a grid; it does not depend on the target."""
+        """The layer's activation as a grid; it does not depend on the target.
+
+        Raises:
+            LayerError: the layer has no grid, or NaN or infinite values.
+        """
         if layer not in self.grids:
             grid = self._to_grid(layer, self.recording.activation(layer))
             self._check_finite(layer, "activations", grid)
@@ -271,7 +285,8 @@ class RecordedBatch:
 
     def _product(self, pixels: Tensor, cams: Tensor, layer: str) -> Tensor:
         """The pixel map times the upsampled map (Grad-CAM, IJCV 2020, section 3.2)."""
-        upsampled = resize(cams, self.inputs.pixels.shape[2:], self._extent(layer))
+        with torch.autocast(pixels.device.type, enabled=False):
+            upsampled = resize(cams, self.inputs.pixels.shape[2:], self._extent(layer))
         return pixels.detach() * upsampled[:, None].to(pixels.dtype)
 
     def _map_by_rescoring(self, method: Method, layer: str, slot: int) -> Tensor:
@@ -295,7 +310,13 @@ class RecordedBatch:
         return with_contrasts(torch.stack(cams), self.inputs.contrasts)
 
     def _moments(self, output: Any) -> dict[str, Moments]:
-        """Moments of all classes' gradients, weighted by the classes' probabilities."""
+        """Moments of all classes' gradients at each layer, weighted by the classes' probabilities.
+
+        Raises:
+            LayerError: a layer has no grid.
+            ScoreError: the logits do not depend on a layer.
+            ModelError: the model has no logits, or the backward pass fails.
+        """
         logits = self.adapter.logits(output)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         probabilities = logits.detach().softmax(1)

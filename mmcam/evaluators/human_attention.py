@@ -27,12 +27,12 @@ def human_correlation(
     """The mean rank correlation of a map with the human maps, in [-1, 1].
 
     Maps are averaged over the cells, so their sizes may differ: each covers the whole picture.
-    Cells outside the model's input are left out. A constant map, such as an empty one, has a
-    correlation of 0.
+    Cells outside the model's input are left out. The correlation is 0 if the heatmap is constant,
+    such as zero everywhere, or if a human map is constant over the visible cells.
 
     Raises:
-        EvaluationError: no human map, a constant one, a map that is not `[h w]`, or too few visible
-            cells.
+        EvaluationError: no human map, one that is constant over all cells, a map that is not
+            `[h w]`, is empty or has infinite values, or fewer than two visible cells.
     """
     grid = to_cells(heatmap, cells)
     return float(
@@ -46,7 +46,8 @@ def human_ceiling(human_maps: Sequence[HumanMap], cells: tuple[int, int] = CELLS
     Das et al. 2016 report 0.623 for VQA-HAT.
 
     Raises:
-        EvaluationError: fewer than two maps, a constant one, or one that is not `[h w]`.
+        EvaluationError: fewer than two maps, a constant one, one that is not `[h w]`, is empty or
+            has infinite values, or fewer than two cells visible in both maps of a pair.
     """
     pairs = itertools.combinations(_to_grids(human_maps, cells, 2), 2)
     return float(np.mean([spearman(first, second) for first, second in pairs]))

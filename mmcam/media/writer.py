@@ -138,7 +138,8 @@ class ClipWriter:
 
     def _discard(self) -> None:
         """Close and remove the temporary file; after success it has already been renamed."""
-        with contextlib.suppress(Exception):  # the original error is already being raised
+        # The container may not be open; if closing fails, an earlier error is being raised already.
+        with contextlib.suppress(Exception):
             self._container.close()
         with contextlib.suppress(OSError):
             self._temporary.unlink(missing_ok=True)
@@ -155,9 +156,10 @@ class ClipWriter:
 
 
 def exact_rate(fps: int | float | Fraction) -> Fraction:
-    """Frames per second as an exact fraction: 29.97 is 30000/1001.
+    """Frames per second as an exact fraction.
 
-    Other rates are rounded to a denominator of at most 1001.
+    A rate less than 0.005 from an NTSC variant (see `NTSC`) becomes that variant: 29.97 is
+    30000/1001. Other rates are rounded to a denominator of at most 1001; the lowest is 1/1001.
 
     Raises:
         OutputError: the rate is not a finite number above 0.
@@ -173,7 +175,11 @@ def exact_rate(fps: int | float | Fraction) -> Fraction:
 
 
 def _encoder(path: Path, height: int, width: int, rate: Fraction) -> str:
-    """The first H.264 encoder that opens for this size and rate; some may lack their hardware."""
+    """The first H.264 encoder that opens for this size and rate; some may lack their hardware.
+
+    Raises:
+        OutputError: none opens.
+    """
     import av
 
     failures = []
@@ -191,12 +197,13 @@ def _encoder(path: Path, height: int, width: int, rate: Fraction) -> str:
             failures.append(f"{name}: {getattr(error, 'strerror', None) or error}")
     if SOFTWARE.isdisjoint(av.codecs_available):
         raise OutputError(
-            f"{path}: PyAV has no H.264 encoder here ({'; '.join(failures) or 'none at all'}); "
-            "its own wheels include libx264: pip install --force-reinstall --only-binary av av"
+            f"{path}: PyAV has no H.264 encoder here that opens "
+            f"({'; '.join(failures) or 'it has none at all'}); its own wheels include libx264: "
+            "pip install --force-reinstall --only-binary av av"
         )
     raise OutputError(
         f"{path}: no H.264 encoder supports {width} x {height} pixels at {float(rate):g} fps "
-        f"({'; '.join(failures)}); write a smaller clip"
+        f"({'; '.join(failures)}); write a smaller clip, or use another rate"
     )
 
 

@@ -18,7 +18,11 @@ _BLOCK_SIZE = 64
 
 
 class RandomStream:
-    """A stream of random draws. Streams with different keys are independent."""
+    """A stream of random draws.
+
+    Streams with different keys are independent if the keys have one length and numbers below 2**32.
+    Otherwise they may be the same: the keys (1) and (1, 0) give one stream.
+    """
 
     def __init__(self, *key: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(key))
@@ -37,7 +41,10 @@ class RandomStream:
         return low + self.below(high - low + 1)
 
     def quarter(self, low: float, high: float) -> float:
-        """A multiple of 1/4 from `low` to `high`, both rounded to 1/4; `low` if `high` is less."""
+        """A multiple of 1/4 from `low` to `high`, inclusive; `low` if `high` is less.
+
+        Both bounds are first rounded to multiples of 1/4.
+        """
         first, last = round(4 * low), round(4 * high)
         return self.between(first, max(first, last)) / 4
 

@@ -16,7 +16,7 @@ class Classes:
     """Explain classes in a picture: `labels`, or the model's `top` highest-scoring classes.
 
     A label is a class's name, regardless of case, its index, or its WordNet id if the model has
-    ImageNet's classes.
+    ImageNet's classes. A single label may be given without a list.
 
     Raises:
         LabelError: an empty list of labels, or a `top` below 1.
@@ -36,7 +36,8 @@ class Classes:
             raise LabelError(
                 "no labels to explain in []; name some, or omit them for the top classes"
             )
-        # Equal tasks share their targets; labels of one name are equal, whatever their ids.
+        # Samples with equal tasks share their targets, and a `WordNetLabel` equals any label of the
+        # same name. So the ids are a field of their own, by which tasks differ.
         ids = tuple(getattr(label, "wordnet_id", None) for label in self.labels or ())
         object.__setattr__(self, "_wordnet_ids", ids)
         if self.top < 1:
@@ -45,7 +46,11 @@ class Classes:
 
 @dataclass(frozen=True)
 class Actions(Classes):
-    """Explain actions in a clip: `labels`, or the `top` highest-scoring over the whole clip."""
+    """Explain actions in a clip: `labels`, or the model's `top` highest-scoring actions.
+
+    The top actions of a clip of several windows are those with the highest mean probability over
+    evenly spaced windows.
+    """
 
     kind: ClassVar[str] = "action"
     name: ClassVar[str] = "actions"
