@@ -20,7 +20,7 @@ Every message names the value, the reason and the remedy, so that it can be show
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -89,6 +89,22 @@ def reason_of(error: Exception) -> str:
 
 
 @contextmanager
+def raised_as(convert: Callable[[Exception], MmcamError]) -> Iterator[None]:
+    """In this context, what somebody else's code raises becomes the error that `convert` makes.
+
+    Raises:
+        MmcamError: the converted error, whose cause is the exception, or one raised inside, which
+            is not changed.
+    """
+    try:
+        yield
+    except MmcamError:
+        raise
+    except Exception as error:
+        raise convert(error) from error
+
+
+@contextmanager
 def model_errors(name: str, shape: Sequence[int]) -> Iterator[None]:
     """In this context, what a model raises on an input of this shape becomes a `ModelError`.
 
@@ -96,17 +112,17 @@ def model_errors(name: str, shape: Sequence[int]) -> Iterator[None]:
         ModelError: the model raised an exception, which is the cause.
         MmcamError: raised inside; it is not changed.
     """
-    try:
-        yield
-    except MmcamError:
-        raise
-    except Exception as error:
+
+    def convert(error: Exception) -> ModelError:
         is_plain = type(error) is RuntimeError  # torch's errors of shapes, dtypes and devices
         kind = "" if is_plain else f"{type(error).__name__}: "
-        raise ModelError(
+        return ModelError(
             f"{name} failed on an input of shape {tuple(shape)} ({kind}{reason_of(error)}); "
             f"{_remedy(str(error))}"
-        ) from error
+        )
+
+    with raised_as(convert):
+        yield
 
 
 def _remedy(reason: str) -> str:

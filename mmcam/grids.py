@@ -162,13 +162,12 @@ def frame_weights(frames: Sequence[int], placement: Placement, slices: int) -> T
     """
     centres = torch.as_tensor(list(frames), dtype=torch.float64) + 0.5
     per_window = slices // len(placement.spans)
-    extent = placement.extent[0] if placement.extent else (0.0, 1.0)
     matrix = centres.new_zeros(len(centres), slices)
     covered = centres.new_zeros(len(centres))
     for window, (first, last) in enumerate(placement.spans):
         inside = ((centres >= first) & (centres <= last)).to(centres.dtype)
         shares = (centres - first) / (last - first)
-        weights = interpolation_matrix(_within(shares, extent), per_window)
+        weights = interpolation_matrix(_within(shares, placement.along(-3)), per_window)
         matrix[:, window * per_window : (window + 1) * per_window] = weights * inside[:, None]
         covered += inside
     return matrix / torch.where(covered > 0, covered, torch.nan)[:, None]
@@ -189,9 +188,8 @@ def onto_original(
     """
     height, width = placement.size
     left, top, right, bottom = placement.box
-    along_rows, along_columns = placement.extent[-2:] or ((0.0, 1.0), (0.0, 1.0))
-    rows = _pixel_weights(height, top, bottom, cam.shape[-2], along_rows)
-    columns = _pixel_weights(width, left, right, cam.shape[-1], along_columns)
+    rows = _pixel_weights(height, top, bottom, cam.shape[-2], placement.along(-2))
+    columns = _pixel_weights(width, left, right, cam.shape[-1], placement.along(-1))
     cam = cam.detach().cpu().double()
     if frames is not None:
         weights = frame_weights(frames, placement, cam.shape[-3])

@@ -68,6 +68,13 @@ class Placement:
     spans: tuple[tuple[float, float], ...] = ()
     extent: Extent = ()
 
+    def along(self, axis: int) -> tuple[float, float]:
+        """The interval of the input that the map's cells cover along an axis; (0, 1) by default.
+
+        `axis` is an axis of the map: -1 for columns, -2 for rows, -3 for time.
+        """
+        return self.extent[axis] if self.extent else (0.0, 1.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:

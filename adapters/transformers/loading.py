@@ -16,10 +16,10 @@ from mmcam.adapters.base.weights import State
 from mmcam.errors import (
     InputError,
     MissingExtra,
-    MmcamError,
     ModelError,
     WeightsError,
     nearest,
+    raised_as,
     reason_of,
 )
 
@@ -160,12 +160,12 @@ def processor_errors(name: str, height: int, width: int) -> Iterator[None]:
         InputError: the processor raised an exception, which is the cause.
         MmcamError: raised inside; it is not changed.
     """
-    try:
-        yield
-    except MmcamError:
-        raise
-    except Exception as error:
-        raise InputError(
+
+    def convert(error: Exception) -> InputError:
+        return InputError(
             f"the processor of {name} does not take a picture of {height} x {width} pixels (height "
             f"x width): {reason_of(error)}; crop or pad the picture"
-        ) from error
+        )
+
+    with raised_as(convert):
+        yield

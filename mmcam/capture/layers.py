@@ -84,9 +84,10 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
         stem, _, call = pattern.partition("#")
         regex = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
         matches = [layer for layer in known if regex.fullmatch(layer)]
-        is_inside = any(regex.fullmatch(layer) for layer, _ in model.named_modules())
-        if not matches and (is_inside or not known) and (reason := unrecordable(model)):
-            raise LayerError(f"layer '{pattern}' of {name} {reason}")
+        if not matches and (reason := unrecordable(model)):
+            is_inside = any(regex.fullmatch(layer) for layer, _ in model.named_modules())
+            if is_inside or not known:
+                raise LayerError(f"layer '{pattern}' of {name} {reason}")
         if not matches or (call and not call.isdigit()):
             raise LayerError(
                 f"{name} has no layer '{pattern}'; nearest: {nearest(stem, known)}. "

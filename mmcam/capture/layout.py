@@ -49,6 +49,11 @@ class Layout:
         """Rows and columns; for a clip, time slices before them."""
         return tuple(self.cells.shape)
 
+    @property
+    def is_spatial(self) -> bool:
+        """Whether the grid has at least 2 x 2 cells."""
+        return min(self.grid[-2:]) > 1
+
     def to_grid(self, tensor: Tensor) -> Float[Tensor, "batch channel *grid"]:
         """An output of the layer, or its gradient, as a grid; a view if the order allows it.
 

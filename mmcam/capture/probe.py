@@ -42,7 +42,7 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
             return [
                 SpatialLayer(name, layout.channel_count, layout.grid)
                 for name, layout in proven.items()
-                if min(layout.grid[-2:]) > 1
+                if layout.is_spatial
             ]
     layers: dict[str, SpatialLayer] = {}
     names = {module: name for name, module in recordable_layers(adapter.model).items()}

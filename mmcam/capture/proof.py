@@ -46,7 +46,7 @@ class ProvenLayouts:
         Raises:
             ModelError: the model itself fails on the inputs.
         """
-        size = tuple(inputs.pixels.shape[1:])
+        size = _size(inputs)
         missing = [layer for layer in layers if (layer, size) not in self.proofs]
         if missing:
             proofs = self._add(adapter, inputs, missing)
@@ -63,7 +63,7 @@ class ProvenLayouts:
         spatial = [
             layer
             for layer, proof in proofs.items()
-            if isinstance(proof, Layout) and min(proof.grid[-2:]) > 1
+            if isinstance(proof, Layout) and proof.is_spatial
         ]
         for layer in refused:
             number = numbers.get(layer.partition("#")[0])
@@ -85,7 +85,7 @@ class ProvenLayouts:
     def _add(
         self, adapter: Adapter, inputs: Inputs, layers: Sequence[str] | None
     ) -> dict[str, Proof]:
-        size = tuple(inputs.pixels.shape[1:])
+        size = _size(inputs)
         try:
             proofs = follow_layers(adapter, inputs, layers)
         except Exception:
@@ -98,11 +98,11 @@ class ProvenLayouts:
 
     def knows(self, layer: str, inputs: Inputs) -> bool:
         """Whether a layer's output has been traced for inputs of this size."""
-        return self.proofs.get((layer, tuple(inputs.pixels.shape[1:]))) is not None
+        return self.proofs.get((layer, _size(inputs))) is not None
 
     def extent(self, layer: str, inputs: Inputs) -> Extent:
         """Where the cells of a layer's grid lie on the input; empty if the layer is unknown."""
-        proof = self.proofs.get((layer, tuple(inputs.pixels.shape[1:])))
+        proof = self.proofs.get((layer, _size(inputs)))
         return proof.extent if isinstance(proof, Layout) else ()
 
     def grid(
@@ -113,7 +113,7 @@ class ProvenLayouts:
         Raises:
             LayerError: the layer has no layout, or the output does not fit it.
         """
-        proof = self.proofs[layer, tuple(inputs.pixels.shape[1:])]
+        proof = self.proofs[layer, _size(inputs)]
         assert proof is not None  # `knows` is checked first
         if isinstance(proof, LayerError):
             near = self.neighbours.get(layer)
@@ -123,6 +123,10 @@ class ProvenLayouts:
                 "mmcam.wrap(..., grid=...)"
             )
         return proof.to_grid(tensor)
+
+
+def _size(inputs: Inputs) -> tuple[int, ...]:
+    return tuple(inputs.pixels.shape[1:])
 
 
 def follow_layers(

@@ -19,7 +19,7 @@ from mmcam.capture.layers import describe_output, quantised, tapped
 from mmcam.capture.model_state import untouched
 from mmcam.capture.pooled_gradient import PooledGradients, ToGrid
 from mmcam.capture.relu_rules import ReluRule
-from mmcam.errors import MmcamError, ModelError, ScoreError, reason_of
+from mmcam.errors import ModelError, ScoreError, raised_as, reason_of
 from mmcam.types import Target
 
 GRADIENT_STRATEGIES = ("loop", "batched")
@@ -165,16 +165,16 @@ def score_of(target: Target, output: Any, rows: int) -> Tensor:
     Raises:
         ScoreError: the score fails or has another type or shape.
     """
-    try:
-        score = target.score(output)
-    except MmcamError:
-        raise
-    except Exception as error:
-        raise ScoreError(
+
+    def convert(error: Exception) -> ScoreError:
+        return ScoreError(
             f"the score of '{target.label}' cannot be taken from the model's output, "
             f"{describe_output(output)} ({type(error).__name__}: {reason_of(error)}); fix "
             "Target.score"
-        ) from error
+        )
+
+    with raised_as(convert):
+        score = target.score(output)
     if not isinstance(score, Tensor) or score.shape != (rows,):
         raise ScoreError(
             f"the score of '{target.label}' is {describe_output(score)}; it must be a tensor of "

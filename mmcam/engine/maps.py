@@ -13,7 +13,7 @@ from torch import Tensor
 from mmcam.capture.pooled_gradient import off_grid_error
 from mmcam.capture.recording import Recording
 from mmcam.capture.relu_rules import has_relu_modules
-from mmcam.engine.rescoring import Rescorer
+from mmcam.engine.rescoring import Rescorer, extent_of
 from mmcam.errors import LayerError, MethodError
 from mmcam.grids import resize
 from mmcam.methods import METHODS, Method
@@ -110,7 +110,12 @@ class RecordedBatch:
                         cams[name, layer] = self._product(pixels, cams[base, layer], layer)
             yield [
                 # A product has the resolution of the input.
-                MethodMap(name, layer, cams[name, layer], () if factor else self._extent(layer))
+                MethodMap(
+                    name,
+                    layer,
+                    cams[name, layer],
+                    () if factor else extent_of(self.adapter, layer, self.inputs),
+                )
                 for name in self.plan.names
                 for base, factor in [split(name)]
                 for layer in self._layers_of(METHODS[base])
@@ -279,14 +284,12 @@ class RecordedBatch:
         grid = self.adapter.grid(layer, tensor.detach(), self.inputs)
         return grid.to(torch.promote_types(grid.dtype, torch.float32))
 
-    def _extent(self, layer: str) -> Extent:
-        layouts = self.adapter.layouts
-        return () if layouts is None else layouts.extent(layer, self.inputs)
-
     def _product(self, pixels: Tensor, cams: Tensor, layer: str) -> Tensor:
         """The pixel map times the upsampled map (Grad-CAM, IJCV 2020, section 3.2)."""
         with torch.autocast(pixels.device.type, enabled=False):
-            upsampled = resize(cams, self.inputs.pixels.shape[2:], self._extent(layer))
+            upsampled = resize(
+                cams, self.inputs.pixels.shape[2:], extent_of(self.adapter, layer, self.inputs)
+            )
         return pixels.detach() * upsampled[:, None].to(pixels.dtype)
 
     def _map_by_rescoring(self, method: Method, layer: str, slot: int) -> Tensor:

@@ -19,7 +19,12 @@ from mmcam.capture.model_state import autocast, untouched
 from mmcam.capture.recording import score_of
 from mmcam.errors import MethodError
 from mmcam.methods.perturbation import Rescoring
-from mmcam.types import Adapter, Inputs, Pixels, Sample, Target
+from mmcam.types import Adapter, Extent, Inputs, Pixels, Sample, Target
+
+
+def extent_of(adapter: Adapter, layer: str, inputs: Inputs) -> Extent:
+    """Where the cells of a layer's grid lie on the input; empty if they are spread evenly."""
+    return () if adapter.layouts is None else adapter.layouts.extent(layer, inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +42,9 @@ class Rescorer:
 
     def rescoring(self, target: Target, layer: str, channels: int) -> Rescoring:
         """The input of a re-scoring method for one target at one layer."""
-        layouts = self.adapter.layouts
         return Rescoring(
             pixels=self.inputs.pixels[0],
-            extent=() if layouts is None else layouts.extent(layer, self.inputs),
+            extent=extent_of(self.adapter, layer, self.inputs),
             score=lambda perturbed: self.scores(perturbed, target),
             ablated_scores=lambda: self.ablated_scores(layer, channels, target),
         )

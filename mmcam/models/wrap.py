@@ -14,7 +14,7 @@ from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
 from mmcam.adapters.base.classifier import Classifier, Probability, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.capture.proof import ProvenLayouts
-from mmcam.errors import LayerError, MmcamError, ModelError, WeightsError, reason_of
+from mmcam.errors import LayerError, ModelError, WeightsError, raised_as, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.types import Adapter
 
@@ -47,14 +47,14 @@ def from_factory(module: str, function: str, name: str, overrides: Mapping[str, 
             f"weights='random' cannot be used with '{name}', because the factory chooses its own "
             "weights; leave weights out, and let the factory return an untrained model"
         )
-    try:
-        adapter = factory()
-    except MmcamError:
-        raise
-    except Exception as error:
-        raise ModelError(
+
+    def convert(error: Exception) -> ModelError:
+        return ModelError(
             f"'{name}' failed ({type(error).__name__}: {reason_of(error)}); fix the factory"
-        ) from error
+        )
+
+    with raised_as(convert):
+        adapter = factory()
     if isinstance(adapter, nn.Module) or not hasattr(adapter, "prepare"):
         raise ModelError(
             f"'{name}' returns a {type(adapter).__name__}; let it return mmcam.wrap(module, "

@@ -185,7 +185,7 @@ class Explanation:
             InputError: the map has NaN or infinite values.
         """
         count = self.saliency.shape[0] // len(self.placement.spans)
-        start, end = self.placement.extent[0] if self.placement.extent else (0.0, 1.0)
+        start, end = self.placement.along(-3)
         centres = start + (np.arange(count) + 0.5) / count * (end - start)
         return np.concatenate(
             [first + centres * (last - first) for first, last in self.placement.spans]

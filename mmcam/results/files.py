@@ -140,7 +140,7 @@ def map_geometry(placement: Placement, grid: Sequence[int]) -> dict[str, Any]:
     original's pixels are at half-integers.
     """
     left, top, right, bottom = placement.box
-    rows, columns = placement.extent[-2:] or ((0.0, 1.0), (0.0, 1.0))
+    rows, columns = placement.along(-2), placement.along(-1)
     step_x = (columns[1] - columns[0]) * (right - left) / grid[-1]
     step_y = (rows[1] - rows[0]) * (bottom - top) / grid[-2]
     first_x = left + columns[0] * (right - left) + step_x / 2

@@ -266,10 +266,10 @@ def test_model_made_under_inference_mode(
     assert expected.any()
     assert torch.equal(wrapped(net, layer).cam(sample, method, 1), expected)
     assert net.training
-    found = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    assert found.keys() == tensors.keys()
+    current = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    assert current.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        assert found[name] is tensor
+        assert current[name] is tensor
         assert tensor.is_inference()
         assert tensor.requires_grad == (name != "scale")
     assert all(

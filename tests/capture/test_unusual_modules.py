@@ -124,9 +124,9 @@ def test_maps_equal_those_of_the_plain_network(
         expected = plain.cam(sample, method, 2)
         assert expected.any(), method
         assert_close(other.cam(sample, method, 2), expected, msg=method)
-    found = wrapped(net)
-    assert_close(found.cam(sample, "hirescam", 2), plain.cam(sample, "hirescam", 2))
-    assert list(found.adapter.layers) == [layer or "trunk"]
+    setup = wrapped(net)
+    assert_close(setup.cam(sample, "hirescam", 2), plain.cam(sample, "hirescam", 2))
+    assert list(setup.adapter.layers) == [layer or "trunk"]
 
 
 @pytest.mark.parametrize("form", ONE_GRAPH)
