@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -195,3 +196,20 @@ def onto_original(
         weights = frame_weights(frames, placement, cam.shape[-3])
         cam = torch.einsum("ft,...thw->...fhw", weights, cam)
     return (rows @ cam @ columns.T).float()
+
+
+def maximum_cell(
+    values: Float[np.ndarray, "*grid"], near: Sequence[float] | None = None
+) -> tuple[int, ...]:
+    """The indices of the largest value; of several equal ones, of the nearest to a position.
+
+    Towards the edges, an enlarged map is constant: its maximum may be a whole rectangle of pixels.
+    NaN values do not count.
+
+    Args:
+        values: the map, with a value that is not NaN.
+        near: the position, as indices; the mean of the equal ones if None.
+    """
+    equal = np.argwhere(values == np.nanmax(values))
+    position = equal.mean(0) if near is None else np.asarray(near)
+    return tuple(map(int, equal[((equal - position) ** 2).sum(1).argmin()]))

@@ -75,6 +75,11 @@ class Placement:
         """
         return self.extent[axis] if self.extent else (0.0, 1.0)
 
+    def centres(self, axis: int, cells: int) -> list[float]:
+        """The centres of a map's `cells` along an axis, as shares of the input."""
+        start, end = self.along(axis)
+        return [start + (index + 0.5) / cells * (end - start) for index in range(cells)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:

@@ -175,7 +175,3 @@ def _overlaps(length: int, count: int) -> Float[np.ndarray, "{count} {length}"]:
     overlaps: Float[np.ndarray, "..."] = (ends - np.maximum(edges[:-1, None], pixels)).clip(min=0)
     return overlaps
 
-
-def nearest_to(cells: Int[np.ndarray, "n axes"], point: Float[np.ndarray, " axes"]) -> int:
-    """The index of the cell nearest to a point; the first one if several are nearest."""
-    return int(((cells - point) ** 2).sum(1).argmin())

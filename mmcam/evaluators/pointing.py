@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from mmcam.errors import EvaluationError, nearest
-from mmcam.evaluators.maps import Map, Mask, nearest_to, positive, read_map, visible_part
+from mmcam.evaluators.maps import Map, Mask, positive, read_map, visible_part
+from mmcam.grids import maximum_cell
 
 TOLERANCE = 15
 """The margin of Zhang et al. 2016, in pixels."""
@@ -45,11 +46,7 @@ def peak(heatmap: Map) -> tuple[int, ...] | None:
         EvaluationError: as `maps.read_map`.
     """
     values, _ = positive(heatmap)
-    highest = values.max()
-    if highest == 0:
-        return None
-    tied = np.argwhere(values == highest)
-    return tuple(map(int, tied[nearest_to(tied, tied.mean(0))]))
+    return maximum_cell(values) if values.any() else None
 
 
 def pointing_game(

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mmcam.errors import InputError
-from mmcam.grids import onto_original
+from mmcam.grids import maximum_cell, onto_original
 from mmcam.render import overlay
 from mmcam.render.inline import card
 from mmcam.types import Placement, Target
@@ -185,14 +185,15 @@ class Explanation:
             InputError: the map has NaN or infinite values.
         """
         count = self.saliency.shape[0] // len(self.placement.spans)
-        start, end = self.placement.along(-3)
-        centres = start + (np.arange(count) + 0.5) / count * (end - start)
+        centres = np.array(self.placement.centres(-3, count))
         return np.concatenate(
             [first + centres * (last - first) for first, last in self.placement.spans]
         )
 
     def peak(self) -> Peak:
         """The position of the maximum; the centre of the model's input if the map is empty.
+
+        Of several equal positions, it is the one nearest to the centre of the map's largest cell.
 
         For a clip, the frame is the middle of the time slice that holds the largest value, even if
         that value is not positive.
@@ -205,12 +206,16 @@ class Explanation:
             index = int(saliency.flatten(1).amax(1).argmax())
             frame = min(int(self.slice_times()[index]), self.frame_count - 1)
             saliency = saliency[index]
+        left, top, right, bottom = self.placement.box
         if self.empty:
-            left, top, right, bottom = self.placement.box
             return Peak((left + right) / 2, (top + bottom) / 2, frame)
-        placed = onto_original(saliency, self._spatial_placement)
-        index = int(torch.where(placed.isnan(), -torch.inf, placed).argmax())
-        y, x = divmod(index, placed.shape[1])
+        row, column = divmod(int(saliency.argmax()), saliency.shape[1])
+        centre = (
+            top + self.placement.centres(-2, saliency.shape[0])[row] * (bottom - top) - 0.5,
+            left + self.placement.centres(-1, saliency.shape[1])[column] * (right - left) - 0.5,
+        )
+        placed = onto_original(saliency, self._spatial_placement).numpy()
+        y, x = maximum_cell(placed, near=centre)
         return Peak(x + 0.5, y + 0.5, frame)
 
     def _repr_html_(self) -> str:

@@ -129,8 +129,8 @@ def test_a_map_with_nan_or_infinite_values_is_refused(value: float, shape: tuple
 @pytest.mark.parametrize("column", range(4))
 def test_the_peak_lies_in_the_planted_cell(row: int, column: int) -> None:
     peak = make_explanation(planted((3, 4), (row, column))).peak()
-    assert 10 * column <= peak.x <= 10 * (column + 1)
-    assert 10 * row <= peak.y <= 10 * (row + 1)
+    assert abs(peak.x - (10 * column + 5)) <= 0.5
+    assert abs(peak.y - (10 * row + 5)) <= 0.5
     assert peak.frame is None
 
 
