@@ -136,6 +136,7 @@ class Target:
 
     `score` maps the output to one number per row, such as a logit or a log-probability. `kind` is
     "class", "action", "answer", "word", "sentence" or "contrast" (a difference of two scores).
+    `score_name` is the score's name in `tasks.scores`; None for a contrast or a score of your own.
     `log_prob`, if any, maps the output to the natural logarithm of the target's probability.
     `index` is the number of a class, whose name may not be unique. `position` is the position of a
     word in the sentence. `attention`, if any, maps the output to the model's attention map for this
@@ -145,6 +146,7 @@ class Target:
     label: str
     score: Score
     kind: str = "class"
+    score_name: str | None = None
     index: int | None = None
     position: int | None = None
     log_prob: Score | None = None
@@ -158,6 +160,7 @@ class Target:
             score=lambda logits: logits[:, index],
             log_prob=lambda logits: log_probs_of(logits)[:, index],
             kind=kind,
+            score_name="logit",
             index=index,
         )
 

@@ -92,12 +92,14 @@ def is_near(explanation: mmcam.Explanation, box: list[int]) -> bool:
     return bool(max(across, down) <= NEAR)
 
 
-def pointing(model: Any, folder: Path, rows: list[dict[str, Any]], **options: Any) -> Any:
+def pointing(
+    model: Any, folder: Path, rows: list[dict[str, Any]], score: str | None = None, **options: Any
+) -> Any:
     """For each method and layer how often its peak is near the object that is asked about."""
     hits: dict[tuple[str, str], list[bool]] = {}
     for name in dict.fromkeys(row["image"] for row in rows):
         of_picture = [row for row in rows if row["image"] == name]
-        tasks = [mmcam.Answers(row["question"]) for row in of_picture]
+        tasks = [mmcam.Answers(row["question"], score=score) for row in of_picture]
         picture = Image.open(folder / "images" / name).convert("RGB")
         results = mmcam.explain(model, [picture] * len(tasks), tasks, **options)
         for row, maps in zip(of_picture, results, strict=True):
@@ -123,3 +125,28 @@ def test_maps_of_a_network_that_transposes_lie_on_the_object(
     # Spread evenly over the picture, the cells of the last layer give .46 and .40.
     assert rates["layercam", "relu4"] >= 0.55
     assert rates["eigengradcam", "relu4"] >= 0.52
+
+
+@pytest.mark.assets
+def test_what_raises_all_answers_alike_is_no_evidence_for_one(
+    model: Any, folder: Path, questions: list[dict[str, Any]]
+) -> None:
+    rates = {
+        score: pointing(
+            model,
+            folder,
+            questions[:QUESTIONS],
+            score=score,
+            method=["gradcam", "layercam", "hirescam"],
+            layers=["relu3"],
+        )
+        for score in ("log-prob", "mean-contrast")
+    }
+    # The logit: .22, .63 and .45.
+    for score, least in {
+        "log-prob": (0.38, 0.85, 0.75),
+        "mean-contrast": (0.42, 0.9, 0.85),
+    }.items():
+        assert rates[score]["gradcam", "relu3"] >= least[0]
+        assert rates[score]["layercam", "relu3"] >= least[1]
+        assert rates[score]["hirescam", "relu3"] >= least[2]

@@ -14,6 +14,7 @@ from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import prepare_batch
 from mmcam.errors import LabelError, ModelError
 from mmcam.tasks import Answers
+from mmcam.tasks.scores import LOGIT
 from mmcam.tasks.words import Word
 from mmcam.types import Inputs, Sample, Target
 
@@ -128,8 +129,8 @@ class AnswerClassifier(Classifier):
         """The forced answers, or the top answers of each sample, and the contrast, if any.
 
         Raises:
-            LabelError: an unknown or ambiguous answer, a contrast of one answer with itself, or
-                `top` is more than the number of answers.
+            LabelError: an unknown or ambiguous answer, a contrast of one answer with itself, `top`
+                is more than the number of answers, or a score that the answers do not have.
             ModelError: as `logits`.
         """
         logits = self.logits(output)
@@ -152,13 +153,15 @@ class AnswerClassifier(Classifier):
                     f"'{self.label(first)}' of {self.name}; give two different answers"
                 )
             contrast = [self._contrast(first, second)]
-        targets = {index: self._answer(index) for index in {i for row in rows for i in row}}
+        score = task.score or LOGIT
+        targets = {index: self._answer(index, score) for index in {i for row in rows for i in row}}
         return [[*(targets[index] for index in row), *contrast] for row in rows]
 
-    def _answer(self, index: int) -> Target:
+    def _answer(self, index: int, score: str) -> Target:
         return Target(
             label=self.label(index),
-            score=lambda output: output.logits[:, index],
+            score=self._score(index, score),
+            score_name=score,
             log_prob=self._log_prob(index),
             kind="answer",
             attention=_mean_attention if self.has_attention else None,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import LabelError, nearest
 from mmcam.tasks.caption import ALL, VISUAL, Caption
+from mmcam.tasks.scores import LOG_PROB, LOGIT, MEAN_CONTRAST, mean_contrast
 from mmcam.tasks.words import Word, visual
 from mmcam.types import Target
 
@@ -93,6 +94,24 @@ class CaptionOutput:
         dtype = torch.promote_types(states.dtype, torch.float32)
         logit = (states.to(dtype) * self.out.weight[tokens].to(dtype)).sum((1, 2))
         return logit if self.out.bias is None else logit + self.out.bias[tokens].sum()
+
+    def mean_contrast(self, start: int, tokens: Sequence[int]) -> Float[Tensor, " row"]:
+        """The sum of the mean contrasts of consecutive tokens (`scores.mean_contrast`)."""
+        states = self.states[:, start : start + len(tokens)]
+        if self.out is None:
+            mean, count = states.mean(2).sum(1), states.shape[2]
+        else:
+            mean, count = (states * self._mean_weight).sum((1, 2)), self.out.out_features
+            if self.out.bias is not None:
+                mean = mean + self.out.bias.mean() * len(tokens)
+        return mean_contrast(self.logit(start, tokens), mean, count)
+
+    @cached_property
+    def _mean_weight(self) -> Float[Tensor, " state"]:
+        """The mean weights of all tokens in the output layer."""
+        assert self.out is not None
+        dtype = torch.promote_types(self.states.dtype, torch.float32)
+        return self.out.weight.detach().to(dtype).mean(0)
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "row step"]:
@@ -197,6 +216,7 @@ def _sentence_target(text: str, has_attention: bool) -> Target:
     return Target(
         label=text or EMPTY,
         score=log_prob,
+        score_name=LOG_PROB,
         kind="sentence",
         log_prob=log_prob,
         attention=attention if has_attention else None,
@@ -210,6 +230,9 @@ def _word_target(sentence: Sentence, position: int, task: Caption, has_attention
     def logit(output: CaptionOutput) -> Tensor:
         return output.logit(word.start, tokens)
 
+    def contrast(output: CaptionOutput) -> Tensor:
+        return output.mean_contrast(word.start, tokens)
+
     def log_prob(output: CaptionOutput) -> Tensor:
         return output.log_probs[:, word.start : word.stop].sum(1)
 
@@ -219,7 +242,8 @@ def _word_target(sentence: Sentence, position: int, task: Caption, has_attention
 
     return Target(
         label=word.text,
-        score=logit if task.score == "logit" else log_prob,
+        score={LOGIT: logit, LOG_PROB: log_prob, MEAN_CONTRAST: contrast}[task.score],
+        score_name=task.score,
         kind="word",
         position=position,
         log_prob=log_prob,

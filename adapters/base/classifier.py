@@ -20,6 +20,7 @@ from mmcam.adapters.base.preprocess import Preprocess, Transform, prepare_batch
 from mmcam.errors import LabelError, LayerError, ModelError, nearest
 from mmcam.grids import to_grid
 from mmcam.tasks import Classes
+from mmcam.tasks.scores import LOG_PROB, LOGIT, contrast_of_column
 from mmcam.types import Inputs, Layouts, Sample, Score, Target, Weights, Window, log_probs_of
 
 WORDNET_ID = r"n\d{8}"
@@ -121,8 +122,8 @@ class Classifier:
         """The named classes for every sample, or the top classes of each sample.
 
         Raises:
-            LabelError: an unknown or ambiguous label, `top` is more than the number of classes, or
-                another task.
+            LabelError: an unknown or ambiguous label, `top` is more than the number of classes,
+                another task, or a score that the model's classes do not have.
             ModelError: as `logits`.
         """
         if not isinstance(task, Classes):
@@ -167,10 +168,29 @@ class Classifier:
 
         return log_prob
 
+    def _score(self, index: int, name: str) -> Score:
+        """The score `name` of one class as a function of the output.
+
+        Raises:
+            LabelError: the log-probability of a score without probabilities.
+        """
+        if name == LOGIT:
+            return lambda output: self.logits(output)[:, index]
+        if name != LOG_PROB:
+            return lambda output: contrast_of_column(self.logits(output), index)
+        log_prob = self._log_prob(index)
+        if log_prob is None:
+            raise LabelError(
+                f"score='{LOG_PROB}' needs probabilities and the scores of {self.name} have none "
+                "(probability=None); choose logit"
+            )
+        return log_prob
+
     def _target(self, index: int, task: Classes) -> Target:
         return Target(
             label=self.label(index),
-            score=lambda output: self.logits(output)[:, index],
+            score=self._score(index, task.score),
+            score_name=task.score,
             log_prob=self._log_prob(index),
             kind=task.kind,
             index=index,

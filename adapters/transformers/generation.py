@@ -34,6 +34,7 @@ from mmcam.adapters.transformers.teacher_forcing import TeacherForcing
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import InputError, LabelError, ModelError, model_errors
 from mmcam.tasks import Answers, Caption
+from mmcam.tasks.scores import LOG_PROB
 from mmcam.types import Inputs, Sample, Target
 
 MAX_ANSWER_TOKENS = 20
@@ -50,12 +51,17 @@ class GenerativeAdapter(TeacherForcing):
         For `Answers`, each answer is a row: a picture has as many rows as it has answers.
 
         Raises:
-            LabelError: the model does not take the task, the prompt or the question, or cannot
-                generate a given text.
+            LabelError: the model does not take the task, its score, the prompt or the question, or
+                cannot generate a given text.
             InputError: as `prepare_prompts`.
             ModelError: as `prepare_prompts`, or the model fails while it generates.
         """
         if isinstance(task, Answers):
+            if task.score not in (None, LOG_PROB):
+                raise LabelError(
+                    f"score='{task.score}' is not a score of the answers that {self.name} writes "
+                    f"as text; leave it out, or choose {LOG_PROB}"
+                )
             return self._prepare_answers(samples, task)
         if not isinstance(task, Caption) or task.prompt is None:
             return super().prepare(samples, task)

@@ -10,7 +10,7 @@ import typer
 from rich.progress import TextColumn
 
 from mmcam.cli.console import Rate, console, progress_bars
-from mmcam.cli.options import Device, LabelsFile, Layers, Methods, Model, Weights
+from mmcam.cli.options import Device, LabelsFile, Layers, Methods, Model, Score, Weights
 
 Names = Optional[list[str]]  # noqa: UP045 - typer evaluates it at run time, on Python 3.10 too
 
@@ -42,6 +42,7 @@ def evaluate(
     words: Annotated[
         str, typer.Option(metavar="all|visual|none", help="the words of captions to explain")
     ] = "all",
+    score: Score = None,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     baseline: Annotated[
         Names,
@@ -93,7 +94,7 @@ def evaluate(
         check_plots()
     study = _study(
         metrics=tuple(metrics),
-        task=_task(task, top, words),
+        task=_task(task, top, words, score),
         methods=tuple(method),
         baselines=tuple(baseline or ()),
         layers=tuple(layer) if layer else None,
@@ -146,15 +147,16 @@ def _study(**settings: Any) -> Any:
     return Study(**settings)
 
 
-def _task(name: str, top: int, words: str) -> Any:
+def _task(name: str, top: int, words: str, score: str | None) -> Any:
     from mmcam.errors import EvaluationError, nearest
     from mmcam.evaluation.study import TASKS
 
     if name not in TASKS:
         raise EvaluationError(f"there is no task '{name}'; nearest: {nearest(name, TASKS)}")
+    settings: dict[str, Any] = {} if score is None else {"score": score}
     if name == "caption":
-        return TASKS[name](words=[] if words == "none" else words)
-    return TASKS[name](top=top)
+        return TASKS[name](words=[] if words == "none" else words, **settings)
+    return TASKS[name](top=top, **settings)
 
 
 def _report(facts: dict[str, Any], folder: Path, plots: bool) -> None:

@@ -22,6 +22,7 @@ from mmcam.cli.options import (
     Methods,
     Model,
     Out,
+    Score,
     Top,
     Weights,
 )
@@ -34,6 +35,7 @@ def classify(
     labels_file: LabelsFile = None,
     label: Labels = None,
     top: Top = 1,
+    score: Score = None,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     layer: Layers = None,
     guided: Guided = False,
@@ -48,7 +50,7 @@ def classify(
 
     check_drawing_options(colormap)
     adapter = load(model, weights=weights, labels=labels_file, device=device)
-    task = Classes(labels=label or None, top=top)
+    task = Classes(labels=label or None, top=top, score=score or "logit")
     options = Options(method, layer or None, guided, counterfactual)
     explain_pictures(adapter, images, task, options, colormap, out)
 
@@ -62,6 +64,7 @@ def action(
     labels_file: LabelsFile = None,
     label: Labels = None,
     top: Top = 1,
+    score: Score = None,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     layer: Layers = None,
     guided: Guided = False,
@@ -94,7 +97,7 @@ def action(
         explanations = explain(
             adapter,
             clip,
-            Actions(labels=label or None, top=top),
+            Actions(labels=label or None, top=top, score=score or "logit"),
             method=method,
             layers=layer or None,
             guided=guided,
@@ -133,12 +136,7 @@ def caption(
     words: Annotated[
         str, typer.Option(metavar="all|visual|none", help="without --word: the words to explain")
     ] = "all",
-    score: Annotated[
-        str,
-        typer.Option(
-            metavar="logit|log-prob", help="the score of a word: its logit or log-probability"
-        ),
-    ] = "logit",
+    score: Score = None,
     num_beams: Annotated[
         int, typer.Option(help="the number of beams of the search; 1 is greedy")
     ] = 1,
@@ -171,7 +169,7 @@ def caption(
     task = Caption(
         text,
         selected_words,
-        score=score,
+        score=score or "logit",
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
         prompt=prompt,
@@ -203,6 +201,7 @@ def vqa(
     top: Annotated[
         int, typer.Option(help="without --answer: explain this many of the model's best answers")
     ] = 1,
+    score: Score = None,
     method: Methods = ["gradcam"],  # noqa: B006 - typer copies it
     layer: Layers = None,
     guided: Guided = False,
@@ -219,7 +218,7 @@ def vqa(
     from mmcam.results.drawing import check_drawing_options
 
     check_drawing_options(colormap)
-    task = Answers(question, answer or None, top=top, contrast=contrast)
+    task = Answers(question, answer or None, top=top, contrast=contrast, score=score)
     adapter = load(model, weights=weights, device=device)
     options = Options(method, layer or None, guided, counterfactual)
     explain_pictures(adapter, [image], task, options, colormap, out, f": {question}")

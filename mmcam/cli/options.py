@@ -30,6 +30,13 @@ Labels = Annotated[
 Top = Annotated[
     int, typer.Option(help="without --label: explain this many of the highest-scoring classes")
 ]
+Score = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="logit|log-prob|mean-contrast",
+        help="the score to explain; mean-contrast is the logit minus the mean of all others",
+    ),
+]
 Methods = Annotated[
     list[str],
     typer.Option(

@@ -7,7 +7,7 @@ outside the model's input; all others are visible. All values are computed in do
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from mmcam.errors import EvaluationError
 
@@ -174,4 +174,3 @@ def _overlaps(length: int, count: int) -> Float[np.ndarray, "{count} {length}"]:
     ends = np.minimum(edges[1:, None], pixels + 1)
     overlaps: Float[np.ndarray, "..."] = (ends - np.maximum(edges[:-1, None], pixels)).clip(min=0)
     return overlaps
-

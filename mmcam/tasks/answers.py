@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mmcam.errors import LabelError
+from mmcam.tasks.scores import check_score
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,20 @@ class Answers:
         answers: the forced answers, in any number and order.
         top: without `answers`, how many of the model's top answers to explain.
         contrast: two answers; the score of the first minus that of the second is explained too.
+        score: what is explained of an answer, as for `Classes`; None for the model's usual score:
+            the logit of a model that chooses among its answers, the log-probability of the text of
+            a model that writes them, which has no other score.
 
     Raises:
-        LabelError: an empty list of answers, a `top` below 1, or a contrast of equal answers.
+        LabelError: an empty list of answers, a `top` below 1, a contrast of equal answers, or an
+            unknown `score`.
     """
 
     question: str | None = None
     answers: Sequence[str] | None = None
     top: int = 1
     contrast: tuple[str, str] | None = None
+    score: str | None = None
 
     name: ClassVar[str] = "answers"
 
@@ -43,6 +49,8 @@ class Answers:
             raise LabelError(
                 f"contrast={self.contrast!r} is not a contrast; give two different answers"
             )
+        if self.score is not None:
+            check_score(self.score)
 
     def question_for(self, text: str, name: str) -> str:
         """The question for the sample `name` with text `text`, on one line.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmcam.errors import InputError, LabelError
+from mmcam.errors import InputError
+from mmcam.tasks.scores import LOGIT, check_score
 
 ALL, VISUAL = "all", "visual"
-SCORES = ("logit", "log-prob")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Caption:
             "visual" for those that are not function words either; an empty list for the sentence
             alone.
         score: the score of a word: the "logit" of the word at its step (Grad-CAM, IJCV 2020,
-            section 8.1), or its "log-prob". For a word of several tokens, the sum over its tokens.
+            section 8.1), its "log-prob", or its "mean-contrast", the logit minus the mean logit of
+            all other tokens. For a word of several tokens, the sum over its tokens.
             The sentence's score is the sum of the log-probabilities of all its tokens.
         num_beams: the number of beams for generation; 1 is greedy search.
         max_new_tokens: the maximum number of tokens to generate.
@@ -38,7 +39,7 @@ class Caption:
 
     text: str | None = None
     words: str | Sequence[str | int] | None = None
-    score: str = "logit"
+    score: str = LOGIT
     num_beams: int = 1
     max_new_tokens: int = 20
     prompt: str | None = None
@@ -50,8 +51,7 @@ class Caption:
             object.__setattr__(self, "words", ALL)
         elif isinstance(self.words, str) and self.words not in (ALL, VISUAL):
             object.__setattr__(self, "words", (self.words,))
-        if self.score not in SCORES:
-            raise LabelError(f"score='{self.score}' is unknown; choose one of {', '.join(SCORES)}")
+        check_score(self.score)
         if self.num_beams < 1 or self.max_new_tokens < 1:
             raise InputError(
                 f"num_beams={self.num_beams}, max_new_tokens={self.max_new_tokens}: both must be 1 "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mmcam.errors import LabelError
+from mmcam.tasks.scores import LOGIT, check_score
 
 Label = str | int
 
@@ -18,12 +19,18 @@ class Classes:
     A label is a class's name, regardless of case, its index, or its WordNet id if the model has
     ImageNet's classes. A single label may be given without a list.
 
+    `score` is what is explained of a class: its "logit" (Grad-CAM, IJCV 2020, section 3), its
+    "log-prob", or its "mean-contrast", the logit minus the mean logit of all other classes. The
+    gradient of a log-probability is that of the logit minus the mean of all logits, weighted by
+    their probabilities; of a class that is certain, it is almost 0.
+
     Raises:
-        LabelError: an empty list of labels, or a `top` below 1.
+        LabelError: an empty list of labels, a `top` below 1, or an unknown `score`.
     """
 
     labels: Sequence[Label] | None = None
     top: int = 1
+    score: str = LOGIT
     _wordnet_ids: tuple[str | None, ...] = field(init=False, repr=False)
 
     kind: ClassVar[str] = "class"
@@ -42,6 +49,7 @@ class Classes:
         object.__setattr__(self, "_wordnet_ids", ids)
         if self.top < 1:
             raise LabelError(f"top={self.top} asks for no label; it must be 1 or more")
+        check_score(self.score)
 
 
 @dataclass(frozen=True)
