@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -219,6 +219,14 @@ class Weights:
     sha256: str | None = None
 
 
+class SpatialLayer(NamedTuple):
+    """A layer whose output has a grid of at least 2 x 2 cells over the input."""
+
+    name: str
+    channels: int
+    grid: tuple[int, ...]
+
+
 @runtime_checkable
 class Layouts(Protocol):
     """The proven layouts of a model's layers: the input location of each entry of an output."""
@@ -227,6 +235,16 @@ class Layouts(Protocol):
         """Find the layouts of these layers for inputs of this size, unless they are known.
 
         If the forward pass cannot be traced, the layouts remain unknown.
+
+        Raises:
+            ModelError: the model itself fails on the inputs.
+        """
+        ...
+
+    def spatial(self, adapter: Adapter, inputs: Inputs) -> Sequence[SpatialLayer]:
+        """All layers with a grid of at least 2 x 2 cells, in the order in which they run.
+
+        Empty if the forward pass cannot be traced.
 
         Raises:
             ModelError: the model itself fails on the inputs.

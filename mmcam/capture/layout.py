@@ -35,6 +35,7 @@ class Layout:
         extent: for each axis of the grid, the interval that its cells cover, as shares of the
             input's length. With padding and strides it may be shifted, or reach beyond the input.
         channel_count: the number of channels.
+        shape: the shape of the output that the layout was found from.
     """
 
     channels: tuple[int, ...]
@@ -43,6 +44,7 @@ class Layout:
     cells: Tensor
     extent: Extent
     channel_count: int
+    shape: tuple[int, ...]
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -134,6 +136,7 @@ def layout_of(
             for place, number, count, length in zip(focus, numbers, grid, space, strict=True)
         ),
         channel_count=math.prod(shape[axis] for axis in channels),
+        shape=tuple(shape),
     )
 
 

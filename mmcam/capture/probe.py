@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +11,14 @@ from torch import Tensor, nn
 from mmcam.capture.forward import run_model
 from mmcam.capture.layers import map_tensor, recordable_layers, tapped, unrecordable
 from mmcam.capture.model_state import untouched
-from mmcam.capture.proof import ProvenLayouts
 from mmcam.errors import LayerError, MmcamError, ScoreError, reason_of
-from mmcam.types import Adapter, Inputs
+from mmcam.types import Adapter, Inputs, SpatialLayer
 
 Score = Callable[[Any], Tensor]
 """A function from a model's output to one number with a gradient."""
 
 
-class SpatialLayer(NamedTuple):
-    """A layer whose output has a grid over the input."""
-
-    name: str
-    channels: int
-    grid: tuple[int, ...]
-
-
-def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
+def spatial_layers(adapter: Adapter, inputs: Inputs) -> Sequence[SpatialLayer]:
     """The layers with a grid of at least 2 x 2 cells, in the order in which they finish.
 
     A container comes directly after the last layer inside it. A module that runs more than once is
@@ -36,14 +27,8 @@ def spatial_layers(adapter: Adapter, inputs: Inputs) -> list[SpatialLayer]:
     Raises:
         ModelError: the model fails on the inputs.
     """
-    if isinstance(adapter.layouts, ProvenLayouts):
-        proven = adapter.layouts.spatial(adapter, inputs)
-        if proven:
-            return [
-                SpatialLayer(name, layout.channel_count, layout.grid)
-                for name, layout in proven.items()
-                if layout.is_spatial
-            ]
+    if adapter.layouts is not None and (proven := adapter.layouts.spatial(adapter, inputs)):
+        return proven
     layers: dict[str, SpatialLayer] = {}
     names = {module: name for name, module in recordable_layers(adapter.model).items()}
 

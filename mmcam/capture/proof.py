@@ -7,6 +7,8 @@ model fails on two samples, the pass runs on one copy.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from mmcam.capture.layout import Layout, layout_of
 from mmcam.capture.model_state import untouched
 from mmcam.capture.places import FollowPlaces
 from mmcam.errors import LayerError
-from mmcam.types import Adapter, Extent, Inputs
+from mmcam.types import Adapter, Extent, Inputs, SpatialLayer
 
 Proof = Layout | LayerError
 """The layout of a layer's output, or the reason why it has none."""
@@ -71,16 +73,19 @@ class ProvenLayouts:
                 distances = [abs(numbers[other.partition("#")[0]] - number) for other in spatial]
                 self.neighbours[layer] = spatial[distances.index(min(distances))]
 
-    def spatial(self, adapter: Adapter, inputs: Inputs) -> dict[str, Layout]:
-        """The layouts of all layers that have one, in the order in which they run.
+    def spatial(self, adapter: Adapter, inputs: Inputs) -> Sequence[SpatialLayer]:
+        """All layers with a grid of at least 2 x 2 cells, in the order in which they run.
 
         Empty if the forward pass cannot be traced.
 
         Raises:
             ModelError: the model itself fails on the inputs.
         """
-        proofs = self._add(adapter, inputs, None)
-        return {layer: proof for layer, proof in proofs.items() if isinstance(proof, Layout)}
+        return [
+            SpatialLayer(name, proof.channel_count, proof.grid)
+            for name, proof in self._add(adapter, inputs, None).items()
+            if isinstance(proof, Layout) and proof.is_spatial
+        ]
 
     def _add(
         self, adapter: Adapter, inputs: Inputs, layers: Sequence[str] | None
@@ -123,6 +128,64 @@ class ProvenLayouts:
                 "mmcam.wrap(..., grid=...)"
             )
         return proof.to_grid(tensor)
+
+
+@dataclass(kw_only=True)
+class GivenGrids(ProvenLayouts):
+    """A user's function decides how outputs become grids; it is compared with the traced layouts.
+
+    `function` is the argument `grid` of `mmcam.wrap`. Where it differs from the layout of a layer,
+    or the layer has none, a warning says so, once.
+    """
+
+    function: Callable[[str, Tensor, Sequence[int]], Tensor]
+    compared: set[tuple[str, tuple[int, ...]]] = field(default_factory=set)
+    """The layers and input sizes for which the function was compared."""
+
+    def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
+        """As `ProvenLayouts.prove`, then compare the function with the new layouts."""
+        super().prove(adapter, inputs, layers)
+        for key in [(layer, _size(inputs)) for layer in layers]:
+            if key in self.compared:
+                continue
+            self.compared.add(key)
+            if difference := self._difference(key[0], self.proofs.get(key), inputs):
+                message = f"layer '{key[0]}': the given grid is used, but {difference}"
+                warnings.warn(message, stacklevel=2)
+
+    def _difference(self, layer: str, proof: Proof | None, inputs: Inputs) -> str | None:
+        """How the function differs from the traced layout.
+
+        None if it does not, or if they cannot be compared.
+        """
+        if proof is None:
+            return None
+        if isinstance(proof, LayerError):
+            return f"tracing the input through the model found none: {proof}"
+        entries = torch.arange(math.prod(proof.shape), dtype=torch.float32).view(proof.shape)
+        traced = proof.to_grid(entries)
+        try:
+            given = self.function(layer, entries, inputs.pixels.shape[2:])
+        except Exception:  # the explanation itself reports it
+            return None
+        if given.shape == traced.shape and torch.equal(given, traced):
+            return None
+        sizes = [" x ".join(map(str, grid.shape[2:])) for grid in (given, traced)]
+        if sizes[0] != sizes[1]:
+            return f"it has {sizes[0]} cells where tracing finds {sizes[1]}"
+        return "its entries are in another order than the places that they stem from"
+
+    def spatial(self, adapter: Adapter, inputs: Inputs) -> Sequence[SpatialLayer]:
+        """None: the function, not the traced layouts, decides which layers have a grid."""
+        return []
+
+    def knows(self, layer: str, inputs: Inputs) -> bool:
+        """False: the function gives the grids."""
+        return False
+
+    def extent(self, layer: str, inputs: Inputs) -> Extent:
+        """Empty: the cells of a given grid cover the input evenly."""
+        return ()
 
 
 def _size(inputs: Inputs) -> tuple[int, ...]:

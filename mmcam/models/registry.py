@@ -16,14 +16,14 @@ from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
-from mmcam.capture.probe import SpatialLayer, default_layer, spatial_layers
+from mmcam.capture.probe import default_layer, spatial_layers
 from mmcam.capture.proof import ProvenLayouts
 from mmcam.errors import LabelError, MmcamError, ModelError, nearest, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.models.folder import folder_recipe, read_labels
 from mmcam.models.wrap import from_factory
 from mmcam.tasks import Answers, Caption, Classes
-from mmcam.types import Adapter, Inputs, Sample
+from mmcam.types import Adapter, Inputs, Sample, SpatialLayer
 
 PROBE_TASKS = (Classes(), Caption(), Answers("what is it?"))
 """Tasks of which every model takes one; the layers with a grid do not depend on it."""
@@ -146,7 +146,7 @@ def model_names(match: str = "") -> list[str]:
 
 def layers_of(
     model: str | Path, weights: str | Path | None = None
-) -> tuple[Sequence[str], list[SpatialLayer]]:
+) -> tuple[Sequence[str], Sequence[SpatialLayer]]:
     """A model's default layers, and all its layers with a grid, for a grey picture or clip.
 
     Pretrained weights are not downloaded; only a model folder and a weights file are read.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
 from mmcam.adapters.base.classifier import Classifier, Probability, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
-from mmcam.capture.proof import ProvenLayouts
+from mmcam.capture.proof import GivenGrids, ProvenLayouts
 from mmcam.errors import LayerError, ModelError, WeightsError, raised_as, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.types import Adapter
@@ -97,7 +97,8 @@ def wrap(
         labels: class names.
         grid: a function of a layer's name, its output and the input's size (height, width; for a
             clip, frames first) that returns the output as `[batch, channel, *grid]`; when None,
-            each layer's grid is found by tracing the module.
+            each layer's grid is found by tracing the module. A warning tells where the function
+            and the traced grid differ.
         logits: extracts `[batch, classes]` from the module's output.
         pack: turns pixels `[batch, 3, *space]` into the module's argument.
         frames: for a model of clips, the number of frames in its input.
@@ -128,7 +129,7 @@ def wrap(
         "pack": pack or (lambda pixels: pixels),
         "to_grid": grid or _reject_layer,
         "probability": probability,
-        "layouts": None if grid else ProvenLayouts(),
+        "layouts": GivenGrids(function=grid) if grid else ProvenLayouts(),
     }
     if question is None:
         return Classifier(**common)

@@ -11,7 +11,7 @@ import torch
 
 import mmcam
 from mmcam.capture.layout import Layout
-from mmcam.capture.proof import ProvenLayouts
+from mmcam.capture.proof import follow_layers
 from mmcam.types import Inputs, Sample
 from tests.adapters import tiny, tiny_models
 from tests.adapters.tiny import Tiny
@@ -25,8 +25,8 @@ def proven(adapter: Any, space: tuple[int, ...]) -> tuple[Inputs, dict[str, Layo
     """Inputs of this size, and the layouts of all layers with a grid of at least 2 x 2 cells."""
     pixels = np.random.default_rng(0).integers(0, 256, (*space, 3), dtype=np.uint8)
     inputs = adapter.prepare([Sample(pixels=pixels)], mmcam.Classes())
-    layouts = ProvenLayouts().spatial(adapter, inputs)
-    return inputs, {k: v for k, v in layouts.items() if v.is_spatial}
+    proofs = follow_layers(adapter, inputs)
+    return inputs, {k: v for k, v in proofs.items() if isinstance(v, Layout) and v.is_spatial}
 
 
 @pytest.mark.parametrize("case", tiny_models.EVERY, ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -189,7 +190,10 @@ def test_a_grid_of_the_users_comes_first() -> None:
     network = Pooled(6, nn.Conv2d(3, 6, 4, 4))
     adapter = adapter_of(network, (16, 24), grid=lambda layer, tensor, space: tensor.flip(3))
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-    mine = mmcam.explain(adapter, pixels, mmcam.Classes([0]), layers="trunk")[0].cam
+    with pytest.warns(
+        UserWarning, match=r"'trunk': the given grid is used, but its entries are in"
+    ):
+        mine = mmcam.explain(adapter, pixels, mmcam.Classes([0]), layers="trunk")[0].cam
     followed = adapter_of(network, (16, 24))
     own = mmcam.explain(followed, pixels, mmcam.Classes([0]), layers="trunk")[0].cam
     torch.testing.assert_close(mine, own.flip(1))
@@ -358,3 +362,33 @@ def test_a_pass_that_cannot_be_traced_is_tried_once(monkeypatch: pytest.MonkeyPa
         adapter.layouts.prove(adapter, inputs, ["0"])
         assert not adapter.layouts.knows("0", inputs)
     assert len(tries) == 1
+
+
+def given_grid(network: nn.Module, layer: str, **options: Any) -> mmcam.Explanation:
+    """The explanation with a grid function that agrees with the traced layout, or does not."""
+    adapter = adapter_of(network, (16, 24), **options)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    return mmcam.explain(adapter, pixels, mmcam.Classes([0]), layers=layer)[0]
+
+
+def test_a_given_grid_that_agrees_is_used_without_a_warning() -> None:
+    network = Pooled(6, nn.Conv2d(3, 6, 3, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explanation = given_grid(network, "trunk", grid=lambda layer, tensor, space: tensor)
+    assert explanation.cam.shape == (4, 6)
+    assert explanation.placement.extent == ()
+
+
+def test_a_given_grid_for_a_layer_without_places_is_used_after_a_warning() -> None:
+    network = Pooled(6, nn.Conv2d(3, 6, 4, 4), nn.AdaptiveAvgPool2d(1))
+
+    def one_cell(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+        return tensor
+
+    with pytest.warns(
+        UserWarning, match=r"'trunk.1': .* tracing .* found none: its entries lie in"
+    ):
+        explanation = given_grid(network, "trunk.1", grid=one_cell)
+    assert explanation.cam.shape == (1, 1)
+    assert explanation.placement.extent == ()
