@@ -18,8 +18,10 @@ from mmcam.errors import ModelError, reason_of
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
     """A context in which the model is in evaluation mode, its parameters frozen, gradients enabled.
+
+    Without `frozen`, parameters that require gradients are part of the graph.
 
     On exit, the previous state and the random state are restored. In this context, a surrounding
     `no_grad` or `inference_mode` has no effect, nothing is checkpointed, compiled or fused (see
@@ -48,7 +50,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 if isinstance(module, nn.DataParallel):  # replicas would run in other threads
                     restorations.append(partial(setattr, module, "device_ids", module.device_ids))
                     module.device_ids = module.device_ids[:1]
-            for parameter in parameters:
+            for parameter in parameters if frozen else ():
                 if parameter.requires_grad and not parameter.is_inference():
                     restorations.append(partial(parameter.requires_grad_, True))
                     parameter.requires_grad_(False)

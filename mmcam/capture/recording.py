@@ -37,13 +37,15 @@ class Recording:
     """The result of one forward pass: the layers' maps, and the graph from the earliest map on.
 
     A layer's map is its activation, as `capture.layers.map_tensor` finds it in the output.
-    `quantised` is the name of a layer that computes with integers, if any.
+    `quantised` is the name of a layer that computes with integers, if any. If the recording is
+    `differentiable`, activations and gradients stay in the graph.
     """
 
     maps: dict[str, Tensor] = field(default_factory=dict)
     pooled: PooledGradients = field(default_factory=lambda: PooledGradients({}))
     relu_rules: dict[str, ReluRule] = field(default_factory=dict)
     quantised: str | None = None
+    differentiable: bool = False
 
     def tap(self, layer: str, tensor: Tensor) -> Tensor:
         """Record a layer's map and return a copy; if it is not in the graph, the graph starts here.
@@ -60,7 +62,7 @@ class Recording:
 
     def activation(self, layer: str) -> Tensor:
         """The layer's map as recorded in the forward pass, one row per sample."""
-        return self.maps[layer].detach()
+        return self.maps[layer] if self.differentiable else self.maps[layer].detach()
 
     def scores(self, output: Any, targets: Sequence[Sequence[Target]]) -> Tensor:
         """One score for each target slot of each sample: `[slot, sample]`, in the graph.
@@ -127,7 +129,10 @@ class Recording:
         if rule != "relu":
             self.relu_rules[rule] = ReluRule(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
-        blocks = _backward(scores.sum(1), starts, strategy, chunk, last)
+        if self.differentiable:
+            blocks = _differentiable(scores.sum(1), starts)
+        else:
+            blocks = _backward(scores.sum(1), starts, strategy, chunk, last)
         while True:
             # The rule is active for one block only: iterators of several rules may alternate.
             with nullcontext() if rule == "relu" else self.relu_rules[rule].active():
@@ -202,6 +207,13 @@ def _backward(
             yield [g if g is None else g[None] for g in gradients]
 
 
+def _differentiable(scores: Tensor, starts: Sequence[Tensor]) -> Iterator[Block]:
+    """The gradients of `scores` `[slot]` at `starts`, in the graph, in blocks of one slot."""
+    for score in scores:
+        gradients = torch.autograd.grad(score, starts, create_graph=True, allow_unused=True)
+        yield [g if g is None else g[None] for g in gradients]
+
+
 def _next_block(blocks: Iterator[Block]) -> Block | None:
     """The next block of gradients; None at the end.
 
@@ -225,6 +237,7 @@ def capture(
     *,
     pixels: Tensor | None = None,
     to_grid: Mapping[str, ToGrid] | None = None,
+    differentiable: bool = False,
 ) -> Iterator[tuple[Recording, Callable[[], None]]]:
     """In this context, record one forward pass of `model` at `layers`, and compute gradients.
 
@@ -234,7 +247,9 @@ def capture(
         pixels: the input, if gradients at the pixels themselves are needed; it becomes the start of
             the graph, recorded as the layer "pixels".
         to_grid: for layers that need only the mean gradient over the grid, the function from the
-            layer's output to a grid.
+            layer's output to a grid; not together with `differentiable`.
+        differentiable: activations and gradients stay in the graph, which reaches back to the
+            parameters that require gradients.
 
     Yields:
         The recording, and a function to call after the forward pass (see `tapped`).
@@ -243,9 +258,17 @@ def capture(
         LayerError: as `tapped`, or a layer of `to_grid` has no grid.
         ModelError: as `model_state.untouched`.
     """
-    recording = Recording(pooled=PooledGradients(to_grid or {}), quantised=quantised(model))
+    recording = Recording(
+        pooled=PooledGradients(to_grid or {}),
+        quantised=quantised(model),
+        differentiable=differentiable,
+    )
     watching = recording.pooled.watch_linear_layers(model) if to_grid else nullcontext()
-    with untouched(model), tapped(model, layers, recording.tap) as check, watching:
+    with (
+        untouched(model, frozen=not differentiable),
+        tapped(model, layers, recording.tap) as check,
+        watching,
+    ):
         if pixels is not None:
             recording.maps["pixels"] = pixels.requires_grad_(True)
         yield recording, check

@@ -227,7 +227,7 @@ class RecordedBatch:
         moments: Mapping[str, Moments],
     ) -> Tensor:
         if method.needs == "pixels":
-            return with_contrasts(gradients[method.rule]["pixels"].detach(), self.inputs.contrasts)
+            return with_contrasts(gradients[method.rule]["pixels"], self.inputs.contrasts)
         if method.needs == "rescore":
             return self._map_by_rescoring(method, layer, slot)
         trace = self._trace(layer, gradients[method.rule][layer])
@@ -281,7 +281,7 @@ class RecordedBatch:
             )
 
     def _to_grid(self, layer: str, tensor: Tensor) -> Tensor:
-        grid = self.adapter.grid(layer, tensor.detach(), self.inputs)
+        grid = self.adapter.grid(layer, tensor, self.inputs)
         return grid.to(torch.promote_types(grid.dtype, torch.float32))
 
     def _product(self, pixels: Tensor, cams: Tensor, layer: str) -> Tensor:
@@ -290,7 +290,7 @@ class RecordedBatch:
             upsampled = resize(
                 cams, self.inputs.pixels.shape[2:], extent_of(self.adapter, layer, self.inputs)
             )
-        return pixels.detach() * upsampled[:, None].to(pixels.dtype)
+        return pixels * upsampled[:, None].to(pixels.dtype)
 
     def _map_by_rescoring(self, method: Method, layer: str, slot: int) -> Tensor:
         if self.inputs.contrasts and method.pseudo_layer is None:

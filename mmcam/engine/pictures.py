@@ -1,12 +1,7 @@
-"""Explain a batch of samples: run the model and compute all maps of a plan.
-
-One forward pass serves all targets, all layers and all gradient methods; guided maps use the same
-graph with another backward rule. Only re-scoring methods run the model again.
-"""
+"""Explain a batch of samples: prepare the model's input, and make explanations of its maps."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,13 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmcam.capture.forward import run_model
 from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer
-from mmcam.capture.recording import capture
-from mmcam.engine.maps import MethodMap, RecordedBatch, with_contrasts
-from mmcam.errors import LabelError, MethodError, ModelError, ScoreError
+from mmcam.engine.batch import explain_batch
+from mmcam.errors import LabelError, MethodError, ModelError
 from mmcam.methods import METHODS
 from mmcam.methods.plan import Plan, split
 from mmcam.results.explanation import Explanation
@@ -151,51 +144,17 @@ def _explain_batch(
     if adapter.layouts is not None:
         adapter.layouts.prove(adapter, inputs, layer_names)
     _check_tiles(adapter, plan, inputs)
-    at_pixels = plan.needs("pixels")
-    if at_pixels or any(layer != adapter.encoder for layer in layer_names):
-        inputs = replace(inputs, encoder_output=None)  # gradients must pass through the encoder
-    inputs = replace(inputs, output_attentions=plan.needs("attention"))
-    strategy = "loop" if at_pixels else adapter.gradient_strategy
-    word_embedding = adapter.word_embedding if "words" in inputs.rest else None
-    with capture(
-        adapter.model,
-        [*layer_names, word_embedding] if word_embedding else layer_names,
-        pixels=inputs.pixels if at_pixels else None,
-        to_grid={
-            layer: partial(adapter.grid, layer, inputs=inputs)
-            for layer in layer_names
-            if plan.pooled
-        },
-    ) as (recording, check):
-        # A model may modify its input in place; pixel gradients and re-scoring need it unchanged.
-        needs_copy = at_pixels or plan.needs("rescore")
-        model_inputs = inputs.copied() if needs_copy else inputs
-        output = run_model(adapter, model_inputs)
-        check()
+
+    def targets_of(output: Any) -> Sequence[Sequence[Target]]:
         rows = len(inputs.placements)
-        if given_targets is None:
-            targets = _targets(adapter, output, tasks, rows)
-        else:
-            targets = [given_targets] * rows
-        signed_targets = [[t.negated() if counterfactual else t for t in row] for row in targets]
-        scores = recording.scores(output, signed_targets)
-        batch = RecordedBatch(
-            adapter,
-            inputs,
-            recording,
-            layer_names,
-            plan,
-            signed_targets,
-            counterfactual,
-            strategy,
-            word_embedding,
-        )
-        # A slot is a position in the rows' lists of targets; it has the maps of all rows.
-        slots = list(batch.maps(scores, output))
-        attributions = batch.word_attributions() if word_embedding else None
-        sign = -1 if counterfactual else 1  # report the scores of the targets themselves
-        scores = sign * with_contrasts(scores.detach(), inputs.contrasts, 1)
-    _check_finite(adapter, scores, slots)
+        if given_targets is not None:
+            return [given_targets] * rows
+        return _targets(adapter, output, tasks, rows)
+
+    output, targets, scores, slots, attributions = explain_batch(
+        adapter, inputs, layer_names, plan, targets_of, counterfactual=counterfactual
+    )
+    rows = len(inputs.placements)
     probabilities = _probabilities(output, targets)
     with torch.no_grad():
         texts = adapter.text(output, inputs)
@@ -255,26 +214,6 @@ def _check_tiles(adapter: Adapter, plan: Plan, inputs: Inputs) -> None:
                 f"method '{name}' works on the pixels of the model's input, but {adapter.name} "
                 "splits a picture into overlapping tiles; choose a method that takes "
                 "gradients at a layer (mmcam list methods)"
-            )
-
-
-def _check_finite(adapter: Adapter, scores: Tensor, slots: Sequence[Sequence[MethodMap]]) -> None:
-    """Check that all scores and maps are finite.
-
-    Raises:
-        ScoreError: a score is NaN or infinite.
-        MethodError: a map has NaN or infinite values.
-    """
-    if not scores.isfinite().all():
-        raise ScoreError(
-            f"{adapter.name} gives a score that is NaN or infinite; check its weights and the "
-            "range of its input"
-        )
-    for method, layer, cams, _ in itertools.chain.from_iterable(slots):
-        if not cams.isfinite().all():
-            raise MethodError(
-                f"method '{method}' gives NaN or infinite values at '{layer}' of {adapter.name}; "
-                "check the weights and the range of the input"
             )
 
 
