@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmcam.api import explain
+    from mmcam.engine.tensors import cams
     from mmcam.errors import MmcamError
     from mmcam.evaluators import EVALUATORS
     from mmcam.explanations import Explanations, read
@@ -37,6 +38,7 @@ __all__ = [
     "MmcamError",
     "Sample",
     "Target",
+    "cams",
     "explain",
     "load",
     "read",
@@ -45,6 +47,7 @@ __all__ = [
 
 _MODULES = {
     "api": ("explain",),
+    "engine.tensors": ("cams",),
     "errors": ("MmcamError",),
     "evaluators": ("EVALUATORS",),
     "explanations": ("Explanations", "read"),

@@ -94,7 +94,7 @@ class Inputs:
     and `contrasts` the pairs of rows to explain as the first score minus the second.
     """
 
-    pixels: Float[Tensor, "batch 3 *space"]
+    pixels: Float[Tensor, "batch channel *space"]
     placements: tuple[Placement, ...]
     rest: Mapping[str, Any] = field(default_factory=dict)
     encoder_output: Any = None
@@ -115,7 +115,7 @@ class Inputs:
         """The same inputs with cloned pixels: a model may modify its input in place."""
         return replace(self, pixels=self.pixels.clone())
 
-    def repeated(self, pixels: Float[Tensor, "n 3 *space"]) -> Inputs:
+    def repeated(self, pixels: Float[Tensor, "n channel *space"]) -> Inputs:
         """A batch of one with its pixels replaced by `n` others and the rest repeated `n` times.
 
         The encoder's output, the sample index and the contrasts are left out.

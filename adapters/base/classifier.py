@@ -258,6 +258,18 @@ class Classifier:
         return grid_of(self.layouts, self.to_grid, layer, tensor, inputs)
 
 
+def reject_layer(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+    """Raise the error for a layer of a module whose forward pass could not be traced.
+
+    Raises:
+        LayerError: always.
+    """
+    raise LayerError(
+        f"the places of its output of shape {tuple(tensor.shape)} on the input could not be "
+        "followed; give its grid (grid=...)"
+    )
+
+
 def grid_of(
     layouts: Layouts | None, to_grid: ToGrid, layer: str, tensor: Tensor, inputs: Inputs
 ) -> Tensor:

@@ -67,8 +67,12 @@ def quantised(model: nn.Module) -> str | None:
     return None
 
 
-def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
+def resolve(
+    model: nn.Module, patterns: Sequence[str | nn.Module], name: str = "the model"
+) -> list[str]:
     """The layers that match `patterns`, in the model's order, without duplicates.
+
+    A pattern may also be the layer itself, a part of the model.
 
     A pattern is a module's name as in `named_modules`, where `*` matches any characters except
     dots: `layer*`, `features.*`, `blocks.*.norm1`. The suffix `#1` selects the second call of a
@@ -76,11 +80,13 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
 
     Raises:
         LayerError: a pattern matches nothing, or only layers whose outputs cannot be recorded, or
-            what follows its `#` is not a number.
+            what follows its `#` is not a number; or a layer is not a part of the model.
     """
     known = list(recordable_layers(model))
     resolved: list[str] = []
     for pattern in patterns:
+        if isinstance(pattern, nn.Module):
+            pattern = _name_of(model, pattern, name)
         stem, _, call = pattern.partition("#")
         regex = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
         matches = [layer for layer in known if regex.fullmatch(layer)]
@@ -100,6 +106,21 @@ def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") 
         return known.index(stem), int(call or -1)
 
     return sorted(set(resolved), key=order)
+
+
+def _name_of(model: nn.Module, layer: nn.Module, name: str) -> str:
+    """The name of a part of a model.
+
+    Raises:
+        LayerError: the layer is the model itself, or not a part of it.
+    """
+    for part, module in model.named_modules(remove_duplicate=False):
+        if module is layer and part:
+            return str(part)
+    what = "the model itself" if layer is model else f"no part of {name}"
+    raise LayerError(
+        f"the layer {type(layer).__name__} is {what}; give one of its parts, or a part's name"
+    )
 
 
 def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

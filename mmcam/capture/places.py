@@ -558,7 +558,7 @@ def _weighted_means(weight: Tensor) -> list[float]:
         energy = torch.ones_like(energy)  # broken weights are reported where they matter
     means = []
     for axis, length in enumerate(energy.shape):
-        along = energy.movedim(axis, 0).flatten(1).sum(1)
+        along = energy.movedim(axis, 0).reshape(length, -1).sum(1)
         positions = torch.arange(length, dtype=along.dtype, device=along.device)
         means.append(float((along * positions).sum() / along.sum()))
     return means

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
-from mmcam.adapters.base.classifier import Classifier, Probability, logits_of
+from mmcam.adapters.base.classifier import Classifier, Probability, logits_of, reject_layer
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.capture.proof import GivenGrids, ProvenLayouts
-from mmcam.errors import LayerError, ModelError, WeightsError, raised_as, reason_of
+from mmcam.errors import ModelError, WeightsError, raised_as, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.types import Adapter
 
@@ -127,25 +127,13 @@ def wrap(
         "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
-        "to_grid": grid or _reject_layer,
+        "to_grid": grid or reject_layer,
         "probability": probability,
         "layouts": GivenGrids(function=grid) if grid else ProvenLayouts(),
     }
     if question is None:
         return Classifier(**common)
     return AnswerClassifier(**common, encode_question=partial(_encode_question, question))
-
-
-def _reject_layer(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
-    """Raise the error for a layer of a module whose forward pass could not be traced.
-
-    Raises:
-        LayerError: always.
-    """
-    raise LayerError(
-        f"the places of its output of shape {tuple(tensor.shape)} on the input could not be "
-        "followed; give its grid with mmcam.wrap(..., grid=...)"
-    )
 
 
 def _encode_question(question: Callable[[str], Any], text: str) -> EncodedQuestion:

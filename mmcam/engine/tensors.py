@@ -1,0 +1,223 @@
+"""`cams`: raw maps from a module's own input, without preprocessing and without results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, SupportsIndex
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmcam.adapters.base.classifier import ToGrid, reject_layer
+from mmcam.adapters.base.tensors import Arguments, TensorModel
+from mmcam.capture.layers import resolve
+from mmcam.capture.probe import default_layer
+from mmcam.capture.proof import GivenGrids, ProvenLayouts
+from mmcam.engine.batch import Targets, explain_batch
+from mmcam.errors import LabelError, LayerError, MethodError
+from mmcam.methods import METHODS
+from mmcam.methods.plan import Plan, split
+from mmcam.types import Inputs, Target
+
+ClassNumbers = SupportsIndex | Sequence[int] | np.ndarray | Tensor
+Layer = str | nn.Module
+Maps = Float[Tensor, "batch *grid"]
+
+GRIDS = 4
+"""For how many functions `grid` the layouts of a module are kept."""
+
+
+@dataclass
+class _Known:
+    """The layouts of a module found so far, for each function `grid`, and its parts back then."""
+
+    parts: tuple[int, ...]
+    layouts: dict[ToGrid | None, ProvenLayouts] = field(default_factory=dict)
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def cams(
+    module: nn.Module,
+    inputs: Any,
+    target: ClassNumbers | Target | Callable[[Any], Tensor] | None,
+    layers: Layer | Sequence[Layer] | None = None,
+    *,
+    method: str = "gradcam",
+    differentiable: bool = False,
+    grid: ToGrid | None = None,
+) -> Any:
+    """The raw maps of a module's own input: tensors in, tensors out.
+
+    The module runs in evaluation mode and is left as it was found: its modes, hooks, parameters and
+    their gradients, and the random state.
+
+    Args:
+        module: any module.
+        inputs: what the module takes: a tensor `[batch, channel, *space]` with any number of
+            channels, a tuple of its arguments, or a dict of its keyword arguments. Of several
+            tensors, the maps are those of the first floating one with the most axes.
+        target: a class number, or one for each row; a `Target`; or a function from the module's
+            output to one score for each row `[batch]`. None explains each row's highest logit.
+        layers: a layer's name or the layer itself; or a sequence of these. None for the last layer
+            whose grid has a gradient. Methods at the pixels ("gradient", "guided") need none.
+        method: a name of `mmcam.METHODS`, or a product such as "guided-gradcam".
+        differentiable: the maps have a graph to the parameters that require gradients, and to
+            `inputs`, so that a loss may depend on them.
+        grid: as in `mmcam.wrap`.
+
+    Returns:
+        The maps `[batch, *grid]`, signed or not as the method defines them, not normalised; those
+        of a method at the pixels are `[batch, channel, *space]`. For a sequence of layers, a dict
+        from each layer's name to its maps.
+
+    Raises:
+        MmcamError: an argument that does not fit the module, or a module that fails; the message
+            gives the value, the reason and the remedy.
+
+    Example:
+        >>> maps = mmcam.cams(model, images, labels, model.layer4)
+        >>> loss = criterion(model(images), labels)
+        >>> outside = mmcam.cams(model, images, labels, model.layer4, differentiable=True)[~masks]
+        >>> (loss + outside.square().mean()).backward()
+    """
+    plan = Plan.of([method], False)
+    if differentiable:
+        _check_differentiable(method)
+    arguments = Arguments(inputs)
+    layouts = _layouts_of(module, grid)
+    model = TensorModel(module, arguments, layouts, grid or reject_layer)
+    model_inputs = arguments.as_inputs(detached=not differentiable)
+    with torch.inference_mode(False):
+        targets_of = partial(_targets, model, target, len(model_inputs.pixels))
+        names = _names(model, model_inputs, layers, targets_of) if plan.needs_layers else []
+        layouts.prove(model, model_inputs, names)
+        batch = explain_batch(
+            model, model_inputs, names, plan, targets_of, differentiable=differentiable
+        )
+    (slot,) = batch.slots
+    maps = {found.layer: found.cams for found in slot}
+    is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
+    return maps if is_list and plan.needs_layers else next(iter(maps.values()))
+
+
+def _names(
+    model: TensorModel,
+    inputs: Inputs,
+    layers: Layer | Sequence[Layer] | None,
+    targets_of: Callable[[Any], Targets],
+) -> list[str]:
+    """The names of the layers; the default layer for the first row's target if None.
+
+    Raises:
+        LayerError: a layer that the model lacks, or one name that matches several layers.
+        ModelError: the model fails.
+    """
+    if layers is None:
+        return [default_layer(model, inputs, partial(_first_score, targets_of))]
+    if isinstance(layers, Sequence) and not isinstance(layers, str):
+        if not layers:
+            raise LayerError("the list of layers is empty; name one or more, or give None")
+        return resolve(model.model, layers, model.name)
+    names = resolve(model.model, [layers], model.name)
+    if len(names) > 1:
+        raise LayerError(
+            f"layers='{layers}' matches {len(names)} layers ({', '.join(names[:3])}, ...); give a "
+            "list to get the maps of all of them"
+        )
+    return names
+
+
+def _check_differentiable(method: str) -> None:
+    """Check that a method's map is a differentiable function of activations and gradients.
+
+    Raises:
+        MethodError: it is not.
+    """
+    for part in filter(None, split(method)):
+        row = METHODS[part]
+        if row.needs not in ("gradient", "pixels") or row.rule != "relu":
+            raise MethodError(
+                f"the maps of '{method}' have no graph to the parameters (differentiable=True); "
+                "choose a method that computes with the plain gradient, such as gradcam, hirescam, "
+                "layercam or gradient"
+            )
+
+
+def _layouts_of(module: nn.Module, grid: ToGrid | None) -> ProvenLayouts:
+    """The layouts of a module that were found so far; none if parts of it have been replaced."""
+    parts = tuple(map(id, module.modules()))
+    known = _KNOWN.get(module)
+    if known is None or known.parts != parts:
+        known = _KNOWN[module] = _Known(parts)
+    if grid not in known.layouts:
+        if len(known.layouts) == GRIDS:
+            del known.layouts[next(iter(known.layouts))]
+        known.layouts[grid] = GivenGrids(function=grid) if grid else ProvenLayouts()
+    return known.layouts[grid]
+
+
+def _targets(
+    model: TensorModel,
+    target: ClassNumbers | Target | Callable[[Any], Tensor] | None,
+    rows: int,
+    output: Any,
+) -> Targets:
+    """The one target of each row.
+
+    Raises:
+        LabelError: class numbers that are out of range, or not one for each row.
+        ModelError: class numbers, and an output without logits `[batch, classes]`.
+    """
+    if isinstance(target, Target):
+        return [[target]] * rows
+    if callable(target):
+        return [[Target(label="score", score=target)]] * rows
+    logits = model.logits(output)
+    count = logits.shape[1]
+    given = logits.detach().argmax(1) if target is None else target
+    numbers: Any = given.tolist() if isinstance(given, (Tensor, np.ndarray, np.generic)) else given
+    numbers = list(numbers) if isinstance(numbers, Sequence) else [numbers] * rows
+    if len(numbers) != rows:
+        raise LabelError(
+            f"{len(numbers)} targets for {rows} rows; give one class number for each row, or one "
+            "for all"
+        )
+    for number in numbers:
+        if not isinstance(number, int) or not 0 <= number < count:
+            raise LabelError(
+                f"target {number!r} is not a class of {model.name}, whose output has {count}; give "
+                f"whole numbers from 0 to {count - 1}"
+            )
+    targets = {
+        number: Target(
+            label=str(number),
+            score=partial(_logit, model, number),
+            score_name="logit",
+            log_prob=partial(_log_prob, model, number),
+            index=number,
+        )
+        for number in set(numbers)
+    }
+    return [[targets[number]] for number in numbers]
+
+
+def _logit(model: TensorModel, number: int, output: Any) -> Tensor:
+    return model.logits(output)[:, number]
+
+
+def _log_prob(model: TensorModel, number: int, output: Any) -> Tensor:
+    log_probs = model.log_probs(output)
+    assert log_probs is not None
+    return log_probs[:, number]
+
+
+def _first_score(targets_of: Callable[[Any], Targets], output: Any) -> Tensor:
+    """The score of the first row's target, summed over the batch."""
+    return targets_of(output)[0][0].score(output).sum()
