@@ -14,7 +14,7 @@ and its own copy of the model; everything that can be built once is built before
 
 - bare forward: the model under `torch.inference_mode()`.
 - forward+backward: the plain gradient at the pixels with frozen parameters.
-- mmcam: tensor in, raw map tensor out (capture, gradient, method), as in the other tools' calls.
+- mmcam: `mmcam.cams`, tensor in, raw map tensor out, as in the other tools' calls.
 - mmcam.explain: the one-line call from 8-bit arrays: preprocessing, probabilities, `Explanations`.
 - mmcam.explain, first: the same on a newly wrapped model, for which mmcam first finds where the
   layer's cells lie (once for each model, layer and input size).

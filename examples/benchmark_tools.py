@@ -20,9 +20,7 @@ from torch import Tensor, nn
 
 import mmcam
 from mmcam.adapters.base.preprocess import Preprocess
-from mmcam.capture.recording import capture
 from mmcam.grids import resize
-from mmcam.methods.cams import grad_cam
 
 METHODS = ("gradcam", "guided-gradcam")
 BARE, BACKWARD = "bare forward", "forward+backward"
@@ -186,26 +184,11 @@ def _min_max(maps: Tensor) -> Tensor:
 
 
 def compute_reference(case: Case, guided: bool = False) -> Reference:
-    """Run mmcam on prepared tensors: one recorded forward, one gradient (or two), one method."""
-    target = mmcam.Target.logit(case.index)
-    pixels = case.pixels.detach()
-    layer = case.layer
-    # The layer's output is channels-first already, and Grad-CAM needs only the gradient's mean.
-    options: dict[str, Any] = (
-        {"pixels": pixels} if guided else {"to_grid": {layer: lambda maps: maps}}
-    )
-    with capture(case.model, [layer], **options) as (recording, check):
-        output = case.model(pixels.clone() if guided else pixels)
-        check()
-        scores = recording.scores(output, [[target]] * len(pixels))
-        gradient = next(recording.gradients(scores, [layer]))[layer]
-        activation = recording.activation(layer)
-        if not guided:
-            means = gradient.reshape(*gradient.shape, *[1] * (activation.ndim - 2))
-            return Reference(grad_cam(activation, means))
-        cam = grad_cam(activation, gradient)
-        at_pixels = next(recording.gradients(scores, ["pixels"], rule="guided", last=True))
-    return Reference(cam, at_pixels["pixels"])
+    """The maps of mmcam, unnormalised; with `guided`, also guided backpropagation."""
+    cam = mmcam_map(case)()
+    if not guided:
+        return Reference(cam)
+    return Reference(cam, mmcam.cams(case.model, case.pixels, case.index, method="guided"))
 
 
 def bare(case: Case) -> Run:
@@ -233,12 +216,19 @@ def forward_backward(case: Case) -> Run:
 
 def mmcam_map(case: Case) -> Run:
     """Tensor in, raw Grad-CAM out."""
-    return lambda: compute_reference(case).cam
+    return lambda: mmcam.cams(case.model, case.pixels, case.index, case.layer)
 
 
 def mmcam_product(case: Case) -> Run:
     """Tensor in, raw Guided Grad-CAM out."""
-    return lambda: compute_reference(case, guided=True).product(case)
+    return lambda: mmcam.cams(
+        case.model, case.pixels, case.index, case.layer, method="guided-gradcam", grid=_evenly
+    )
+
+
+def _evenly(layer: str, maps: Tensor, space: Sequence[int]) -> Tensor:
+    """The layer's output as it is: its cells are spread evenly, as in the other tools."""
+    return maps
 
 
 def mmcam_explain(case: Case, method: str, first_calls: bool = False) -> Run:
@@ -248,8 +238,7 @@ def mmcam_explain(case: Case, method: str, first_calls: bool = False) -> Run:
     wrapped anew for every call, so that each call finds where the layer's cells lie.
     """
     preprocess = preprocess_of(case.space)
-    # A product has the map spread evenly over the input, as in the other tools.
-    grid = None if method == "gradcam" else lambda layer, maps, space: maps
+    grid = None if method == "gradcam" else _evenly
 
     def wrap() -> Any:
         return mmcam.wrap(case.model, preprocess, layer=case.layer, grid=grid)
