@@ -20,7 +20,7 @@ from mmcam.capture.model_state import untouched
 from mmcam.capture.pooled_gradient import PooledGradients, ToGrid
 from mmcam.capture.relu_rules import ReluRule
 from mmcam.errors import ModelError, ScoreError, raised_as, reason_of
-from mmcam.types import Target
+from mmcam.types import Score, Target
 
 GRADIENT_STRATEGIES = ("loop", "batched")
 """One backward pass per score, or one vector-Jacobian product for several scores."""
@@ -170,22 +170,42 @@ def score_of(target: Target, output: Any, rows: int) -> Tensor:
     Raises:
         ScoreError: the score fails or has another type or shape.
     """
+    return _values_of(target, target.score, "score", output, rows)
+
+
+def log_prob_of(target: Target, output: Any, rows: int) -> Tensor | None:
+    """The logarithm of the target's probability, one number per row; None without a probability.
+
+    Raises:
+        ScoreError: `Target.log_prob` fails or returns another type or shape.
+    """
+    if target.log_prob is None:
+        return None
+    return _values_of(target, target.log_prob, "log_prob", output, rows)
+
+
+def _values_of(target: Target, function: Score, name: str, output: Any, rows: int) -> Tensor:
+    """One number per row by a function of the target, which may be the user's own.
+
+    Raises:
+        ScoreError: the function fails or returns another type or shape.
+    """
 
     def convert(error: Exception) -> ScoreError:
         return ScoreError(
-            f"the score of '{target.label}' cannot be taken from the model's output, "
+            f"the {name} of '{target.label}' cannot be taken from the model's output, "
             f"{describe_output(output)} ({type(error).__name__}: {reason_of(error)}); fix "
-            "Target.score"
+            f"Target.{name}"
         )
 
     with raised_as(convert):
-        score = target.score(output)
-    if not isinstance(score, Tensor) or score.shape != (rows,):
+        values = function(output)
+    if not isinstance(values, Tensor) or values.shape != (rows,):
         raise ScoreError(
-            f"the score of '{target.label}' is {describe_output(score)}; it must be a tensor of "
-            f"shape ({rows},), one number for each sample: fix Target.score"
+            f"the {name} of '{target.label}' is {describe_output(values)}; it must be a tensor of "
+            f"shape ({rows},), one number for each sample: fix Target.{name}"
         )
-    return score
+    return values
 
 
 def _backward(

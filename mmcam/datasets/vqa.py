@@ -160,12 +160,12 @@ def _question_item(
             f"{questions_file}: question {question_id} is {question!r}, not a text; write the "
             "question, or leave the entry out"
         )
-    name = f"COCO_{split}_{int(image_id):012d}.jpg" if str(image_id).isdecimal() else str(image_id)
-    candidates = [
-        image_folder / name,
-        image_folder / split / name,
-        image_folder / name.rpartition("_")[2],
-    ]
+    if str(image_id).isdecimal():
+        number = f"{int(image_id):012d}.jpg"
+        name = f"COCO_{split}_{number}"
+        candidates = [image_folder / name, image_folder / split / name, image_folder / number]
+    else:
+        candidates = [image_folder / str(image_id), image_folder / split / str(image_id)]
     source = next((path for path in candidates if path.is_file()), candidates[0])
     return Item(
         id=str(question_id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor
 from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer
+from mmcam.capture.recording import log_prob_of
 from mmcam.engine.batch import explain_batch
 from mmcam.errors import LabelError, MethodError, ModelError
 from mmcam.methods import METHODS
@@ -256,11 +258,19 @@ def _class_count(adapter: Adapter, output: Any) -> int | None:
 
 
 def _probabilities(output: Any, targets: Sequence[Sequence[Target]]) -> list[list[float | None]]:
+    """The probability of each target of each row, if it has one.
+
+    Raises:
+        ScoreError: as `log_prob_of`.
+    """
+    values: dict[int, list[float] | None] = {}  # rows may share their targets
     with torch.no_grad():
-        return [
-            [
-                None if t.log_prob is None else float(t.log_prob(output)[row].exp())
-                for t in row_targets
-            ]
-            for row, row_targets in enumerate(targets)
-        ]
+        for target in itertools.chain.from_iterable(targets):
+            if id(target) not in values:
+                log_probs = log_prob_of(target, output, len(targets))
+                values[id(target)] = None if log_probs is None else log_probs.exp().tolist()
+    found = [[values[id(target)] for target in row_targets] for row_targets in targets]
+    return [
+        [None if rows is None else rows[row] for rows in row_values]
+        for row, row_values in enumerate(found)
+    ]

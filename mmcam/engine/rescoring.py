@@ -16,7 +16,7 @@ from torch import Tensor
 from mmcam.capture.forward import run_model
 from mmcam.capture.layers import tapped
 from mmcam.capture.model_state import autocast, untouched
-from mmcam.capture.recording import score_of
+from mmcam.capture.recording import log_prob_of, score_of
 from mmcam.errors import MethodError
 from mmcam.methods.perturbation import Rescoring
 from mmcam.types import Adapter, Extent, Inputs, Pixels, Sample, Target
@@ -217,8 +217,9 @@ class Rescorer:
 
 def _values(target: Target, output: Any, rows: int) -> Sequence[float]:
     """The target's probability in each row; the score if there is no probability."""
-    if target.log_prob is None:
+    log_probs = log_prob_of(target, output, rows)
+    if log_probs is None:
         scores: list[float] = score_of(target, output, rows).float().tolist()
         return scores
-    probabilities: list[float] = target.log_prob(output).float().exp().clamp(max=1).tolist()
+    probabilities: list[float] = log_probs.float().exp().clamp(max=1).tolist()
     return probabilities

@@ -186,9 +186,9 @@ def _encoder(path: Path, height: int, width: int, rate: Fraction) -> str:
     for name, options in ENCODERS.items():
         if name not in av.codecs_available:
             continue
-        context = av.CodecContext.create(name, "w")
-        assert isinstance(context, av.VideoCodecContext)
         try:
+            context = av.CodecContext.create(name, "w")
+            assert isinstance(context, av.VideoCodecContext)
             context.options = options
             _configure(context, name, height, width, rate)
             context.open()

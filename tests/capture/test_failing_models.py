@@ -85,6 +85,25 @@ def test_a_failing_score_is_one_line(
         setup.cam(setup.sample(8, 9), "gradcam", mmcam.Target(label="mine", score=score))
 
 
+@pytest.mark.parametrize("method", ["gradcam", "scorecam"])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_failing_probability_is_one_line(
+    fails: bool, method: str, wrapped: Callable[..., Any]
+) -> None:
+    def log_prob(output: Any) -> Tensor:
+        if fails:
+            raise KeyError("no such class")
+        return torch.zeros(())
+
+    def score(output: Any) -> Tensor:
+        return output[:, 0]
+
+    setup = wrapped(Net(ValueError(), 100), "trunk")
+    target = mmcam.Target(label="mine", score=score, log_prob=log_prob)
+    with pytest.raises(ScoreError, match=r"log_prob of 'mine' .*; ?.*fix Target.log_prob"):
+        setup.cam(setup.sample(8, 9), method, target)
+
+
 def test_errors_of_mmcam_pass_unchanged() -> None:
     error = ScoreError("as it is")
     with pytest.raises(ScoreError) as info, model_errors("Net", (1, 3)):
