@@ -13,7 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmcam.adapters.base.preprocess import Preprocess, Transform
     from mmcam.api import explain
+    from mmcam.capture.proof import ProvenLayouts
     from mmcam.engine.tensors import cams
     from mmcam.errors import MmcamError
     from mmcam.evaluators import EVALUATORS
@@ -36,8 +38,11 @@ __all__ = [
     "Explanation",
     "Explanations",
     "MmcamError",
+    "Preprocess",
+    "ProvenLayouts",
     "Sample",
     "Target",
+    "Transform",
     "cams",
     "explain",
     "load",
@@ -46,7 +51,9 @@ __all__ = [
 ]
 
 _MODULES = {
+    "adapters.base.preprocess": ("Preprocess", "Transform"),
     "api": ("explain",),
+    "capture.proof": ("ProvenLayouts",),
     "engine.tensors": ("cams",),
     "errors": ("MmcamError",),
     "evaluators": ("EVALUATORS",),

@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What the README and the guides say is so."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def test_its_pictures_and_files_are_there() -> None:
         assert (ROOT / path).is_file(), path
 
 
+GUIDES = sorted((ROOT / "examples/guides").glob("*.md"))
 BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("mmcam ")]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -166,3 +167,13 @@ def test_its_snippets_run(reader: dict[str, Any]) -> None:
         exec(compile(snippet, "README.md", "exec"), reader)
     assert Path("out/explanation.json").is_file()
     assert reader["summary"]["failed"] == 0
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_the_snippets_of_a_guide_run(reader: dict[str, Any], guide: Path) -> None:
+    """All of them in one program, from the top down."""
+    snippets = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    assert snippets
+    assert f"examples/guides/{guide.name}" in README
+    for snippet in snippets:
+        exec(compile(snippet, str(guide), "exec"), reader)
