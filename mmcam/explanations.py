@@ -87,9 +87,10 @@ class Explanations(Sequence[Explanation]):
         labels = [shortened(label, 24) for label in self.labels]
         if len(labels) > SHOWN_LABELS:
             labels[SHOWN_LABELS - 1 :] = [f"… {len(labels) - SHOWN_LABELS + 1} more"]
+        model, source = str(self.model["name"]), Path(self.source.path).name
         return (
             f"Explanations(labels=[{', '.join(labels)}], maps={len(self)}, "
-            f"model={shortened(str(self.model['name']))}, source={shortened(Path(self.source.path).name)})"
+            f"model={shortened(model)}, source={shortened(source)})"
         )
 
     @staticmethod
