@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
 
 from mmcam import page
-from mmcam.adapters.base.weights import file_hash
-from mmcam.errors import InputError, LabelError, nearest
-from mmcam.media import Clip, open_clip, read_image, write_image
+from mmcam.errors import LabelError, nearest
+from mmcam.media import Clip, write_image
 from mmcam.media.images import make_folder
-from mmcam.results import drawing
-from mmcam.results.explanation import Explanation
+from mmcam.render import OPACITY
+from mmcam.render.plots import import_pyplot
+from mmcam.results import drawing, plotting
+from mmcam.results.explanation import Explanation, shortened
 from mmcam.results.files import (
     FACTS,
     MAPS,
@@ -28,104 +30,16 @@ from mmcam.results.files import (
     write_facts,
     write_maps,
 )
-from mmcam.types import Adapter, Pixels, Sample
+from mmcam.results.sources import ClipSource, ImageSource, source_of
+from mmcam.results.table import dataframe
+from mmcam.types import Adapter, Sample
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
-@dataclass(frozen=True, kw_only=True)
-class ImageSource:
-    """The picture that was explained.
-
-    `path` is the sample's id: the path of the file, if the picture was read from a file. If the
-    result was read from a folder, `pixels` is None, and `sha256` is the hash of that file.
-    """
-
-    path: str
-    height: int
-    width: int
-    pixels: Pixels | None = None
-    sha256: str | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """The `input` entry of `explanation.json`."""
-        return {
-            "path": self.path,
-            "sha256": self.sha256 or _hash(self.path),
-            "width": self.width,
-            "height": self.height,
-        }
-
-    def read(self) -> Pixels:
-        """The pixels, from the file if the result was read from a folder.
-
-        Raises:
-            InputError: the file is missing, cannot be read, or has changed.
-        """
-        if self.pixels is not None:
-            return self.pixels
-        _check_file(self.path, self.sha256)
-        return read_image(self.path).pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipSource:
-    """The clip that was explained, to reopen it for drawing.
-
-    `source` is the argument of `open_clip`. If the result was read from a folder, `source` is None,
-    and the clip is opened from `path`.
-    """
-
-    path: str
-    frames: int
-    fps: float
-    height: int
-    width: int
-    source: Any = None
-    sha256: str | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """The `input` entry of `explanation.json`."""
-        return {
-            "path": self.path,
-            "sha256": self.sha256 or _hash(self.path),
-            "width": self.width,
-            "height": self.height,
-            "frames": self.frames,
-            "fps": self.fps,
-        }
-
-    def open(self) -> Clip:
-        """The clip, opened again.
-
-        Raises:
-            InputError: the clip is missing or broken, or its file has changed.
-        """
-        if self.source is not None:
-            return open_clip(self.source, fps=self.fps)
-        _check_file(self.path, self.sha256)
-        return open_clip(self.path, fps=self.fps)
-
-
-def _hash(path: str) -> str | None:
-    """The SHA-256 of the input's file; None if the input is not a file."""
-    return file_hash(path) if os.path.isfile(path) else None
-
-
-def _check_file(path: str, sha256: str | None) -> None:
-    """Check that the input file of a result is the one that was explained.
-
-    Raises:
-        InputError: the file is missing, or has changed.
-    """
-    if not os.path.exists(path):
-        raise InputError(
-            f"the input '{path}' is missing, so the maps cannot be drawn on it; put "
-            "the file back (the raw maps and heatmaps need no file)"
-        )
-    if sha256 is not None and _hash(path) != sha256:
-        raise InputError(
-            f"'{path}' has changed since it was explained (its SHA-256 differs); put the old file "
-            "back, or explain the new one"
-        )
+SHOWN_LABELS = 6
+"""The number of labels in the text of `repr`, at most."""
 
 
 def read(folder: str | Path) -> Explanations:
@@ -140,27 +54,14 @@ def read(folder: str | Path) -> Explanations:
     """
     facts, explanations = read_result(Path(folder))
     try:
-        source = _source(facts["input"])
+        source = source_of(facts["input"])
         task, model = facts["task"], dict(facts["model"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise read_error(Path(folder), error) from error
     return Explanations(tuple(explanations), task, model, source, facts.get("text"))
 
 
-def _source(entry: Mapping[str, Any]) -> ImageSource | ClipSource:
-    """The picture or clip of the `input` entry of `explanation.json`."""
-    fields: dict[str, Any] = {
-        "path": str(entry["path"]),
-        "sha256": entry.get("sha256"),
-        "height": int(entry["height"]),
-        "width": int(entry["width"]),
-    }
-    if entry.get("frames"):
-        return ClipSource(**fields, frames=int(entry["frames"]), fps=float(entry["fps"]))
-    return ImageSource(**fields)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanations(Sequence[Explanation]):
     """All explanations of one picture or clip, in the order of the request.
 
@@ -174,6 +75,23 @@ class Explanations(Sequence[Explanation]):
     model: dict[str, Any]
     source: ImageSource | ClipSource
     text: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        items = (
+            item if item.source is self.source else replace(item, source=self.source)
+            for item in self.items
+        )
+        object.__setattr__(self, "items", tuple(items))
+
+    def __repr__(self) -> str:
+        labels = [shortened(label, 24) for label in self.labels]
+        if len(labels) > SHOWN_LABELS:
+            labels[SHOWN_LABELS - 1 :] = [f"… {len(labels) - SHOWN_LABELS + 1} more"]
+        model, source = str(self.model["name"]), Path(self.source.path).name
+        return (
+            f"Explanations(labels=[{', '.join(labels)}], maps={len(self)}, "
+            f"model={shortened(model)}, source={shortened(source)})"
+        )
 
     @staticmethod
     def of_picture(
@@ -202,6 +120,98 @@ class Explanations(Sequence[Explanation]):
             source=clip.source,
         )
         return Explanations(tuple(explanations), _task_name(task), model_facts(model), source)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of the maps, without repeats."""
+        return tuple(dict.fromkeys(explanation.label for explanation in self.items))
+
+    @property
+    def words(self) -> tuple[Explanation, ...]:
+        """The explanations of the words of a caption, in reading order; empty for other tasks.
+
+        A word that is explained by several methods or at several layers has a map for each.
+
+        Example:
+            >>> for word in maps.words:
+            ...     print(word.position, word.label, word.score)
+        """
+        words = [explanation for explanation in self.items if explanation.target.kind == "word"]
+        return tuple(sorted(words, key=lambda word: word.position or 0))
+
+    def to(self, device: str | torch.device) -> Explanations:
+        """The same explanations with their maps on another device.
+
+        Raises:
+            InputError: the device cannot be used.
+        """
+        return replace(self, items=tuple(explanation.to(device) for explanation in self.items))
+
+    def to_dataframe(self) -> DataFrame:
+        """A table of the maps for pandas: one row for each, in their order.
+
+        The columns are named as in `explanation.json`: label, kind, index, position, score,
+        score_name, log_prob, probability, method, layer, counterfactual, grid (the map's shape),
+        peak_x, peak_y and peak_frame (on the original, in pixels), empty (no positive evidence);
+        and source, the path of the picture or clip.
+
+        Raises:
+            InputError: a map has NaN or infinite values.
+            MissingExtra: pandas is not installed (`pip install 'mmcam[notebook]'`).
+        """
+        return dataframe(self.items, self.source.path)
+
+    def plot(
+        self,
+        *,
+        frame: int | None = None,
+        columns: int | None = None,
+        colormap: str = "inferno",
+        opacity: float = OPACITY,
+    ) -> list[Axes]:
+        """Draw all maps side by side in a new figure of matplotlib, after the original picture.
+
+        Args:
+            frame: the frame of a clip; for each map, the frame of its peak if None.
+            columns: the number of pictures in a row; if None, chosen by their number.
+            colormap: one of `mmcam.render.COLORMAPS`.
+            opacity: the opacity of the largest value, in [0, 1].
+
+        Returns:
+            The axes of each map, in the order of the maps.
+
+        Raises:
+            InputError: there are no maps, `columns` is not a positive integer, or as
+                `Explanation.overlay`.
+            MissingExtra: matplotlib is not installed (`pip install 'mmcam[notebook]'`).
+
+        Example:
+            >>> maps.plot()[0].figure.savefig("maps.png")
+        """
+        return plotting.plot_all(self.items, self._title(), frame, columns, colormap, opacity)
+
+    def show(
+        self,
+        *,
+        frame: int | None = None,
+        columns: int | None = None,
+        colormap: str = "inferno",
+        opacity: float = OPACITY,
+    ) -> None:
+        """Plot all maps and show the figure, in the notebook or in a window.
+
+        Args:
+            frame: as in `plot`.
+            columns: as in `plot`.
+            colormap: as in `plot`.
+            opacity: as in `plot`.
+
+        Raises:
+            InputError: as `plot`.
+            MissingExtra: matplotlib is not installed (`pip install 'mmcam[notebook]'`).
+        """
+        self.plot(frame=frame, columns=columns, colormap=colormap, opacity=opacity)
+        import_pyplot().show()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -317,6 +327,11 @@ class Explanations(Sequence[Explanation]):
         with self.source.open() as clip:
             return page.clip_preview(clip, panes)
 
+    def _title(self) -> str:
+        """The name of the picture or clip, and the caption or question, if any."""
+        text = self.text and (self.text.get("caption") or self.text.get("question"))
+        return Path(self.source.path).name + (f": {text}" if text else "")
+
     def _save_pictures(self, folder: Path, names: Sequence[str], colormap: str) -> list[Path]:
         assert isinstance(self.source, ImageSource)
         pixels = self.source.read()
@@ -326,9 +341,8 @@ class Explanations(Sequence[Explanation]):
             write_image(paths[-1], drawing.draw_explanation(explanation, pixels, colormap))
         if len(self.items) > 1:
             paths.append(folder / "sheet.png")
-            text = self.text and (self.text.get("caption") or self.text.get("question"))
-            title = Path(self.source.path).name + (f": {text}" if text else "")
-            write_image(paths[-1], drawing.picture_sheet(self.items, pixels, title, colormap))
+            sheet = drawing.picture_sheet(self.items, pixels, self._title(), colormap)
+            write_image(paths[-1], sheet)
         return paths
 
     def _save_clips(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -172,6 +173,26 @@ def frame_weights(frames: Sequence[int], placement: Placement, slices: int) -> T
         matrix[:, window * per_window : (window + 1) * per_window] = weights * inside[:, None]
         covered += inside
     return matrix / torch.where(covered > 0, covered, torch.nan)[:, None]
+
+
+def covering_windows(
+    cam: Float[Tensor, "*grid"], placement: Placement, frames: Sequence[int]
+) -> tuple[Float[Tensor, "*part"], Placement]:
+    """The part of a clip's map whose windows cover any of `frames`, and its placement.
+
+    It gives the same values on these frames as the whole map (`onto_original`), in time and memory
+    that do not depend on the length of the clip. If no window covers a frame, the part is the first
+    window, on which all of these frames are NaN.
+    """
+    centres = torch.as_tensor(sorted(frames), dtype=torch.float64) + 0.5
+    first, last = torch.tensor(placement.spans, dtype=torch.float64).T.contiguous()
+    ended = torch.searchsorted(centres, last, right=True)
+    covers = ended > torch.searchsorted(centres, first)
+    windows = covers.nonzero().flatten().tolist() or [0]
+    per_window = cam.shape[-3] // len(placement.spans)
+    slices = cam.unflatten(-3, (len(placement.spans), per_window))
+    part = slices[..., windows, :, :, :].flatten(-4, -3)
+    return part, replace(placement, spans=tuple(placement.spans[index] for index in windows))
 
 
 def onto_original(

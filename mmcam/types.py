@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from mmcam.errors import ScoreError
+
 Pixels = UInt8[np.ndarray, "*time height width 3"]
 Score = Callable[[Any], Float[Tensor, " batch"]]
 
@@ -130,6 +132,28 @@ class Inputs:
         return Inputs(pixels=pixels, placements=self.placements * times, rest=rest)
 
 
+@dataclass(frozen=True)
+class StoredScore:
+    """Takes the place of the functions of a target that was pickled, or read from a result folder.
+
+    Functions are not stored: most are lambdas, and others hold the whole model.
+    """
+
+    label: str
+
+    def __call__(self, output: Any) -> Float[Tensor, " batch"]:
+        """Refuse to compute a score.
+
+        Raises:
+            ScoreError: always.
+        """
+        raise ScoreError(
+            f"the target '{self.label}' was pickled or read from files, which hold no score "
+            "functions; explain with a new target or task (its maps, score and probability are "
+            "in its explanation)"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """What is explained: one differentiable score of the model's output for each sample.
@@ -141,6 +165,8 @@ class Target:
     `index` is the number of a class, whose name may not be unique. `position` is the position of a
     word in the sentence. `attention`, if any, maps the output to the model's attention map for this
     target, one per row (the method "attention").
+
+    A copy keeps the functions. A pickled target does not: they raise ScoreError when called.
     """
 
     label: str
@@ -168,6 +194,22 @@ class Target:
         """The counterfactual target (Grad-CAM, IJCV 2020, eq. 12): evidence against the score."""
         score = self.score
         return replace(self, score=lambda output: -score(output))
+
+    def __copy__(self) -> Target:
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Target:
+        # A deep copy of a function that is a method would copy its model.
+        return replace(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields, with each function replaced by a `StoredScore`."""
+        functions = ("score", "log_prob", "attention")
+        stored = StoredScore(self.label)
+        return {
+            name: stored if name in functions and value is not None else value
+            for name, value in vars(self).items()
+        }
 
 
 def log_probs_of(

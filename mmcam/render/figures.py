@@ -125,7 +125,7 @@ def sheet(
     if not tiles:
         raise InputError("there are no tiles to put on a sheet; give at least one picture")
     if columns is None:
-        columns = _columns(len(tiles))
+        columns = tile_columns(len(tiles))
     check_size(columns, "columns")
     columns = min(columns, len(tiles))
     gap = max(4, tile_width // 20)
@@ -140,7 +140,7 @@ def sheet(
     return np.concatenate(parts)
 
 
-def _columns(count: int) -> int:
+def tile_columns(count: int) -> int:
     """One row for up to 4 tiles; else 3 to 6 columns, with the fewest empty cells."""
     if count <= 4:
         return count

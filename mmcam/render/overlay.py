@@ -13,6 +13,9 @@ from mmcam.render.colormaps import COLORMAPS, STEPS
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
+OPACITY = 0.55
+"""The opacity of the largest value of a heatmap, unless another is given."""
+
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
@@ -20,7 +23,7 @@ def overlay(
     pixels: UInt8[np.ndarray, "h w 3"],
     heatmap: Float[np.ndarray, "h w"],
     *,
-    opacity: float = 0.55,
+    opacity: float = OPACITY,
     colormap: str = "inferno",
 ) -> Picture:
     """Alpha-blend the heatmap over the picture.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mmcam.errors import InputError
 from mmcam.media import Clip, ClipWriter, write_image
 from mmcam.render import (
     COLORMAPS,
+    OPACITY,
     caption_bar,
     explanation_map,
     gradient_picture,
@@ -40,9 +42,6 @@ PANES: dict[str, Pane] = {
     "explanation": lambda explanation, pixels, heatmap, colormap: explanation_map(pixels, heatmap),
 }
 """The panes that a clip can show side by side; "explanation" is E = L * I (Grad-CAM++ eq. 25)."""
-
-CHUNK = 8
-"""Number of frames whose heatmaps are held in memory at once while a clip is drawn."""
 
 
 def check_drawing_options(colormap: str, names: Sequence[str] = tuple(PANES)) -> None:
@@ -81,17 +80,20 @@ def detail(explanation: Explanation) -> str:
 
 
 def draw_explanation(
-    explanation: Explanation, pixels: Pixels, colormap: str = "inferno"
+    explanation: Explanation,
+    pixels: Pixels,
+    colormap: str = "inferno",
+    opacity: float = OPACITY,
 ) -> Picture:
     """The overlay of the heatmap on the picture or, for a pixel-space map, the gradient itself.
 
     Raises:
         InputError: the map has NaN or infinite values, the picture has another size than the
-            explained one, or the colour map is unknown.
+            explained one, the colour map is unknown, or the opacity is outside [0, 1].
     """
     if explanation.is_pixel_space:
         return gradient_picture(np.nan_to_num(explanation.gradient()))
-    return overlay(pixels, explanation.heatmap(), colormap=colormap)
+    return overlay(pixels, explanation.heatmap(), colormap=colormap, opacity=opacity)
 
 
 def tile(explanation: Explanation, pixels: Pixels, colormap: str = "inferno") -> Tile:
@@ -145,26 +147,8 @@ def draw_frames(
             cannot be decoded or has another size than the explained clip.
     """
     check_drawing_options(colormap, names)
-    chunk: list[Pixels] = []
-    start = 0
-    for frame in clip:
-        chunk.append(frame)
-        if len(chunk) == CHUNK:
-            yield from _draw_chunk(explanation, chunk, start, names, colormap)
-            start += len(chunk)
-            chunk = []
-    yield from _draw_chunk(explanation, chunk, start, names, colormap)
-
-
-def _draw_chunk(
-    explanation: Explanation,
-    frames: Sequence[Pixels],
-    start: int,
-    names: Sequence[str],
-    colormap: str,
-) -> Iterator[Picture]:
-    heatmaps = explanation.heatmap(range(start, start + len(frames))) if frames else ()
-    for pixels, heatmap in zip(frames, heatmaps, strict=True):
+    heatmaps = explanation.heatmaps(itertools.count())
+    for pixels, heatmap in zip(clip, heatmaps, strict=False):
         pictures = [PANES[name](explanation, pixels, heatmap, colormap) for name in names]
         yield compose_frame(pictures, names, heading(explanation), detail(explanation))
 
@@ -234,7 +218,7 @@ def clip_sheet(
     """
     count = min(count, clip.frames)
     indices = [(2 * i + 1) * clip.frames // (2 * count) for i in range(count)]
-    heatmaps = explanation.heatmap(indices)
+    heatmaps = explanation.heatmaps(indices)
     tiles = [
         (overlay(pixels, heatmap, colormap=colormap), f"{index / clip.fps:.2f} s", f"frame {index}")
         for index, pixels, heatmap in zip(indices, clip.read(indices), heatmaps, strict=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 from mmcam.errors import InputError
 from mmcam.media.images import atomic_write
 from mmcam.results.explanation import Explanation
-from mmcam.types import Adapter, Placement, Target
+from mmcam.types import Adapter, Placement, StoredScore, Target
 
 FACTS, MAPS = "explanation.json", "maps.safetensors"
 SCHEMA_VERSION = 1
@@ -43,6 +43,7 @@ def target_facts(name: str, explanation: Explanation) -> dict[str, Any]:
         "id": name,
         "kind": explanation.target.kind,
         "label": explanation.label,
+        "index": explanation.target.index,
         "position": explanation.target.position,
         "score": explanation.score,
         "score_name": explanation.target.score_name,
@@ -229,9 +230,10 @@ def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]
     return Explanation(
         target=Target(
             label=str(facts["label"]),
-            score=_no_score,
+            score=StoredScore(str(facts["label"])),
             kind=str(facts["kind"]),
             score_name=facts.get("score_name"),
+            index=facts.get("index"),
             position=facts["position"],
         ),
         cam=cam,
@@ -253,7 +255,3 @@ def _explanation(facts: Mapping[str, Any], cam: Any, geometry: Mapping[str, Any]
 
 def _intervals(pairs: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
     return tuple((float(first), float(last)) for first, last in pairs)
-
-
-def _no_score(output: Any) -> Any:
-    raise ValueError("an explanation read from a file has no score function")

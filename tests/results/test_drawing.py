@@ -93,8 +93,11 @@ def test_a_clips_sheet_never_has_more_tiles_than_frames(frames: int) -> None:
     assert columns == min(frames, 4)
 
 
-def test_frames_are_drawn_side_by_side_each_with_its_own_heat() -> None:
-    pixels = noise(draw.CHUNK + 3)
+def test_frames_are_drawn_side_by_side_each_with_its_own_heat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mmcam.results.explanation.CHUNK_PIXELS", 4 * HEIGHT * WIDTH)
+    pixels = noise(11)  # the last chunk is not full
     explanation = make_explanation(ramp(3, 2, 3), frames=len(pixels))
     with open_clip(pixels) as clip:
         drawn = list(draw.draw_frames(explanation, clip))

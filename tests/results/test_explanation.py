@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import itertools
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +14,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmcam.errors import InputError
-from mmcam.results.explanation import Explanation
+from mmcam.grids import onto_original
+from mmcam.results.explanation import CHUNK_PIXELS, Explanation
 from mmcam.types import Placement, Target
 
 SIZE = (30, 40)
@@ -167,6 +173,120 @@ def test_chosen_frames_are_slices_of_the_whole_heatmap() -> None:
     assert whole.shape == (12, *SIZE)
     for frames in ([0], [11, 3, 3], range(5, 9)):
         np.testing.assert_array_equal(explanation.heatmap(frames), whole[list(frames)])
+
+
+@given(
+    starts=st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    per_window=st.integers(1, 3),
+    frames=st.lists(st.integers(0, 60), max_size=8),
+    chunk=st.integers(1, 4),
+    extent=st.sampled_from([(), ((-0.2, 0.9), (0.1, 1.1), (0.0, 1.0))]),
+    channels=st.booleans(),
+)
+def test_a_few_frames_have_the_heat_and_gradient_of_the_whole_clip(
+    starts: list[int],
+    per_window: int,
+    frames: list[int],
+    chunk: int,
+    extent: tuple[tuple[float, float], ...],
+    channels: bool,
+) -> None:
+    shape = (per_window * len(starts), 2, 3)
+    cam = torch.randn(3, *shape) if channels else torch.randn(shape)
+    explanation = make_explanation(cam, spans=tuple((s, s + 12.5) for s in sorted(starts)))
+    placement = replace(explanation.placement, extent=extent)
+    explanation = replace(explanation, placement=placement)
+    positive = explanation.saliency.clamp(min=0) / (explanation.maximum or 1)
+    expected = onto_original(positive, placement, frames).clamp(0, 1).numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmcam.results.explanation.CHUNK_PIXELS", chunk * SIZE[0] * SIZE[1])
+        assert explanation.heatmap(frames).shape == (len(frames), *SIZE)
+        np.testing.assert_allclose(explanation.heatmap(frames), expected, atol=1e-6)
+        one_by_one = list(explanation.heatmaps(frames))
+    assert len(one_by_one) == len(frames)
+    for heatmap, frame in zip(one_by_one, expected, strict=True):
+        np.testing.assert_allclose(heatmap, frame, atol=1e-6)
+    if channels:
+        whole = onto_original(cam, placement, frames).numpy()
+        np.testing.assert_allclose(explanation.gradient(frames), whole, atol=1e-5)
+
+
+def test_heatmaps_are_yielded_for_all_frames_for_endless_frames_and_for_a_picture() -> None:
+    clip = make_explanation(torch.rand(6, 2, 3), spans=((0, 7.5), (4.5, 12)))
+    np.testing.assert_array_equal(np.stack(list(clip.heatmaps())), clip.heatmap())
+    endless = itertools.islice(clip.heatmaps(itertools.count(3)), 20)
+    np.testing.assert_array_equal(np.stack(list(endless)), clip.heatmap(range(3, 23)))
+    picture = make_explanation(torch.rand(2, 3))
+    (heatmap,) = picture.heatmaps()
+    np.testing.assert_array_equal(heatmap, picture.heatmap())
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the size in bytes of the largest tensor that an operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (list, tuple)) else [made]:
+            if isinstance(tensor, Tensor):
+                self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
+        return made
+
+
+def memory_of(use: Callable[[], object]) -> int:
+    """The bytes of the largest tensor plus the peak of what Python and numpy allocate.
+
+    The second of two runs is measured, since the first may import modules.
+    """
+    with LargestTensor():
+        use()
+    tracemalloc.start()
+    try:
+        with LargestTensor() as largest:
+            use()
+        return largest.bytes + tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def long_clip(windows: int, channels: int | None = None) -> Explanation:
+    shape = (4 * windows, 6, 8)
+    explanation = make_explanation(
+        torch.rand(shape if channels is None else (channels, *shape)),
+        size=(120, 160),
+        box=(0, 0, 160, 120),
+        spans=tuple((16.0 * i, 16.0 * i + 16) for i in range(windows)),
+    )
+    return explanation
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_the_memory_of_a_few_frames_does_not_grow_with_the_clip(channels: int | None) -> None:
+    frame = 120 * 160 * 8
+    for windows in (10, 1000):
+        clip = long_clip(windows, channels)
+        spans = 500 * windows  # a few numbers for each window
+        assert 2 * frame <= memory_of(partial(clip.heatmap, [100, 101])) < 6 * frame + spans
+        if channels:
+            assert memory_of(partial(clip.gradient, [100, 101])) < 15 * frame + spans
+
+
+def test_heatmaps_of_a_long_clip_are_computed_a_chunk_at_a_time() -> None:
+    clip = long_clip(1000)
+    chunk = CHUNK_PIXELS * 8
+    whole = clip.frame_count * 120 * 160 * 4
+    assert whole > 30 * chunk
+
+    def three_chunks() -> None:
+        for heatmap in itertools.islice(clip.heatmaps(), 3 * CHUNK_PIXELS // (120 * 160)):
+            assert heatmap.shape == (120, 160)
+
+    assert memory_of(three_chunks) < 3 * chunk
 
 
 def test_a_clips_heatmaps_have_one_scale() -> None:
