@@ -147,10 +147,11 @@ def draw_frames(
             cannot be decoded or has another size than the explained clip.
     """
     check_drawing_options(colormap, names)
+    header, facts = heading(explanation), detail(explanation)
     heatmaps = explanation.heatmaps(itertools.count())
     for pixels, heatmap in zip(clip, heatmaps, strict=False):
         pictures = [PANES[name](explanation, pixels, heatmap, colormap) for name in names]
-        yield compose_frame(pictures, names, heading(explanation), detail(explanation))
+        yield compose_frame(pictures, names, header, facts)
 
 
 def compose_frame(
