@@ -268,7 +268,9 @@ def _probabilities(output: Any, targets: Sequence[Sequence[Target]]) -> list[lis
         for target in itertools.chain.from_iterable(targets):
             if id(target) not in values:
                 log_probs = log_prob_of(target, output, len(targets))
-                values[id(target)] = None if log_probs is None else log_probs.exp().tolist()
+                values[id(target)] = (
+                    None if log_probs is None else log_probs.double().exp().tolist()
+                )
     found = [[values[id(target)] for target in row_targets] for row_targets in targets]
     return [
         [None if rows is None else rows[row] for rows in row_values]
