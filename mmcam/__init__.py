@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmcam.api import explain
+    from mmcam.api import explain, explain_each
     from mmcam.errors import MmcamError
     from mmcam.evaluators import EVALUATORS
     from mmcam.explanations import Explanations, read
@@ -38,13 +38,14 @@ __all__ = [
     "Sample",
     "Target",
     "explain",
+    "explain_each",
     "load",
     "read",
     "wrap",
 ]
 
 _MODULES = {
-    "api": ("explain",),
+    "api": ("explain", "explain_each"),
     "errors": ("MmcamError",),
     "evaluators": ("EVALUATORS",),
     "explanations": ("Explanations", "read"),

@@ -67,6 +67,36 @@ def quantised(model: nn.Module) -> str | None:
     return None
 
 
+Layer = str | nn.Module
+"""A layer as users name it: a name, a pattern (see `resolve`), or the module itself."""
+
+
+def layer_patterns(
+    model: nn.Module, layers: Layer | Sequence[Layer], name: str = "the model"
+) -> list[str]:
+    """Layers that were given as names, patterns or modules, as patterns for `resolve`.
+
+    Raises:
+        LayerError: a module that is not a part of the model, or the model itself.
+    """
+    given: Sequence[Layer] = [layers] if isinstance(layers, (str, nn.Module)) else layers
+    names = {module: path for path, module in model.named_modules()}
+    patterns = []
+    for layer in given:
+        if isinstance(layer, str):
+            patterns.append(layer)
+        elif path := names.get(layer):
+            patterns.append(path)
+        elif layer is model:
+            raise LayerError(f"{type(layer).__name__} is {name} itself; give a layer inside it")
+        else:
+            raise LayerError(
+                f"the {type(layer).__name__} given as a layer is not a part of {name}; give a "
+                "module inside it (of the same instance, not of a copy), or its name"
+            )
+    return patterns
+
+
 def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
     """The layers that match `patterns`, in the model's order, without duplicates.
 

@@ -49,7 +49,9 @@ class Rescorer:
             ablated_scores=lambda: self.ablated_scores(layer, channels, target),
         )
 
-    def scores(self, perturbed: Float[Tensor, "n 3 *space"], target: Target) -> Float[Tensor, " n"]:
+    def scores(
+        self, perturbed: Float[Tensor, "n channel *space"], target: Target
+    ) -> Float[Tensor, " n"]:
         """The target's score for each perturbed input of the model.
 
         Raises:

@@ -29,7 +29,7 @@ class Rescoring(NamedTuple):
     of the layer set to zero in turn.
     """
 
-    pixels: Float[Tensor, "3 *space"]
+    pixels: Float[Tensor, "channel *space"]
     extent: Extent
     score: ScoreRows
     ablated_scores: Callable[[], Float[Tensor, " channel"]]
@@ -37,7 +37,7 @@ class Rescoring(NamedTuple):
 
 def score_cam(
     activation: Float[Tensor, "channel *grid"],
-    pixels: Float[Tensor, "3 *space"],
+    pixels: Float[Tensor, "colour *space"],
     score: ScoreRows,
     extent: Extent = (),
     chunk: int = 32,
@@ -81,7 +81,7 @@ def ablation_cam(
 
 
 def occlusion(
-    pixels: Float[Tensor, "3 *space"],
+    pixels: Float[Tensor, "channel *space"],
     score: ScoreRows,
     *,
     cells: tuple[int, ...] | None = None,

@@ -12,6 +12,7 @@ from mmcam.errors import InputError
 from mmcam.media import Clip, ClipWriter, write_image
 from mmcam.render import (
     COLORMAPS,
+    as_colours,
     caption_bar,
     explanation_map,
     gradient_picture,
@@ -90,7 +91,7 @@ def draw_explanation(
             explained one, or the colour map is unknown.
     """
     if explanation.is_pixel_space:
-        return gradient_picture(np.nan_to_num(explanation.gradient()))
+        return gradient_picture(np.nan_to_num(as_colours(explanation.gradient())))
     return overlay(pixels, explanation.heatmap(), colormap=colormap)
 
 
