@@ -78,14 +78,15 @@ def _of_item(item: Any, axes: int) -> Iterator[Any]:
 def _of_batch(batch: Any, axes: int) -> Iterator[Any]:
     """The sources of a `DataLoader`'s batch.
 
-    A batch is what its `collate_fn` returns: `(pixels, labels, ...)`, where pixels are a tensor
-    with a batch axis or a list; a mapping with these pixels; or a list of items.
+    A batch is what its `collate_fn` returns: `(pictures, labels, ...)`, where pictures are a tensor
+    with a batch axis, a list or (in a tuple) a tuple; a mapping with these pictures; or a list of
+    items.
     """
     if isinstance(batch, Mapping):
         batch = [_pixels_of(batch)]
     if isinstance(batch, (tuple, list)):
         first = batch[0] if batch else None
-        if isinstance(first, list):
+        if isinstance(first, list) or (isinstance(first, tuple) and isinstance(batch, tuple)):
             batch = first
         elif isinstance(first, Tensor) and first.ndim > axes:
             batch = [first]
