@@ -156,8 +156,8 @@ def explain_each(
         MmcamError: as `explain`; errors of a source are raised when its batch is explained.
 
     Example:
-        >>> for maps in mmcam.explain_each(model, loader):
-        ...     maps.save(f"out/{next(numbers)}")
+        >>> for number, maps in enumerate(mmcam.explain_each(model, loader)):
+        ...     maps.save(f"out/{number}")
     """
     items = each_source(sources, _axes(model))
     if is_adapter(model):

@@ -143,4 +143,6 @@ def _remedy(reason: str) -> str:
         return "use a smaller batch or another device"
     if "nference tensor" in reason or "InferenceMode" in reason:
         return "make the model's tensors outside torch.inference_mode()"
+    if "channels" in reason:
+        return "give an input of as many channels as the model takes"
     return "resize the input to the model's size (preprocess), or fix the model's forward"

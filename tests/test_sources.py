@@ -102,9 +102,7 @@ BATCHES: dict[str, Callable[[], Any]] = {
     "loader of one": lambda: DataLoader(labelled(), batch_size=1),
     "loader without batches": lambda: DataLoader(labelled(), batch_size=None),
     "loader of tensors": lambda: DataLoader(list(inputs()), batch_size=2),  # type: ignore[arg-type]
-    "loader of mappings": lambda: DataLoader(
-        labelled(), batch_size=COUNT, collate_fn=as_mapping
-    ),
+    "loader of mappings": lambda: DataLoader(labelled(), batch_size=COUNT, collate_fn=as_mapping),
     "loader of items": lambda: DataLoader(labelled(), batch_size=2, collate_fn=list),
     "loader of tuples": lambda: DataLoader(
         labelled(), batch_size=2, collate_fn=lambda items: tuple(zip(*items, strict=True))
@@ -131,7 +129,9 @@ def test_pictures_and_paths_may_be_mixed(tmp_path: Path) -> None:
     model = net(3, prepare=Preprocess())
     expected = mmcam.explain(model, pixels, FIRST)
     sources = (pixels, tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels))
-    assert_same(mmcam.explain(model, (*sources, mmcam.Sample(pixels=pixels)), FIRST), [expected] * 5)
+    assert_same(
+        mmcam.explain(model, (*sources, mmcam.Sample(pixels=pixels)), FIRST), [expected] * 5
+    )
 
 
 def test_a_single_source_gives_no_list() -> None:
@@ -290,7 +290,9 @@ def test_an_answerer_needs_a_question() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     sample = mmcam.Sample(pixels=pixels, text="what is it ?")
     assert mmcam.explain(answerer(), sample).task == "answers"
-    with pytest.raises(LabelError, match=r"question for 'array' is empty; ask something: Answers\("):
+    with pytest.raises(
+        LabelError, match=r"question for 'array' is empty; ask something: Answers\("
+    ):
         mmcam.explain(answerer(), pixels)
 
 
@@ -365,9 +367,7 @@ def test_a_model_of_timm_in_memory_knows_how_its_pictures_are_prepared() -> None
     maps = mmcam.explain(module, pixels)
     config = timm.data.resolve_model_data_config(module)
     transform = timm.data.create_transform(**config)
-    expected = mmcam.explain(
-        mmcam.wrap(module, prepare=transform), pixels, layers=maps[0].layer
-    )
+    expected = mmcam.explain(mmcam.wrap(module, prepare=transform), pixels, layers=maps[0].layer)
     assert maps.model["name"] == "timm:resnet10t"
     assert maps[0].label == expected[0].label
     assert maps[0].score == pytest.approx(expected[0].score, rel=1e-3)

@@ -394,9 +394,10 @@ class Transform:
             return output
 
         channels = 3 if source is None else np.atleast_3d(np.asarray(source)).shape[2]
-        return box_by_levels(transformed, size, channels) or box_by_phases(
-            transformed, size, channels
-        )
+        with np.errstate(divide="ignore", invalid="ignore"):  # the deviation of black is zero
+            return box_by_levels(transformed, size, channels) or box_by_phases(
+                transformed, size, channels
+            )
 
 
 def _pictures(sample: Sample) -> Iterator[Any]:
