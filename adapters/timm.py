@@ -69,6 +69,32 @@ def load(recipe: Recipe) -> Classifier:
     )
 
 
+def from_module(model: Any) -> Classifier:
+    """A model of timm in memory; its `pretrained_cfg` says how its pictures are prepared.
+
+    The classes have ImageNet's names if the model and that configuration have 1000 of them.
+
+    Raises:
+        ModelError: a model without a classifier.
+    """
+    config: Any = model.pretrained_cfg
+    name = str(config.get("architecture") or type(model).__name__)
+    if not model.num_classes:
+        raise ModelError(
+            f"timm:{name} has no classifier; add one (model.reset_classifier), or give tensors and "
+            "a Target of your own"
+        )
+    has_names = config.get("num_classes") == 1000
+    return Classifier(
+        name=f"timm:{name}",
+        model=model,
+        preprocess=_preprocess(model, None),
+        labels=_imagenet_labels(model) if has_names else (),
+        layers=_default_layer(name, model),
+        to_grid=_to_grid_of(model),
+    )
+
+
 def _source(name: str) -> str:
     """The address of a model's published weights.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmcam.adapters.base.preprocess import Preprocess, Transform
-    from mmcam.api import explain
+    from mmcam.api import explain, explain_each
     from mmcam.capture.proof import ProvenLayouts
     from mmcam.engine.tensors import cams
     from mmcam.errors import MmcamError
@@ -45,6 +45,7 @@ __all__ = [
     "Transform",
     "cams",
     "explain",
+    "explain_each",
     "load",
     "read",
     "wrap",
@@ -52,7 +53,7 @@ __all__ = [
 
 _MODULES = {
     "adapters.base.preprocess": ("Preprocess", "Transform"),
-    "api": ("explain",),
+    "api": ("explain", "explain_each"),
     "capture.proof": ("ProvenLayouts",),
     "engine.tensors": ("cams",),
     "errors": ("MmcamError",),

@@ -4,6 +4,7 @@ Every message names the value, the reason and the remedy, so that it can be show
 
     MmcamError
     ├── InputError      a picture, clip, array, data file or setting that cannot be used
+    │   └── UnequalInputsError  samples whose inputs cannot be one batch
     ├── OutputError     results that cannot be written
     ├── ModelError      an unknown model, a broken model folder, an adapter that does not fit,
     │   │               a model that fails on an input
@@ -30,6 +31,17 @@ class MmcamError(Exception):
 
 class InputError(MmcamError):
     """A picture, clip, array, data file or setting cannot be used."""
+
+
+class UnequalInputsError(InputError):
+    """The inputs of several samples differ in shape, so they cannot be one batch.
+
+    `kinds` has a value for each sample; samples with equal values can be one batch.
+    """
+
+    def __init__(self, message: str, kinds: Sequence[object]) -> None:
+        super().__init__(message)
+        self.kinds = kinds
 
 
 class OutputError(MmcamError):
@@ -131,4 +143,6 @@ def _remedy(reason: str) -> str:
         return "use a smaller batch or another device"
     if "nference tensor" in reason or "InferenceMode" in reason:
         return "make the model's tensors outside torch.inference_mode()"
+    if "channels" in reason:
+        return "give an input of as many channels as the model takes"
     return "resize the input to the model's size (preprocess), or fix the model's forward"

@@ -45,12 +45,16 @@ class Sample:
     `id` names the sample in results and errors, and `text` is its caption or question, if any.
     `span` is the interval of a longer clip that the frames of `pixels` represent, in frames of that
     clip counted from its start: four frames taken from the first 48 have the span (0, 48).
+    `source` is what the model's preprocessing takes instead of `pixels`, if the user gave something
+    other than RGB: a tensor (the model's input), an array or a PIL image. Then `pixels` only show
+    it.
     """
 
     pixels: Pixels
     id: str = "array"
     text: str = ""
     span: tuple[float, float] | None = None
+    source: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,13 +373,19 @@ class Adapter(Protocol):
         """The origin of the weights; None if unknown."""
         ...
 
+    @property
+    def default_task(self) -> Any:
+        """The task if the user names none, such as `Classes()`."""
+        ...
+
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The model's input for these samples, and its placement on each.
 
         Runs in evaluation mode. If the task gives no text, the model generates it here.
 
         Raises:
-            InputError: the samples do not fit the model, or cannot be one batch.
+            InputError: the samples do not fit the model; its subclass UnequalInputsError if their
+                inputs cannot be one batch.
             LabelError: the model does not take the task or its text.
             ModelError: the preprocessing fails, or the model fails while it generates.
         """

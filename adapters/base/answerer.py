@@ -59,6 +59,11 @@ class AnswerClassifier(Classifier):
     encoder: str | None = field(default=None, kw_only=True)
     gradient_strategy: str = field(default="loop", kw_only=True)
 
+    @property
+    def default_task(self) -> Answers:
+        """The top answer to the question of each sample, its text."""
+        return Answers()
+
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The pictures, preprocessed, and their encoded questions.
 

@@ -82,6 +82,11 @@ class CaptionAdapter(ABC):
             LayerError: the layer has no grid.
         """
 
+    @property
+    def default_task(self) -> Any:
+        """The caption of each sample: its text, or the generated one."""
+        return Caption()
+
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The pictures, preprocessed, with the given or the generated captions.
 

@@ -19,7 +19,7 @@ from mmcam.adapters.base.imagenet import has_imagenet_classes, imagenet_index
 from mmcam.adapters.base.preprocess import Preprocess, Transform, prepare_batch
 from mmcam.errors import LabelError, LayerError, ModelError, nearest
 from mmcam.grids import to_grid
-from mmcam.tasks import Classes
+from mmcam.tasks import Actions, Classes
 from mmcam.tasks.scores import LOG_PROB, LOGIT, contrast_of_column
 from mmcam.types import Inputs, Layouts, Sample, Score, Target, Weights, Window, log_probs_of
 
@@ -53,12 +53,12 @@ def logits_of(output: Any) -> Tensor:
 class Classifier:
     """A model of classes or actions, ready to be explained.
 
-    `pack` turns pixels `[batch, 3, *space]` into the model's argument, and `unpack` the model's
-    output into logits. `to_grid` turns a layer's output into a grid, given the layer's name, the
-    output and the size of the input (`space`); `layouts`, if given, take precedence for the layers
-    that they cover. `probability` says how logits become probabilities: "softmax" over mutually
-    exclusive classes (the sigmoid of a single logit), "sigmoid" for independent classes, a function
-    of the logits, or None for scores without probabilities, such as those of a regression.
+    `pack` turns pixels `[batch, channel, *space]` into the model's argument, and `unpack` the
+    model's output into logits. `to_grid` turns a layer's output into a grid, given the layer's
+    name, the output and the size of the input (`space`); `layouts`, if given, take precedence for
+    the layers that they cover. `probability` says how logits become probabilities: "softmax" over
+    mutually exclusive classes (the sigmoid of a single logit), "sigmoid" for independent classes, a
+    function of the logits, or None for scores without probabilities, such as those of a regression.
     """
 
     name: str
@@ -89,6 +89,11 @@ class Classifier:
     def window(self) -> Window | None:
         """The input window of a video model; None for an image model."""
         return self.preprocess.window
+
+    @property
+    def default_task(self) -> Any:
+        """The top action of a video model, the top class of an image model."""
+        return Classes() if self.window is None else Actions()
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """The samples preprocessed and stacked, on the model's device and in its dtype.

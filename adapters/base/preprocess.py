@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from numbers import Real
@@ -16,10 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmcam.errors import InputError, ModelError
-from mmcam.types import Inputs, Pixels, Placement, Sample, Window
-
-Box = tuple[float, float, float, float]
+from mmcam.adapters.base.measured_box import (
+    Box,
+    box_by_levels,
+    box_by_phases,
+    picture_like,
+    rgb_picture,
+)
+from mmcam.errors import InputError, ModelError, UnequalInputsError, raised_as, reason_of
+from mmcam.types import Inputs, Placement, Sample, Window
 
 MAX_SIZES = 10_000
 """The maximum number of picture sizes for which a `Transform` keeps its measurements."""
@@ -27,6 +32,10 @@ MAX_SIZES = 10_000
 
 INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos")
 """The values of torchvision's `InterpolationMode` that resize tensors."""
+
+
+GIVEN_MODES = frozenset({"L", "I", "I;16", "I;16B", "I;16L", "F", "RGBA"})
+"""Modes of PIL images that a transform gets as they are: grey of any depth, and RGBA."""
 
 
 def _is_number(value: Any) -> bool:
@@ -121,8 +130,21 @@ class Preprocess:
             return None
         return Window(frames=self.frames, stride=self.stride, fps=self.fps)
 
+    def takes_as_given(self, source: Any) -> bool:
+        """Whether a picture or clip that is not RGB is a `Sample.source` instead of made RGB."""
+        return False
+
     def __call__(self, sample: Sample) -> tuple[Tensor, Placement]:
-        """The input `[3, *time, height, width]` in float32, and its placement on the sample."""
+        """The input `[3, *time, height, width]` in float32, and its placement on the sample.
+
+        Raises:
+            InputError: the sample has a source that is not RGB.
+        """
+        if sample.source is not None:
+            raise InputError(
+                f"'{sample.id}' is not RGB, which the preprocessing of this model needs; wrap the "
+                "module with your own transform (mmcam.wrap(module, prepare=...)), or without one"
+            )
         pixels = torch.from_numpy(np.ascontiguousarray(sample.pixels)).movedim(-1, -3)
         resized = self._resize(pixels)
         cropped, (left, top) = self._crop(resized)
@@ -169,14 +191,57 @@ def _per_channel(values: Sequence[float]) -> Tensor:
     return torch.tensor(list(values), dtype=torch.float32).view(3, 1, 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoTransform(Preprocess):
+    """The preprocessing of a module that was wrapped without a transform.
+
+    A tensor `[channel, *time, height, width]` is the model's input as it is. An array or a grey or
+    RGBA image becomes one as by torchvision's `to_tensor`: channels first, uint8 divided by 255,
+    other values unchanged. RGB pictures and clips have the usual preprocessing for ImageNet. `show`
+    are the channels that are drawn; see `mmcam.wrap`.
+    """
+
+    resize: int | Sequence[int] | None = 256
+    crop: int | Sequence[int] | None = 224
+    show: tuple[int, ...] = ()
+
+    def takes_as_given(self, source: Any) -> bool:
+        """True for tensors, grey and RGBA images, and arrays other than `[h, w, 3]`."""
+        if isinstance(source, np.ndarray):
+            return source.ndim == 2 or (source.ndim == 3 and source.shape[2] != 3)
+        return isinstance(source, Tensor) or getattr(source, "mode", None) in GIVEN_MODES
+
+    def __call__(self, sample: Sample) -> tuple[Tensor, Placement]:
+        """The input `[channel, *time, height, width]`, and its placement on the sample."""
+        if sample.source is None:
+            return super().__call__(sample)
+        height, width = sample.pixels.shape[-3:-1]
+        placement = Placement(
+            size=(height, width), box=(0.0, 0.0, width, height), spans=clip_spans(sample)
+        )
+        return _channels_first(sample.source), placement
+
+
+def _channels_first(source: Any) -> Tensor:
+    """A tensor as it is; an array or a PIL image as by torchvision's `to_tensor`, in float32.
+
+    That function itself reads 16-bit images as signed.
+    """
+    if isinstance(source, Tensor):
+        return source
+    values = np.asarray(source)
+    tensor = torch.from_numpy(np.atleast_3d(values).astype(np.float32)).movedim(-1, 0)
+    return tensor / 255 if values.dtype == np.uint8 else tensor
+
+
 def prepare_batch(
     samples: Sequence[Sample], preprocess: Preprocess | Transform, model: nn.Module, name: str
 ) -> Inputs:
     """The samples preprocessed and stacked, on the model's device and in its dtype.
 
     Raises:
-        InputError: a picture for a video model or a clip for an image model, or samples whose
-            inputs differ in size.
+        InputError: a picture for a video model or a clip for an image model; UnequalInputsError if
+            the samples' inputs differ in size.
         ModelError: as `Transform.__call__`.
     """
     is_video = preprocess.window is not None
@@ -189,16 +254,16 @@ def prepare_batch(
                 "model (mmcam list models)"
             )
     prepared = [preprocess(sample) for sample in samples]
-    sizes = {tuple(pixels.shape) for pixels, _ in prepared}
-    if len(sizes) > 1:
-        raise InputError(
-            f"inputs of different sizes {sorted(sizes)} cannot be one batch; crop to one size in "
-            "the transform, or explain them one by one"
+    sizes = [tuple(pixels.shape) for pixels, _ in prepared]
+    if len(set(sizes)) > 1:
+        raise UnequalInputsError(
+            f"inputs of different sizes {sorted(set(sizes))} cannot be one batch; crop to one size "
+            "in the transform, or explain them one by one",
+            sizes,
         )
     parameter = floating_parameter(model)
-    pixels = torch.stack([pixels for pixels, _ in prepared])
     return Inputs(
-        pixels=pixels.to(device=parameter.device, dtype=parameter.dtype),
+        pixels=torch.stack([pixels.to(parameter) for pixels, _ in prepared]),
         placements=tuple(placement for _, placement in prepared),
     )
 
@@ -223,19 +288,24 @@ def clip_spans(sample: Sample) -> tuple[tuple[float, float], ...]:
 
 @dataclass(frozen=True)
 class Transform:
-    """A user's own transform of a PIL image (torchvision, timm, an image processor).
+    """A user's own transform of a PIL image (torchvision, timm, an image processor) or an array.
+
+    Files, RGB images and uint8 arrays `[h, w, 3]` are transformed as RGB images. Other arrays, and
+    images of one of `GIVEN_MODES`, are transformed as they are.
 
     The placement of its output is measured by transforming ramps of grey levels, so any combination
     of resizing, cropping and padding works. It is measured once for each size of picture: make a
     new `Transform` when the function changes. A clip is transformed frame by frame. `frames`,
-    `stride` and `fps` are a video model's window.
+    `stride` and `fps` are a video model's window. `show` are the channels that are drawn; see
+    `mmcam.wrap`.
     """
 
     function: Callable[[Any], Tensor]
     frames: int | None = None
     stride: float = 1.0
     fps: float | None = None
-    _boxes: dict[tuple[int, ...], Box] = field(
+    show: tuple[int, ...] = ()
+    _boxes: dict[tuple[Any, ...], Box] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -246,21 +316,26 @@ class Transform:
             return None
         return Window(frames=self.frames, stride=self.stride, fps=self.fps)
 
+    def takes_as_given(self, source: Any) -> bool:
+        """True for grey and RGBA images, and arrays other than uint8 `[h, w, 3]`."""
+        if isinstance(source, np.ndarray):
+            is_rgb = source.dtype == np.uint8 and source.ndim == 3 and source.shape[2] == 3
+            return source.ndim in (2, 3) and not is_rgb
+        return getattr(source, "mode", None) in GIVEN_MODES
+
     def __call__(self, sample: Sample) -> tuple[Tensor, Placement]:
-        """The input `[3, *time, height, width]`, and its placement on the sample.
+        """The input `[channel, *time, height, width]`, and its placement on the sample.
 
         Raises:
-            ModelError: the transform does not return `[3, height, width]`, draws random numbers,
-                returns different sizes for pictures of one size, or changes the geometry other than
-                by resizing, cropping and padding.
+            ModelError: the transform fails or does not return `[channel, height, width]`, draws
+                random numbers, returns different sizes for pictures of one size, or changes the
+                geometry other than by resizing, cropping and padding.
         """
-        from PIL import Image
-
-        frames = sample.pixels if sample.pixels.ndim == 4 else sample.pixels[None]
-        size = (frames.shape[1], frames.shape[2])
+        height, width = sample.pixels.shape[-3:-1]
+        size = (height, width)
         states = _random_states()
-        outputs = [self._apply(Image.fromarray(frame)) for frame in frames]
-        if _random_states() != states or (not self._boxes and self._differs(frames[0], outputs[0])):
+        outputs = [self._apply(picture) for picture in _pictures(sample)]
+        if _random_states() != states or (not self._boxes and self._differs(sample, outputs[0])):
             raise ModelError(
                 "the transform draws random numbers (a random crop, a flip?), so the placement of "
                 "its output is unknown; use the transform for evaluation"
@@ -269,38 +344,42 @@ class Transform:
         if len(shapes) > 1:
             raise _shapes_error(size, shapes)
         placement = Placement(
-            size=size, box=self._find_box(size, shapes.pop()), spans=clip_spans(sample)
+            size=size,
+            box=self._find_box(size, shapes.pop(), sample.source),
+            spans=clip_spans(sample),
         )
         return outputs[0] if sample.pixels.ndim == 3 else torch.stack(outputs, 1), placement
 
-    def _differs(self, pixels: Pixels, output: Tensor) -> bool:
+    def _differs(self, sample: Sample, output: Tensor) -> bool:
         """Whether a second run differs: the transform may have a random generator of its own."""
-        from PIL import Image
-
-        again = self._apply(Image.fromarray(pixels))
+        again = self._apply(next(_pictures(sample)))
         return again.shape != output.shape or not torch.allclose(again, output, equal_nan=True)
 
-    def _apply(self, image: Any) -> Tensor:
-        value = self.function(image)
-        if not isinstance(value, Tensor) or value.ndim != 3 or len(value) != 3:
+    def _apply(self, picture: Any) -> Tensor:
+        with raised_as(partial(_transform_error, picture)):
+            value = self.function(picture)
+        if not isinstance(value, Tensor) or value.ndim != 3 or not value.numel():
             given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(
                 f"the transform returns {given} for a picture; let it return a tensor "
-                "[3, height, width]"
+                "[channel, height, width]"
             )
         return value.float()
 
-    def _find_box(self, size: tuple[int, int], shape: tuple[int, ...]) -> Box:
-        """The edges of an output of this shape, on a picture of this size (height, width)."""
-        key = (*size, *shape)
+    def _find_box(self, size: tuple[int, int], shape: tuple[int, ...], source: Any) -> Box:
+        """The edges of an output of this shape, on a picture of this size (height, width).
+
+        `source` is the picture itself if it is not RGB.
+        """
+        key = (_form(source), *size, *shape)
         if key not in self._boxes:
             if len(self._boxes) >= MAX_SIZES:
                 self._boxes.clear()
-            self._boxes[key] = self._measure(size, shape)
+            self._boxes[key] = self._measure(size, shape, source)
         return self._boxes[key]
 
-    def _measure(self, size: tuple[int, int], shape: tuple[int, ...]) -> Box:
-        """Find the edges from black, white and two ramps, with few large tensors at a time.
+    def _measure(self, size: tuple[int, int], shape: tuple[int, ...], source: Any) -> Box:
+        """Find the edges from transformed pictures of known levels, few of them at a time.
 
         Raises:
             ModelError: the outputs differ in shape, or the transform does more than resizing,
@@ -308,21 +387,45 @@ class Transform:
         """
 
         def transformed(levels: NDArray[Any]) -> Tensor:
-            output = self._apply(_picture(levels, size))
+            picture = rgb_picture(levels, size) if source is None else picture_like(source, levels)
+            output = self._apply(picture)
             if output.shape != shape:
                 raise _shapes_error(size, {shape, tuple(output.shape)})
             return output
 
-        height, width = size
-        black = transformed(np.zeros((1, 1, 3)))
-        scale = transformed(np.full((1, 1, 3), 255)) - black
-        inside = torch.stack([c.abs() > 0.5 * c.abs().amax() for c in scale]).all(0)
-        scale = torch.where(inside, scale, 1)
-        x = ((transformed(_ramp(width)[None]) - black) / scale).mean(0)
-        y = ((transformed(_ramp(height)[:, None]) - black) / scale).mean(0)
-        left, right = _fit_edges(x, inside, 1, width)
-        top, bottom = _fit_edges(y, inside, 0, height)
-        return left, top, right, bottom
+        channels = 3 if source is None else np.atleast_3d(np.asarray(source)).shape[2]
+        with np.errstate(divide="ignore", invalid="ignore"):  # the deviation of black is zero
+            return box_by_levels(transformed, size, channels) or box_by_phases(
+                transformed, size, channels
+            )
+
+
+def _pictures(sample: Sample) -> Iterator[Any]:
+    """What a user's transform gets: the source that is not RGB, or each frame as an RGB image."""
+    from PIL import Image
+
+    if sample.source is not None:
+        yield sample.source
+        return
+    for frame in sample.pixels if sample.pixels.ndim == 4 else sample.pixels[None]:
+        yield Image.fromarray(frame)
+
+
+def _form(source: Any) -> tuple[Any, ...]:
+    """The kind of picture, apart from its height and width; a transform may treat each its way."""
+    if source is None:
+        return ("RGB",)
+    values = np.asarray(source)
+    return getattr(source, "mode", "array"), values.dtype.str, *values.shape[2:]
+
+
+def _transform_error(picture: Any, error: Exception) -> ModelError:
+    values = np.asarray(picture)
+    kind = f"image of mode {picture.mode}" if hasattr(picture, "mode") else f"{values.dtype} array"
+    return ModelError(
+        f"the transform fails on an {kind} of shape {values.shape} ({type(error).__name__}: "
+        f"{reason_of(error)}); fix it, or give what it takes (image.convert('RGB'))"
+    )
 
 
 def _shapes_error(size: tuple[int, int], shapes: Collection[tuple[int, ...]]) -> ModelError:
@@ -334,49 +437,8 @@ def _shapes_error(size: tuple[int, int], shapes: Collection[tuple[int, ...]]) ->
     )
 
 
-def _picture(levels: NDArray[Any], size: tuple[int, int]) -> Any:
-    """An RGB image of (height, width), of grey levels given for one row, one column or one pixel.
-
-    Pillow repeats them without an array of the full size.
-    """
-    from PIL import Image
-
-    small = Image.fromarray(np.round(levels).clip(0, 255).astype(np.uint8))
-    return small.resize(size[::-1], Image.Resampling.NEAREST)
-
-
-def _ramp(length: int) -> NDArray[np.float64]:
-    """Levels from 1 to 254 along an axis; channels differ by 1/3, so that rounding averages out."""
-    thirds = np.array([-1, 0, 1]) / 3
-    return np.linspace(1, 254, length)[:, None] + thirds
-
-
 def _random_states() -> tuple[object, ...]:
     """The states of the random number generators that transforms use."""
     _, keys, position, *_ = np.random.get_state()
     torch_state = torch.get_rng_state().numpy().tobytes()
     return random.getstate(), np.asarray(keys).tobytes(), position, torch_state
-
-
-def _fit_edges(ramp: Tensor, inside: Tensor, axis: int, length: int) -> tuple[float, float]:
-    """The first and last edge of the output along `axis`, on an original of `length` pixels.
-
-    A line is fitted to the ramp's levels in the output pixels that show the original (`inside`).
-    """
-    if length == 1:
-        return 0.0, 1.0
-    levels = (ramp * inside).sum(1 - axis, dtype=torch.float64) / inside.sum(1 - axis).clamp(min=1)
-    known = inside.any(1 - axis)
-    output = torch.arange(len(levels), dtype=torch.float64)[known] + 0.5
-    source = (255 * levels[known] - 1) / 253 * (length - 1) + 0.5
-    if len(output) < 2:
-        return 0.0, float(length)
-    centred = output - output.mean()
-    slope = (centred * (source - source.mean())).sum() / (centred**2).sum()
-    first = source.mean() - slope * output.mean()
-    if slope <= 0 or (source - first - slope * output).abs().max() > max(2.0, 0.02 * length):
-        raise ModelError(
-            "the transform does more than resizing, cropping or padding (a flip, a random or a "
-            "warping step?); use the transform for evaluation"
-        )
-    return float(first), float(first + slope * len(levels))

@@ -26,6 +26,11 @@ class BlipVqaAdapter(GenerativeAdapter):
     The attention returned is the question's: the mean over its words, heads and layers.
     """
 
+    @property
+    def default_task(self) -> Answers:
+        """The top answer to the question of each sample, its text."""
+        return Answers()
+
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:
         """As `GenerativeAdapter.prepare`, for questions only.
 

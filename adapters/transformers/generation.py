@@ -32,7 +32,7 @@ from mmcam.adapters.transformers.questions import (
 )
 from mmcam.adapters.transformers.teacher_forcing import TeacherForcing
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
-from mmcam.errors import InputError, LabelError, ModelError, model_errors
+from mmcam.errors import InputError, LabelError, ModelError, UnequalInputsError, model_errors
 from mmcam.tasks import Answers, Caption
 from mmcam.tasks.scores import LOG_PROB
 from mmcam.types import Inputs, Sample, Target
@@ -175,12 +175,13 @@ class GenerativeAdapter(TeacherForcing):
         for sample in samples:
             with processor_errors(self.name, *sample.pixels.shape[:2]):
                 images.append(self.images.process(sample))
-        shapes = {(tuple(image.pixels.shape), tile_layout(image.metadata)) for image in images}
-        if len(shapes) > 1:
+        shapes = [(tuple(image.pixels.shape), tile_layout(image.metadata)) for image in images]
+        if len(set(shapes)) > 1:
             sizes = sorted({shape for shape, _ in shapes})
-            raise InputError(
+            raise UnequalInputsError(
                 f"{self.name} turns these pictures into inputs of different shapes {sizes}, which "
-                "cannot form one batch; explain them one by one (batch=1)"
+                "cannot form one batch; explain them one by one (batch=1)",
+                shapes,
             )
         parameter = floating_parameter(self.model)
         metadata = {

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmcam.adapters.base.answerer import AnswerClassifier, AnswerOutput, EncodedQuestion
-from mmcam.adapters.base.preprocess import Box, Preprocess, Transform
+from mmcam.adapters.base.measured_box import Box
+from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.adapters.transformers.loading import (
     build_model,
@@ -73,7 +74,11 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
 class FullImage(Transform):
     """An image processor that resizes the whole picture, without a crop or padding."""
 
-    def _measure(self, size: tuple[int, int], shape: tuple[int, ...]) -> Box:
+    def takes_as_given(self, source: Any) -> bool:
+        """False: the processor takes RGB images."""
+        return False
+
+    def _measure(self, size: tuple[int, int], shape: tuple[int, ...], source: Any) -> Box:
         height, width = size
         return 0.0, 0.0, float(width), float(height)
 

@@ -67,12 +67,38 @@ def quantised(model: nn.Module) -> str | None:
     return None
 
 
-def resolve(
-    model: nn.Module, patterns: Sequence[str | nn.Module], name: str = "the model"
-) -> list[str]:
-    """The layers that match `patterns`, in the model's order, without duplicates.
+Layer = str | nn.Module
+"""A layer as users name it: a name, a pattern (see `resolve`), or the module itself."""
 
-    A pattern may also be the layer itself, a part of the model.
+
+def layer_patterns(
+    model: nn.Module, layers: Layer | Sequence[Layer], name: str = "the model"
+) -> list[str]:
+    """Layers that were given as names, patterns or modules, as patterns for `resolve`.
+
+    Raises:
+        LayerError: a module that is not a part of the model, or the model itself.
+    """
+    given: Sequence[Layer] = [layers] if isinstance(layers, (str, nn.Module)) else layers
+    names = {module: path for path, module in model.named_modules()}
+    patterns = []
+    for layer in given:
+        if isinstance(layer, str):
+            patterns.append(layer)
+        elif path := names.get(layer):
+            patterns.append(path)
+        elif layer is model:
+            raise LayerError(f"{type(layer).__name__} is {name} itself; give a layer inside it")
+        else:
+            raise LayerError(
+                f"the {type(layer).__name__} given as a layer is not a part of {name}; give a "
+                "module inside it (of the same instance, not of a copy), or its name"
+            )
+    return patterns
+
+
+def resolve(model: nn.Module, patterns: Sequence[str], name: str = "the model") -> list[str]:
+    """The layers that match `patterns`, in the model's order, without duplicates.
 
     A pattern is a module's name as in `named_modules`, where `*` matches any characters except
     dots: `layer*`, `features.*`, `blocks.*.norm1`. The suffix `#1` selects the second call of a
@@ -80,13 +106,11 @@ def resolve(
 
     Raises:
         LayerError: a pattern matches nothing, or only layers whose outputs cannot be recorded, or
-            what follows its `#` is not a number; or a layer is not a part of the model.
+            what follows its `#` is not a number.
     """
     known = list(recordable_layers(model))
     resolved: list[str] = []
     for pattern in patterns:
-        if isinstance(pattern, nn.Module):
-            pattern = _name_of(model, pattern, name)
         stem, _, call = pattern.partition("#")
         regex = re.compile(re.escape(stem).replace(r"\*", "[^.]*"))
         matches = [layer for layer in known if regex.fullmatch(layer)]
@@ -106,21 +130,6 @@ def resolve(
         return known.index(stem), int(call or -1)
 
     return sorted(set(resolved), key=order)
-
-
-def _name_of(model: nn.Module, layer: nn.Module, name: str) -> str:
-    """The name of a part of a model.
-
-    Raises:
-        LayerError: the layer is the model itself, or not a part of it.
-    """
-    for part, module in model.named_modules(remove_duplicate=False):
-        if module is layer and part:
-            return str(part)
-    what = "the model itself" if layer is model else f"no part of {name}"
-    raise LayerError(
-        f"the layer {type(layer).__name__} is {what}; give one of its parts, or a part's name"
-    )
 
 
 def map_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -107,8 +107,9 @@ def _with_gradient(
     outputs: dict[str, Tensor] = {}
 
     def keep(layer: str, tensor: Tensor) -> Tensor:
-        outputs[layer] = tensor
-        return tensor
+        # A copy: a container that returns a map beside its pooled values does not pool the copy.
+        outputs[layer] = tensor.clone()
+        return outputs[layer]
 
     try:
         with untouched(adapter.model), tapped(adapter.model, names, keep):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer
 from mmcam.capture.recording import log_prob_of
 from mmcam.engine.batch import explain_batch
-from mmcam.errors import LabelError, MethodError, ModelError
+from mmcam.errors import LabelError, MethodError, ModelError, UnequalInputsError
 from mmcam.methods import METHODS
 from mmcam.methods.plan import Plan, split
 from mmcam.results.explanation import Explanation
@@ -53,7 +54,7 @@ def explain_samples(
 
     Args:
         adapter: the model.
-        samples: one batch; their shapes after preprocessing must agree.
+        samples: one batch; if their shapes after preprocessing differ, one batch for each shape.
         task: one task for all samples, or a list with one task for each sample.
         plan: the maps to compute.
         layers: patterns for `capture.layers.resolve`; the adapter's default when None.
@@ -65,16 +66,26 @@ def explain_samples(
     """
     tasks = tasks_of(task, len(samples))
     results: list[SampleResult | None] = [None] * len(samples)
-    for rows in _batches(tasks):
-        batch = _explain_batch(
-            adapter,
-            [samples[row] for row in rows],
-            [tasks[row] for row in rows],
-            plan,
-            layers,
-            counterfactual,
-            targets,
-        )
+    batches = deque(_batches(tasks))
+    while batches:
+        rows = batches.popleft()
+        try:
+            batch = _explain_batch(
+                adapter,
+                [samples[row] for row in rows],
+                [tasks[row] for row in rows],
+                plan,
+                layers,
+                counterfactual,
+                targets,
+            )
+        except UnequalInputsError as error:
+            kinds = list(dict.fromkeys(error.kinds))
+            batches += [
+                [row for row, other in zip(rows, error.kinds, strict=True) if other == kind]
+                for kind in kinds
+            ]
+            continue
         for row, result in zip(rows, batch, strict=True):
             results[row] = result
     return [result for result in results if result is not None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.classifier import ToGrid, reject_layer
 from mmcam.adapters.base.tensors import Arguments, TensorModel
-from mmcam.capture.layers import resolve
+from mmcam.capture.layers import Layer, layer_patterns, resolve
 from mmcam.capture.probe import default_layer
 from mmcam.capture.proof import GivenGrids, ProvenLayouts
 from mmcam.engine.batch import Targets, explain_batch
@@ -25,7 +25,6 @@ from mmcam.methods.plan import Plan, split
 from mmcam.types import Inputs, Target
 
 ClassNumbers = SupportsIndex | Sequence[int] | np.ndarray | Tensor
-Layer = str | nn.Module
 Maps = Float[Tensor, "batch *grid"]
 
 GRIDS = 4
@@ -121,12 +120,11 @@ def _names(
     """
     if layers is None:
         return [default_layer(model, inputs, partial(_first_score, targets_of))]
-    if isinstance(layers, Sequence) and not isinstance(layers, str):
-        if not layers:
-            raise LayerError("the list of layers is empty; name one or more, or give None")
-        return resolve(model.model, layers, model.name)
-    names = resolve(model.model, [layers], model.name)
-    if len(names) > 1:
+    is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
+    if is_list and not layers:
+        raise LayerError("the list of layers is empty; name one or more, or give None")
+    names = resolve(model.model, layer_patterns(model.model, layers, model.name), model.name)
+    if not is_list and len(names) > 1:
         raise LayerError(
             f"layers='{layers}' matches {len(names)} layers ({', '.join(names[:3])}, ...); give a "
             "list to get the maps of all of them"

@@ -161,7 +161,11 @@ class _ArrayReader:
         shape = list(pixels.shape)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             channels_first = pixels.ndim == 4 and 3 in pixels.shape[:2]
-            remedy = " (channels first? transpose it)" if channels_first else ""
+            remedy = (
+                " (channels first? transpose it)"
+                if channels_first
+                else ", or for other values a tensor [channel, t, h, w] as the model takes it"
+            )
             raise InputError(
                 f"array: {pixels.dtype} {shape} is not a clip; give uint8 [t h w 3]{remedy}"
             )

@@ -59,7 +59,7 @@ def read_image(source: Any) -> Sample:
     if not isinstance(source, str | Path):
         raise InputError(
             f"{type(source).__name__}: not a picture that can be read; give a path, a PIL image or "
-            "an array [h w 3] (from a torch tensor: tensor.permute(1, 2, 0).numpy())"
+            "an array [h w 3]"
         )
     with open_image(source) as image:
         return Sample(pixels=_single_frame(image, str(source)), id=str(source))
@@ -128,8 +128,7 @@ def to_rgb(image: Image.Image, name: str) -> Picture:
         InputError: the pixels cannot be decoded or converted to RGB.
     """
     try:
-        image.load()
-        image = _apply_orientation(image)
+        image = upright(image, name)
         if image.mode.startswith("I") or image.mode == "F":
             return _from_high_bit_depth(np.asarray(image), name)
         if image.has_transparency_data:
@@ -217,7 +216,12 @@ def write_error(path: str | Path, error: Exception) -> OutputError:
     )
 
 
-def _single_frame(image: Image.Image, name: str) -> Picture:
+def check_single_frame(image: Image.Image, name: str) -> None:
+    """Check that an image is not an animation.
+
+    Raises:
+        InputError: it is, or its frames cannot be counted.
+    """
     try:
         frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
     except Exception as error:  # counting the frames reads the file, which may be broken
@@ -227,10 +231,23 @@ def _single_frame(image: Image.Image, name: str) -> Picture:
             f"{name}: an animation of {frames} frames, not a picture; "
             "use it as a clip (mmcam action)"
         )
+
+
+def _single_frame(image: Image.Image, name: str) -> Picture:
+    check_single_frame(image, name)
     return to_rgb(image, name)
 
 
-def _apply_orientation(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """The decoded image with its EXIF orientation applied, in its own mode.
+
+    Raises:
+        InputError: the pixels cannot be decoded.
+    """
+    try:
+        image.load()
+    except Exception as error:  # broken data can make a decoder raise any exception
+        raise _decode_error(name, error) from error
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # unreadable EXIF: keep the pixels as stored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
 from mmcam.adapters.base.classifier import Classifier, Probability, logits_of, reject_layer
-from mmcam.adapters.base.preprocess import Preprocess, Transform
+from mmcam.adapters.base.preprocess import NoTransform, Preprocess, Transform
+from mmcam.capture.layers import Layer, layer_patterns
 from mmcam.capture.proof import GivenGrids, ProvenLayouts
-from mmcam.errors import ModelError, WeightsError, raised_as, reason_of
+from mmcam.errors import InputError, ModelError, WeightsError, raised_as, reason_of
 from mmcam.models.families import FAMILIES
 from mmcam.types import Adapter
 
@@ -75,7 +77,7 @@ def wrap(
     module: nn.Module,
     prepare: Callable[[Any], Tensor] | Preprocess | Transform | None = None,
     *,
-    layer: str | Sequence[str] | None = None,
+    layer: Layer | Sequence[Layer] | None = None,
     labels: Sequence[str] = (),
     grid: Callable[[str, Tensor, Sequence[int]], Tensor] | None = None,
     logits: Callable[[Any], Tensor] = logits_of,
@@ -85,22 +87,28 @@ def wrap(
     fps: float | None = None,
     question: Callable[[str], Any] | None = None,
     probability: Probability = "softmax",
+    show: int | Sequence[int] | None = None,
     name: str | None = None,
 ) -> Classifier:
     """Wrap any module, ready to be explained.
 
     Args:
         module: a model of pictures or clips; it is not changed.
-        prepare: the module's transform of one PIL image into `[3, h, w]`, or a `Preprocess`; the
-            usual ImageNet preprocessing (short side 256, centre crop 224) when None.
-        layer: the layers to explain by default; found by a probe when None.
+        prepare: the module's transform of one picture into `[channel, h, w]`, or a `Preprocess`.
+            The transform gets files, RGB images and uint8 arrays `[h, w, 3]` as RGB images; grey
+            (of 8, 16 or 32 bits) and RGBA images, and arrays `[h, w]` or `[h, w, channel]` of any
+            dtype as you gave them. When None, tensors are the module's input as they are; so are
+            grey and RGBA images and arrays of other than three channels (channels first, uint8
+            divided by 255, other values unchanged); and files, RGB images, arrays `[h, w, 3]` and
+            clips have the usual ImageNet preprocessing (short side 256, centre crop 224).
+        layer: the layers to explain by default, as names or modules; found by a probe when None.
         labels: class names.
         grid: a function of a layer's name, its output and the input's size (height, width; for a
             clip, frames first) that returns the output as `[batch, channel, *grid]`; when None,
             each layer's grid is found by tracing the module. A warning tells where the function
             and the traced grid differ.
         logits: extracts `[batch, classes]` from the module's output.
-        pack: turns pixels `[batch, 3, *space]` into the module's argument.
+        pack: turns pixels `[batch, channel, *space]` into the module's argument.
         frames: for a model of clips, the number of frames in its input.
         stride: the distance between these frames, in frames of a clip of rate `fps`.
         fps: the rate that `stride` refers to; each clip's own rate when None.
@@ -109,22 +117,40 @@ def wrap(
         probability: "softmax" for mutually exclusive classes (the sigmoid of a single logit),
             "sigmoid" for independent classes, a function from logits to
             probabilities, or None for scores without probabilities, such as regressions.
+        show: how inputs other than RGB are drawn: the numbers of three channels, as red, green and
+            blue, or of one, as grey. When None, three channels are colours, and any other number is
+            drawn as the mean, in grey. Values other than uint8 are scaled from their own range, for
+            drawing only.
         name: the model's name in results.
+
+    Raises:
+        InputError: `show` is not one or three channel numbers, or `prepare` is a `Preprocess`,
+            which takes RGB alone.
+        LayerError: a module in `layer` is not a part of `module`.
 
     Example:
         >>> model = mmcam.wrap(my_network, prepare=my_transform, layer="trunk.7")
         >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Classes(top=3))
     """
+    channels = _channels(show)
     if prepare is None:
-        prepare = Preprocess(resize=256, crop=224, frames=frames, stride=stride, fps=fps)
+        prepare = NoTransform(frames=frames, stride=stride, fps=fps, show=channels)
     elif not isinstance(prepare, (Preprocess, Transform)):
-        prepare = Transform(prepare, frames=frames, stride=stride, fps=fps)
+        prepare = Transform(prepare, frames=frames, stride=stride, fps=fps, show=channels)
+    elif channels and isinstance(prepare, (NoTransform, Transform)):
+        prepare = replace(prepare, show=channels)
+    elif channels:
+        raise InputError(
+            f"show={show!r} is for inputs other than RGB, and a Preprocess takes RGB alone; give a "
+            "function as `prepare`, or leave `show` out"
+        )
+    name = name or type(module).__name__
     common: dict[str, Any] = {
-        "name": name or type(module).__name__,
+        "name": name,
         "model": module,
         "preprocess": prepare,
         "labels": tuple(labels),
-        "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
+        "layers": () if layer is None else tuple(layer_patterns(module, layer, name)),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
         "to_grid": grid or reject_layer,
@@ -134,6 +160,20 @@ def wrap(
     if question is None:
         return Classifier(**common)
     return AnswerClassifier(**common, encode_question=partial(_encode_question, question))
+
+
+def _channels(show: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The numbers of the channels that are drawn; empty for the default.
+
+    Raises:
+        InputError: they are not one or three numbers from 0 on.
+    """
+    if show is None:
+        return ()
+    channels = (show,) if isinstance(show, int) else tuple(show)
+    if len(channels) not in (1, 3) or not all(isinstance(c, int) and c >= 0 for c in channels):
+        raise InputError(f"show={show!r}: give one or three channel numbers, counted from 0")
+    return channels
 
 
 def _encode_question(question: Callable[[str], Any], text: str) -> EncodedQuestion:

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mmcam.grids import frame_weights
-from mmcam.render import gradient_picture
+from mmcam.render import as_colours, gradient_picture
 from mmcam.render.inline import as_png
 from mmcam.results.explanation import Explanation
 
@@ -158,7 +158,8 @@ def _target_record(
         "extent": [list(interval) for interval in explanation.placement.extent],
     }
     if explanation.is_pixel_space and not explanation.is_clip:
-        content["pixels"] = as_png(gradient_picture(_finite(explanation.cam)), GRADIENT_SIDE)
+        gradient = as_colours(_finite(explanation.cam))
+        content["pixels"] = as_png(gradient_picture(gradient), GRADIENT_SIDE)
         return content
     saliency = _reduced_saliency(explanation)
     content["grid"] = list(saliency.shape)
@@ -206,10 +207,10 @@ def evidence_curve(explanation: Explanation, frames: int) -> list[list[float | N
     return [[i, json_number(value)] for i, value in zip(indices, values.tolist(), strict=True)]
 
 
-def _finite(cam: Tensor) -> Float[np.ndarray, "3 h w"]:
+def _finite(cam: Tensor) -> Float[np.ndarray, "channel h w"]:
     """The map with NaN and infinity replaced by 0."""
     values = cam.detach().float().cpu()
-    finite: Float[np.ndarray, "3 h w"] = values.nan_to_num(posinf=0.0, neginf=0.0).numpy()
+    finite: Float[np.ndarray, "channel h w"] = values.nan_to_num(posinf=0.0, neginf=0.0).numpy()
     return finite
 
 

@@ -98,6 +98,13 @@ def explanation_map(
     return product
 
 
+def as_colours(gradient: Float[np.ndarray, "channel h w"]) -> Float[np.ndarray, "3 h w"]:
+    """A gradient of any number of channels as three: unless there are three, the mean, in grey."""
+    if len(gradient) == 3:
+        return gradient
+    return np.repeat(gradient.mean(0, keepdims=True), 3, 0)
+
+
 def gradient_picture(gradient: Float[np.ndarray, "3 h w"], *, percentile: float = 99.5) -> Picture:
     """A signed gradient at the input pixels, such as guided backpropagation's, as a picture.
 

@@ -14,6 +14,7 @@ from mmcam.media import Clip, ClipWriter, write_image
 from mmcam.render import (
     COLORMAPS,
     OPACITY,
+    as_colours,
     caption_bar,
     explanation_map,
     gradient_picture,
@@ -92,7 +93,7 @@ def draw_explanation(
             explained one, the colour map is unknown, or the opacity is outside [0, 1].
     """
     if explanation.is_pixel_space:
-        return gradient_picture(np.nan_to_num(explanation.gradient()))
+        return gradient_picture(np.nan_to_num(as_colours(explanation.gradient())))
     return overlay(pixels, explanation.heatmap(), colormap=colormap, opacity=opacity)
 
 

@@ -58,8 +58,8 @@ class Explanation:
 
     `cam` is raw: signed, not normalised, and comparable between targets of one forward pass. It has
     the layer's grid, (h, w) or (t, h, w); the windows of a long clip are concatenated along time. A
-    pixel-space map, and its product with the map of a layer, starts with an axis of three colour
-    channels.
+    pixel-space map, and its product with the map of a layer, starts with an axis of the input's
+    channels, three colours of most models.
 
     `words` are the words of a question, each with its contribution to the score: gradient times
     input, summed over the word's embedding.
@@ -137,7 +137,7 @@ class Explanation:
 
     @cached_property
     def saliency(self) -> Float[Tensor, "*grid"]:
-        """The map without colour channels.
+        """The map without an axis of the input's channels.
 
         A pixel-space map is reduced to the largest absolute value over its channels (Simonyan et
         al. 2014, section 3.1); any other map is returned unchanged.
@@ -165,7 +165,7 @@ class Explanation:
 
     @property
     def is_pixel_space(self) -> bool:
-        """Whether `cam` is a pixel-space map: its first axis is three colour channels."""
+        """Whether `cam` is a pixel-space map: its first axis is the input's channels."""
         return self.cam.ndim == (4 if self.is_clip else 3)
 
     @property
@@ -242,14 +242,14 @@ class Explanation:
         maps = maps.clamp(min=0) / (self.maximum or 1)
         return onto_original(maps, placement, frames).clamp_(0, 1).numpy()
 
-    def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "3 *size"]:
+    def gradient(self, frames: Sequence[int] | None = None) -> Float[np.ndarray, "channel *size"]:
         """`cam` resampled to the original, signed and unscaled; for pixel-space maps only.
 
         Args:
             frames: as in `heatmap`.
 
         Returns:
-            `[3, height, width]` for a picture, `[3, frame, height, width]` for a clip.
+            `[channel, height, width]` for a picture, `[channel, frame, height, width]` for a clip.
 
         Raises:
             InputError: the map has NaN or infinite values.

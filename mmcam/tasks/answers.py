@@ -60,5 +60,8 @@ class Answers:
         """
         question = " ".join((text if self.question is None else self.question).split())
         if not question:
-            raise LabelError(f"the question for '{name}' is empty; ask something")
+            raise LabelError(
+                f"the question for '{name}' is empty; ask something: Answers(\"what is it?\"), or "
+                "Sample(..., text=...)"
+            )
         return question

@@ -140,7 +140,7 @@ def test_layers_by_name_as_modules_and_by_default() -> None:
     [
         ("block.*", "matches 2 layers"),
         ("blok", "no layer 'blok'; nearest: block"),
-        (nn.ReLU(), "the layer ReLU is no part of Net"),
+        (nn.ReLU(), "not a part of Net"),
         ([], "list of layers is empty"),
         ("head", "layer 'head'"),
     ],
@@ -149,7 +149,7 @@ def test_layers_that_do_not_fit(layers: Any, message: str) -> None:
     with pytest.raises(LayerError, match=message):
         mmcam.cams(Net(), noise(1, 3, 8, 8), 1, layers)
     net = Net()
-    with pytest.raises(LayerError, match="is the model itself"):
+    with pytest.raises(LayerError, match="Net is Net itself"):
         mmcam.cams(net, noise(1, 3, 8, 8), 1, net)
 
 

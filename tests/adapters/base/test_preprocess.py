@@ -317,14 +317,14 @@ def test_a_box_is_measured_once_for_each_size_of_picture() -> None:
     for _ in range(3):
         _, placement = transform(sample(30, 50))
         assert placement.box == pytest.approx((0, 0, 50, 30), abs=0.1)
-    # The first picture twice, black, white and two ramps; then each picture alone.
-    assert function.sizes == [(50, 30)] * 8
+    # The first picture twice, black, white, grey and two ramps; then each picture alone.
+    assert function.sizes == [(50, 30)] * 9
     _, placement = transform(sample(70, 60))
     assert placement.box == pytest.approx((0, 0, 60, 70), abs=0.1)
-    assert function.sizes[8:] == [(60, 70)] * 5
+    assert function.sizes[9:] == [(60, 70)] * 6
     function.side = 30  # another output size is measured anew
     transform(sample(30, 50))
-    assert function.sizes[13:] == [(50, 30)] * 5
+    assert function.sizes[15:] == [(50, 30)] * 6
 
 
 def test_measuring_allocates_no_array_of_the_size_of_the_picture() -> None:
@@ -417,8 +417,8 @@ def test_flips_and_rotations_are_refused(transpose: Image.Transpose) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "given"), [(torch.zeros(1, 4, 4), r"\(1, 4, 4\)"), (np.zeros((3, 4, 4)), "ndarray")]
+    ("output", "given"), [(torch.zeros(4, 4), r"\(4, 4\)"), (np.zeros((3, 4, 4)), "ndarray")]
 )
 def test_a_transform_that_returns_no_picture_tensor_is_refused(output: Any, given: str) -> None:
-    with pytest.raises(ModelError, match=rf"returns {given}.*tensor \[3, height, width\]"):
+    with pytest.raises(ModelError, match=rf"returns {given}.*tensor \[channel, height, width\]"):
         Transform(lambda image: output)(sample())

@@ -226,11 +226,17 @@ def test_pictures_of_a_batch_do_not_depend_on_each_other(case: TinyModel) -> Non
 
 
 @pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "idefics3"])
-def test_pictures_of_different_shapes_are_no_batch(name: str) -> None:
+def test_pictures_of_different_shapes_are_a_batch_for_each_shape(name: str) -> None:
     adapter = adapter_of(case_of(name))
     assert adapter.batch == 1
+    samples = [picture((32, 96)), picture((64, 64)), picture((32, 96))]
     with pytest.raises(InputError, match=r"different shapes.*one by one"):
-        adapter.prepare([picture((32, 96)), picture((64, 64))], Caption(GIVEN))
+        adapter.prepare(samples, Caption(GIVEN))
+    expected = [explained(adapter, [sample], Caption(GIVEN))[0] for sample in samples]
+    for maps, others in zip(explained(adapter, samples, Caption(GIVEN)), expected, strict=True):
+        for explanation, other in zip(maps, others, strict=True):
+            assert explanation.score == pytest.approx(other.score, abs=1e-3)
+            torch.testing.assert_close(explanation.cam, other.cam, rtol=1e-3, atol=1e-4)
 
 
 @all_cases

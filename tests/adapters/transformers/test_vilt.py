@@ -189,6 +189,9 @@ def test_pictures_of_a_batch_do_not_depend_on_each_other() -> None:
     assert len(mmcam.explain(vilt(), [sample.pixels for sample in mixed], Answers(QUESTION))) == 2
     with pytest.raises(InputError, match=r"different sizes .* one by one"):
         vilt().prepare(mixed, task)
+    alone = [mmcam.explain(vilt(), sample, task) for sample in mixed]
+    for maps, expected in zip(mmcam.explain(vilt(), mixed, task, batch=2), alone, strict=True):
+        torch.testing.assert_close(maps[0].cam, expected[0].cam, rtol=1e-3, atol=1e-5)
 
 
 def test_gradients_and_parts_of_words_are_those_of_finite_differences() -> None:
