@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmcam.evaluators import EVALUATORS
     from mmcam.explanations import Explanations, read
     from mmcam.methods import METHODS
-    from mmcam.models import load, wrap
+    from mmcam.models import from_transformers, load, wrap
     from mmcam.results import Explanation
     from mmcam.tasks import Actions, Answers, Caption, Classes
     from mmcam.types import Sample, Target
@@ -38,6 +38,7 @@ __all__ = [
     "Sample",
     "Target",
     "explain",
+    "from_transformers",
     "load",
     "read",
     "wrap",
@@ -49,7 +50,7 @@ _MODULES = {
     "evaluators": ("EVALUATORS",),
     "explanations": ("Explanations", "read"),
     "methods": ("METHODS",),
-    "models": ("load", "wrap"),
+    "models": ("from_transformers", "load", "wrap"),
     "results": ("Explanation",),
     "tasks": ("Actions", "Answers", "Caption", "Classes"),
     "types": ("Sample", "Target"),

@@ -104,6 +104,30 @@ def install_capture_hooks(model: nn.Module) -> None:
 
 
 @contextmanager
+def eager_attention(module: nn.Module) -> Iterator[None]:
+    """Inside, a module of transformers computes its attention weights, which fused kernels do not.
+
+    On exit, the configurations have their own implementation of attention again.
+    """
+    configs: list[Any] = [getattr(part, "config", None) for part in module.modules()]
+    before = [
+        (config, config._attn_implementation)
+        for config in {id(config): config for config in configs}.values()
+        if getattr(config, "_attn_implementation", None) not in (None, "eager")
+    ]
+    set_implementation = getattr(module, "set_attn_implementation", None)
+    if not before or set_implementation is None:
+        yield
+        return
+    set_implementation("eager")
+    try:
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+
+
+@contextmanager
 def capture_hooks_last(model: nn.Module) -> Iterator[None]:
     """Inside, the hooks of transformers run last and collect outputs that other hooks changed.
 

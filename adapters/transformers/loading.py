@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,9 +23,22 @@ from mmcam.errors import (
     raised_as,
     reason_of,
 )
+from mmcam.types import Weights
 
 PROCESSOR = "processor"
 """The key in a recipe's `args` that names the folder of a processor."""
+
+
+class LoadedModel(NamedTuple):
+    """A model of transformers, its processor, and the origin of its weights, if known.
+
+    `processor` is a combined processor, a `ProcessorPair`, or the settings of an image processor as
+    a mapping, if the model is a classifier.
+    """
+
+    model: nn.Module
+    processor: Any
+    weights: Weights | None = None
 
 
 def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
@@ -67,6 +81,15 @@ def convert_state_dict(model_class: Any, config: Any, state: State) -> State:
     }
     converted |= {key: state[key] for key in info["unexpected_keys"] if key in state}
     return converted | {key: torch.empty(shape) for key, shape, _ in info["mismatched_keys"]}
+
+
+def load_weights(recipe: Recipe, model: nn.Module, config: Any) -> Weights | None:
+    """Load the recipe's weights file, if any, and return the origin of the model's weights.
+
+    Raises:
+        WeightsError: the file does not fit.
+    """
+    return recipe.load_weights(model, partial(convert_state_dict, type(model), config))
 
 
 def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:

@@ -123,10 +123,15 @@ def build(recipe: Recipe) -> Adapter:
             f"{recipe.title} cannot be built{described} "
             f"({type(error).__name__}: {reason_of(error)}); {remedy}"
         ) from error
-    if isinstance(adapter, (Classifier, CaptionAdapter)) and adapter.uses_layouts:
-        adapter.layouts = ProvenLayouts()
+    add_layouts(adapter)
     adapter.model.eval()  # libraries build their models in training mode
     return adapter
+
+
+def add_layouts(adapter: Adapter) -> None:
+    """Let an adapter of mmcam find the layouts of its layers, if its family uses them."""
+    if isinstance(adapter, (Classifier, CaptionAdapter)) and adapter.uses_layouts:
+        adapter.layouts = ProvenLayouts()
 
 
 def _is_own(error: Exception) -> bool:
