@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmcam.evaluators import EVALUATORS
     from mmcam.explanations import Explanations, read
     from mmcam.methods import METHODS
-    from mmcam.models import from_transformers, load, wrap
+    from mmcam.models import from_transformers, load, wrap, wrap_captioner
     from mmcam.results import Explanation
     from mmcam.tasks import Actions, Answers, Caption, Classes
     from mmcam.types import Sample, Target
@@ -42,6 +42,7 @@ __all__ = [
     "load",
     "read",
     "wrap",
+    "wrap_captioner",
 ]
 
 _MODULES = {
@@ -50,7 +51,7 @@ _MODULES = {
     "evaluators": ("EVALUATORS",),
     "explanations": ("Explanations", "read"),
     "methods": ("METHODS",),
-    "models": ("from_transformers", "load", "wrap"),
+    "models": ("from_transformers", "load", "wrap", "wrap_captioner"),
     "results": ("Explanation",),
     "tasks": ("Actions", "Answers", "Caption", "Classes"),
     "types": ("Sample", "Target"),

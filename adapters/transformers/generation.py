@@ -12,12 +12,12 @@ from torch import Tensor
 
 from mmcam.adapters.base import captions
 from mmcam.adapters.base.captions import CaptionOutput, Sentence
+from mmcam.adapters.base.outputs import record_outputs
 from mmcam.adapters.base.preprocess import floating_parameter
 from mmcam.adapters.transformers.hooks import (
     concatenate,
     eager_attention,
     every_nth_row,
-    record_outputs,
     restore_attributes,
 )
 from mmcam.adapters.transformers.images import collate, tile_layout

@@ -12,17 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcam.adapters.base.captioner import CaptionAdapter, replace_output
+from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.captions import PAD, CaptionOutput, Sentence
+from mmcam.adapters.base.outputs import record_outputs, replace_output, shallow_copy
 from mmcam.adapters.transformers.hooks import (
     UnusedOutput,
     add_batch_axis,
     capture_hooks_last,
     eager_attention,
     record_inputs,
-    record_outputs,
     restore_attributes,
-    shallow_copy,
     substitute_module,
 )
 from mmcam.adapters.transformers.images import SingleImage

@@ -115,25 +115,47 @@ def wrap(
         >>> model = mmcam.wrap(my_network, prepare=my_transform, layer="trunk.7")
         >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Classes(top=3))
     """
-    if prepare is None:
-        prepare = Preprocess(resize=256, crop=224, frames=frames, stride=stride, fps=fps)
-    elif not isinstance(prepare, (Preprocess, Transform)):
-        prepare = Transform(prepare, frames=frames, stride=stride, fps=fps)
     common: dict[str, Any] = {
         "name": name or type(module).__name__,
         "model": module,
-        "preprocess": prepare,
+        "preprocess": preprocessing(prepare, frames, stride, fps),
         "labels": tuple(labels),
-        "layers": () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer),
+        "layers": layer_names(layer),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
-        "to_grid": grid or _reject_layer,
         "probability": probability,
-        "layouts": GivenGrids(function=grid) if grid else ProvenLayouts(),
+        **grid_options(grid),
     }
     if question is None:
         return Classifier(**common)
     return AnswerClassifier(**common, encode_question=partial(_encode_question, question))
+
+
+def preprocessing(
+    prepare: Callable[[Any], Tensor] | Preprocess | Transform | None,
+    frames: int | None = None,
+    stride: float = 1.0,
+    fps: float | None = None,
+) -> Preprocess | Transform:
+    """The preprocessing that the arguments of `wrap` describe."""
+    if prepare is None:
+        return Preprocess(resize=256, crop=224, frames=frames, stride=stride, fps=fps)
+    if isinstance(prepare, (Preprocess, Transform)):
+        return prepare
+    return Transform(prepare, frames=frames, stride=stride, fps=fps)
+
+
+def layer_names(layer: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The layers that the argument `layer` of `wrap` names."""
+    return () if layer is None else (layer,) if isinstance(layer, str) else tuple(layer)
+
+
+def grid_options(
+    grid: Callable[[str, Tensor, Sequence[int]], Tensor] | None,
+) -> dict[str, Any]:
+    """An adapter's `to_grid` and `layouts` for the argument `grid` of `wrap`."""
+    layouts = ProvenLayouts() if grid is None else GivenGrids(function=grid)
+    return {"to_grid": grid or _reject_layer, "layouts": layouts}
 
 
 def _reject_layer(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
