@@ -14,8 +14,17 @@ from mmcam.adapters.base.answerer import AnswerClassifier, EncodedQuestion
 from mmcam.adapters.base.classifier import Classifier, Probability, logits_of
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.capture.proof import GivenGrids, ProvenLayouts
-from mmcam.errors import LayerError, ModelError, WeightsError, raised_as, reason_of
+from mmcam.errors import (
+    LabelError,
+    LayerError,
+    MmcamError,
+    ModelError,
+    WeightsError,
+    raised_as,
+    reason_of,
+)
 from mmcam.models.families import FAMILIES
+from mmcam.tasks.words import Word
 from mmcam.types import Adapter
 
 
@@ -105,7 +114,7 @@ def wrap(
         stride: the distance between these frames, in frames of a clip of rate `fps`.
         fps: the rate that `stride` refers to; each clip's own rate when None.
         question: for a model that answers questions, turns a question into the module's arguments
-            after the pixels: a tensor or a tuple of tensors, without a batch axis.
+            after the pixels, as `encode_question` of `wrap_vqa`, which takes more.
         probability: "softmax" for mutually exclusive classes (the sigmoid of a single logit),
             "sigmoid" for independent classes, a function from logits to
             probabilities, or None for scores without probabilities, such as regressions.
@@ -128,7 +137,7 @@ def wrap(
     }
     if question is None:
         return Classifier(**common)
-    return AnswerClassifier(**common, encode_question=partial(_encode_question, question))
+    return AnswerClassifier(**common, encode_question=partial(encode_question, question))
 
 
 def preprocessing(
@@ -170,17 +179,55 @@ def _reject_layer(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
     )
 
 
-def _encode_question(question: Callable[[str], Any], text: str) -> EncodedQuestion:
-    """A question, encoded as arguments of the module by the user's function.
+def encode_question(
+    encode: Callable[[str], Any],
+    text: str,
+    words: Callable[[str], Sequence[tuple[str, int, int]]] | None = None,
+) -> EncodedQuestion:
+    """A question, encoded as arguments of the module by the user's functions.
 
     Raises:
-        ModelError: the function does not return tensors.
+        LabelError: `encode` fails, as it does for a word that it does not know.
+        ModelError: the functions do not return what they should.
     """
-    result = question(text)
+
+    def convert(error: Exception) -> MmcamError:
+        return LabelError(
+            f"the question {text!r} cannot be encoded ({type(error).__name__}: "
+            f"{reason_of(error)}); use words that the model knows, or fix the function that "
+            "encodes questions"
+        )
+
+    with raised_as(convert):
+        result = encode(text)
     arguments = result if isinstance(result, tuple) else (result,)
     if not all(isinstance(argument, Tensor) for argument in arguments):
         raise ModelError(
-            f"the question '{text}' became a {type(result).__name__}; let `question` return a "
-            "tensor or a tuple of tensors"
+            f"the question '{text}' became a {type(result).__name__}; let the function that "
+            "encodes questions return a tensor or a tuple of tensors"
         )
-    return EncodedQuestion(arguments)
+    return EncodedQuestion(arguments, () if words is None else _question_words(words, text))
+
+
+def _question_words(
+    words: Callable[[str], Sequence[tuple[str, int, int]]], text: str
+) -> tuple[Word, ...]:
+    """The words of a question, and their positions in the embedding.
+
+    Raises:
+        ModelError: the function does not return (word, start, stop) for each word, in order.
+    """
+    result = list(words(text))
+    try:
+        found = tuple(Word(str(word), int(start), int(stop)) for word, start, stop in result)
+    except (TypeError, ValueError):
+        found = ()
+    last = [0, *(word.stop for word in found)]
+    if len(found) != len(result) or any(
+        not stop <= word.start < word.stop for word, stop in zip(found, last, strict=False)
+    ):
+        raise ModelError(
+            f"words gives {result!r:.200} for the question {text!r}; let it return (word, start, "
+            "stop) for each word, in order, with its positions in the embedding"
+        )
+    return found
