@@ -237,7 +237,7 @@ def _read_settings(recipe: Recipe) -> Mapping[str, Any]:
         return {}
     for auto in (AutoImageProcessor, AutoVideoProcessor):
         try:
-            return settings_of(auto.from_pretrained(recipe.name))
+            return settings_of(auto.from_pretrained(recipe.name, **recipe.hub_options))
         except (OSError, ValueError):
             continue
     return {}

@@ -53,7 +53,7 @@ def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
     if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
         return CONFIG_MAPPING[recipe.name](**args)
     try:
-        return AutoConfig.from_pretrained(recipe.name, **args)
+        return AutoConfig.from_pretrained(recipe.name, **recipe.hub_options, **args)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -123,7 +123,7 @@ def load_pretrained(recipe: Recipe, model_class: Any, config: Any) -> tuple[Any,
     source = f"the folder '{recipe.name}'" if is_folder else f"the hub's '{recipe.name}'"
     with download_errors(recipe.title, source):
         loaded: tuple[Any, Any] = model_class.from_pretrained(
-            recipe.name, config=config, output_loading_info=True
+            recipe.name, config=config, output_loading_info=True, **recipe.hub_options
         )
     return loaded
 
@@ -148,6 +148,7 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
     from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
     folder = recipe.args.get(PROCESSOR) or recipe.name
+    options = recipe.hub_options if folder == recipe.name else {}
     if PROCESSOR not in recipe.args and not recipe.pretrained and recipe.name in CONFIG_MAPPING:
         raise ModelError(
             f"{recipe.title} has no tokenizer, because it is an untrained model type; "
@@ -155,7 +156,7 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
             "model folder's mmcam.json), or give a hub name or folder that has one"
         )
     try:
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, **options)
         if hasattr(processor, "image_processor") and hasattr(processor, "tokenizer"):
             return processor
     except ImportError as error:
@@ -165,7 +166,8 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
         pass
     try:
         return ProcessorPair(
-            AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+            AutoImageProcessor.from_pretrained(folder, **options),
+            AutoTokenizer.from_pretrained(folder, **options),
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
