@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from mmcam.evaluators import EVALUATORS
     from mmcam.explanations import Explanations, read
     from mmcam.methods import METHODS
-    from mmcam.models import load, wrap
+    from mmcam.models import from_transformers, load, wrap, wrap_captioner, wrap_vqa
     from mmcam.results import Explanation
     from mmcam.tasks import Actions, Answers, Caption, Classes
-    from mmcam.types import Sample, Target
+    from mmcam.types import Adapter, Inputs, Placement, Sample, Target
 
     __version__: str
 
@@ -32,12 +32,15 @@ __all__ = [
     "EVALUATORS",
     "METHODS",
     "Actions",
+    "Adapter",
     "Answers",
     "Caption",
     "Classes",
     "Explanation",
     "Explanations",
+    "Inputs",
     "MmcamError",
+    "Placement",
     "Preprocess",
     "ProvenLayouts",
     "Sample",
@@ -46,9 +49,12 @@ __all__ = [
     "cams",
     "explain",
     "explain_each",
+    "from_transformers",
     "load",
     "read",
     "wrap",
+    "wrap_captioner",
+    "wrap_vqa",
 ]
 
 _MODULES = {
@@ -60,10 +66,10 @@ _MODULES = {
     "evaluators": ("EVALUATORS",),
     "explanations": ("Explanations", "read"),
     "methods": ("METHODS",),
-    "models": ("load", "wrap"),
+    "models": ("from_transformers", "load", "wrap", "wrap_captioner", "wrap_vqa"),
     "results": ("Explanation",),
     "tasks": ("Actions", "Answers", "Caption", "Classes"),
-    "types": ("Sample", "Target"),
+    "types": ("Adapter", "Inputs", "Placement", "Sample", "Target"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -316,7 +316,43 @@ class Layouts(Protocol):
 
 @runtime_checkable
 class Adapter(Protocol):
-    """The interface through which mmcam explains a model."""
+    """The interface through which mmcam explains a model; `mmcam.explain` takes any such object.
+
+    For one batch, mmcam calls `prepare(samples, task)`, then `forward(inputs)` while it records the
+    layers, `targets(output, task)`, each target's score of that same output, `grid` for each
+    layer's activation and gradient, and `text(output, inputs)`. The row `i` of everything belongs
+    to sample `i`, unless `Inputs.sample_index` says otherwise. `forward` must be differentiable
+    from the explained layers to the scores, run without random numbers, and leave the model as it
+    was; mmcam puts the model into evaluation mode and restores its mode.
+
+    An adapter needs no base class. To change one step of an existing adapter, inherit from its
+    class and override the method: `mmcam.wrap`, `wrap_captioner`, `wrap_vqa`, `load` and
+    `from_transformers` return ordinary dataclasses. An adapter of your own with `layouts = None`
+    turns its layers into grids in `grid` itself. A folder or the command line reaches an adapter
+    through a function that returns it: `package.module:function`.
+
+    Errors for bad input are raised as subclasses of `MmcamError`; other exceptions of `forward`
+    become `ModelError`.
+
+    Example:
+        >>> class Plain:
+        ...     # A classifier of 224 x 224 pictures, whose layer is a map [batch, channel, h, w].
+        ...     name, layers, batch, gradient_strategy = "plain", ["trunk"], 8, "loop"
+        ...     layouts = window = weights = encoder = word_embedding = None
+        ...     default_task = mmcam.Classes()
+        ...     def __init__(self, net): self.model = net
+        ...     def prepare(self, samples, task):
+        ...         pixels = torch.stack([my_resize(sample.pixels) for sample in samples])
+        ...         places = [sample.pixels.shape[:2] for sample in samples]
+        ...         return mmcam.Inputs(pixels=pixels, placements=tuple(
+        ...             mmcam.Placement(size=(h, w), box=(0, 0, w, h)) for h, w in places))
+        ...     def forward(self, inputs): return self.model(inputs.pixels)
+        ...     def logits(self, output): return output
+        ...     def log_probs(self, output): return output.log_softmax(1)
+        ...     def targets(self, output, task): return [[mmcam.Target.logit(0)]] * len(output)
+        ...     def text(self, output, inputs): return [None] * len(output)
+        ...     def grid(self, layer, tensor, inputs): return tensor
+    """
 
     layers: Sequence[str]
     """The layers to explain by default; if empty, a probe finds one on the first run."""

@@ -81,7 +81,8 @@ def model(folder: Path, questions: list[dict[str, Any]]) -> Any:
     network = RelationNetwork()
     network.load_state_dict(load_file(folder / "weights.safetensors"))
     vectors = {row["question"]: torch.tensor(row["vector"]).float() for row in questions}
-    return mmcam.wrap(network, prepare=to_tensor, question=vectors.__getitem__)
+    answers = json.loads((folder / "questions.json").read_text())["answers"]
+    return mmcam.wrap_vqa(network, to_tensor, encode_question=vectors.__getitem__, answers=answers)
 
 
 def is_near(explanation: mmcam.Explanation, box: list[int]) -> bool:
@@ -107,6 +108,17 @@ def pointing(
                 key = (explanation.method, explanation.layer)
                 hits.setdefault(key, []).append(is_near(explanation, row["box"]))
     return {key: sum(found) / len(found) for key, found in hits.items()}
+
+
+@pytest.mark.assets
+def test_its_answers_have_names(model: Any, folder: Path, questions: list[dict[str, Any]]) -> None:
+    rows = questions[:40]
+    right = 0
+    for row in rows:
+        picture = Image.open(folder / "images" / row["image"]).convert("RGB")
+        (explanation,) = mmcam.explain(model, picture, mmcam.Answers(row["question"]))
+        right += explanation.label == row["answer"]
+    assert right >= 0.95 * len(rows)
 
 
 @pytest.mark.assets

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,28 +12,13 @@ from torch import Tensor, nn
 
 from mmcam.adapters.base import captions
 from mmcam.adapters.base.captions import CaptionOutput, CaptionTokenizer, Sentence
+from mmcam.adapters.base.classifier import ToGrid, grid_of
+from mmcam.adapters.base.outputs import replace_output
+from mmcam.adapters.base.preprocess import Preprocess, Transform, prepare_batch
 from mmcam.errors import LabelError, ModelError, model_errors
+from mmcam.grids import to_grid
 from mmcam.tasks import Caption
 from mmcam.types import Inputs, Layouts, Sample, Target, Weights, Window
-
-
-@contextmanager
-def replace_output(module: nn.Module, output: Any) -> Iterator[None]:
-    """Make `module` return `output` without running; its hooks still run.
-
-    If `output` is None, `module` runs as usual.
-    """
-    if output is None:
-        yield
-        return
-    original = module.__dict__.get("forward")
-    module.forward = lambda *args, **kwargs: output
-    try:
-        yield
-    finally:
-        del module.forward
-        if original is not None:
-            module.forward = original
 
 
 @dataclass(kw_only=True)
@@ -146,3 +130,36 @@ class CaptionAdapter(ABC):
             f"{self.name} generates captions and has no logits of classes; choose a method that "
             "needs none (not gradcam++softmax)"
         )
+
+
+@dataclass(kw_only=True)
+class PromptlessCaptioner(CaptionAdapter):
+    """A captioner that takes pictures alone; the layouts of its layers are proven by tracing."""
+
+    uses_layouts: ClassVar[bool] = True
+
+    preprocess: Preprocess | Transform
+    to_grid: ToGrid = field(default=lambda layer, tensor, space: to_grid(tensor, space))
+
+    def prepare_pixels(self, samples: Sequence[Sample], task: Caption) -> Inputs:
+        """The pictures, preprocessed.
+
+        Raises:
+            LabelError: a prompt; these models take none.
+            InputError: a clip, or pictures that cannot be one batch.
+            ModelError: as `Transform.__call__`.
+        """
+        if task.prompt is not None:
+            raise LabelError(
+                f"{self.name} takes no prompt ('{task.prompt}'); leave it out, or choose a model "
+                "that follows instructions (mmcam list models)"
+            )
+        return prepare_batch(samples, self.preprocess, self.model, self.name)
+
+    def grid(self, layer: str, tensor: Tensor, inputs: Inputs) -> Tensor:
+        """The output of a layer as a grid over the input.
+
+        Raises:
+            LayerError: the layer has no grid.
+        """
+        return grid_of(self.layouts, self.to_grid, layer, tensor, inputs)

@@ -30,8 +30,10 @@ Probability = str | Callable[[Tensor], Tensor] | None
 ToGrid = Callable[[str, Tensor, Sequence[int]], Tensor]
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_of(output: Any, shape: str = "[batch, classes]") -> Tensor:
     """The logits in a model's output: the output itself, `.logits`, or the first of a tuple.
+
+    `shape` describes the logits in the error.
 
     Raises:
         ModelError: none of these is a tensor.
@@ -44,7 +46,7 @@ def logits_of(output: Any) -> Tensor:
     if not isinstance(logits, Tensor):
         raise ModelError(
             f"the model returns a {type(output).__name__}, in which no logits were found; wrap it "
-            "in a module that returns them as a tensor [batch, classes]"
+            f"in a module that returns them as a tensor {shape}"
         )
     return logits
 

@@ -23,7 +23,7 @@ class Recipe:
     of a captioner. `vocabulary` is a file of words, `special` maps the roles of special tokens to
     words, and `max_question_tokens` is the maximum number of words of a question. `weights` is a
     file. Without a file, `pretrained` selects the library's own weights, which it may download;
-    False leaves the model untrained.
+    False leaves the model untrained. `revision` is a branch, tag or commit of a model on the hub.
     """
 
     family: str
@@ -31,6 +31,7 @@ class Recipe:
     args: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     pretrained: bool = True
+    revision: str | None = None
     labels: Sequence[str] = ()
     preprocess: Mapping[str, Any] | None = None
     layers: Sequence[str] = ()
@@ -48,6 +49,11 @@ class Recipe:
     def downloads(self) -> bool:
         """Whether the library's own weights are used."""
         return self.pretrained and self.weights is None
+
+    @property
+    def hub_options(self) -> dict[str, str]:
+        """The arguments of `from_pretrained` that choose a revision."""
+        return {} if self.revision is None else {"revision": self.revision}
 
     def load_weights(
         self, model: nn.Module, rename: Callable[[State], State] | None = None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,25 +24,27 @@ class Vocabulary:
     """The words of a captioner's vocabulary, in the order of their tokens.
 
     Text is put in lower case and split by NLTK's word tokenizer. Punctuation is left out unless
-    it is in the vocabulary.
+    it is in the vocabulary. `special` maps the roles of `SPECIAL` to the vocabulary's own words;
+    None for a role, "pad" or "unknown", that no word has.
 
     Raises:
         ModelError: a special token is missing.
     """
 
     words: Sequence[str]
-    special: Mapping[str, str] = field(default_factory=dict)
+    special: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_tokens", {word: i for i, word in enumerate(self.words)})
         object.__setattr__(self, "special", {**SPECIAL, **self.special})
-        for key in SPECIAL:
-            self.token(key)
+        for key, word in self.special.items():
+            if word is not None or key in ("start", "end"):
+                self.token(key)
 
     def token(self, key: str) -> int:
         """The token of a special word, by its key in `SPECIAL`."""
         word = self.special[key]
-        if word not in self._index:
+        if word is None or word not in self._index:
             raise ModelError(
                 f"the vocabulary has no '{word}' ({key}); add it, or name the model's own as "
                 f'"special": {{"{key}": ...}} in mmcam.json'
@@ -56,7 +59,8 @@ class Vocabulary:
     @property
     def suppressed_tokens(self) -> tuple[int, ...]:
         """The tokens that are never generated."""
-        return tuple(self.token(key) for key in ("pad", "start", "unknown"))
+        keys = [key for key in ("pad", "start", "unknown") if self.special[key] is not None]
+        return tuple(self.token(key) for key in keys)
 
     def split(self, text: str) -> list[str]:
         """The words of a text, in lower case like those of the vocabulary."""
@@ -163,11 +167,21 @@ def read_words(path: Path) -> list[str]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"vocabulary '{path}' cannot be read ({error}); fix the file") from error
-    if isinstance(content, dict) and sorted(content.values()) == list(range(len(content))):
-        content = sorted(content, key=content.__getitem__)
-    if not isinstance(content, list) or not all(isinstance(word, str) for word in content):
+    words = word_list(content)
+    if words is None:
         raise ModelError(
             f"vocabulary '{path}' is neither a list of words nor a mapping from words to the "
             "numbers 0, 1, 2, ...; fix the file"
         )
-    return content
+    return words
+
+
+def word_list(content: Any) -> list[str] | None:
+    """The words of a list or of a mapping from words to tokens 0, 1, ...; None for others."""
+    if isinstance(content, Mapping):
+        if sorted(content.values()) != list(range(len(content))):
+            return None
+        content = sorted(content, key=content.__getitem__)
+    if not isinstance(content, (list, tuple)) or not all(isinstance(w, str) for w in content):
+        return None
+    return list(content)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mmcam.adapters.networks.parts import native_lstm_kernels, repeat_blocks
+from mmcam.adapters.networks.parts import repeat_blocks
 from mmcam.errors import ModelError
 
 GRAMS = (1, 2, 3)
@@ -115,8 +115,7 @@ class CoAttention(nn.Module):
         packed = pack_padded_sequence(
             phrases, lengths.cpu(), batch_first=True, enforce_sorted=False
         )
-        with native_lstm_kernels():
-            states, _ = self.lstm(packed)
+        states, _ = self.lstm(packed)
         sentence, _ = pad_packed_sequence(states, batch_first=True, total_length=words.shape[1])
         return [words, phrases, sentence], padding
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mmcam.adapters.networks.parts import native_lstm_kernels, repeat_blocks
+from mmcam.adapters.networks.parts import repeat_blocks
 
 
 class LstmVqa(nn.Module):
@@ -90,8 +90,7 @@ class LstmVqa(nn.Module):
         words = self.embed(tokens).tanh()
         lengths = repeat_blocks(lengths, len(words)).cpu()
         packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
-        with native_lstm_kernels():
-            _, (hidden, cell) = self.lstm(packed)
+        _, (hidden, cell) = self.lstm(packed)
         states = torch.stack([hidden, cell], 1).flatten(0, 1)  # h0, c0, h1, c1
         vector: Tensor = self.q_proj(states.transpose(0, 1).flatten(1)).tanh()
         return vector

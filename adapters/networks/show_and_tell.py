@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmcam.adapters.networks.decoding import State
-from mmcam.adapters.networks.parts import native_lstm_kernels, repeat_blocks
+from mmcam.adapters.networks.parts import repeat_blocks
 
 
 class ShowAndTell(nn.Module):
@@ -66,8 +66,7 @@ class ShowAndTell(nn.Module):
         picture = self.img_proj(self.pool(maps))[:, None]
         tokens = repeat_blocks(tokens, len(picture))
         previous = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens[:, :-1]], 1)
-        with native_lstm_kernels():
-            states, _ = self.lstm(torch.cat([picture, self.embed(previous)], 1))
+        states, _ = self.lstm(torch.cat([picture, self.embed(previous)], 1))
         return states[:, 1:], None
 
     def initial_state(self, maps: Tensor) -> State:

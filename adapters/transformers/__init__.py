@@ -8,16 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.downloads import without_retries
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.adapters.transformers.classifiers import CLASSIFIER_TYPES, load_classifier
-from mmcam.adapters.transformers.generative import load_generative
-from mmcam.adapters.transformers.loading import read_config
+from mmcam.adapters.transformers.classifiers import (
+    CLASSIFIER_TYPES,
+    adapt_classifier,
+    read_classifier,
+)
+from mmcam.adapters.transformers.generative import adapt_generative, read_generative
+from mmcam.adapters.transformers.in_memory import given_model
+from mmcam.adapters.transformers.loading import LoadedModel, read_config
 from mmcam.adapters.transformers.model_types import MODEL_TYPES
-from mmcam.adapters.transformers.vilt import load_vilt
+from mmcam.adapters.transformers.vilt import adapt_vilt, read_vilt
 
 
 def names() -> Sequence[str]:
@@ -39,14 +45,36 @@ def load(recipe: Recipe) -> Classifier | CaptionAdapter:
     """
     is_local = Path(recipe.name).is_dir() or not recipe.pretrained
     with nullcontext() if is_local else without_retries():
-        return _load(recipe)
+        config = read_config(recipe, names())
+        if config.model_type in MODEL_TYPES:
+            loaded = read_generative(recipe, config)
+        elif config.model_type == "vilt":
+            loaded = read_vilt(recipe, config)
+        else:
+            loaded = read_classifier(recipe, config)
+    return _adapt(recipe, loaded)
 
 
-def _load(recipe: Recipe) -> Classifier | CaptionAdapter:
+def adapt(recipe: Recipe, model: Any, processor: Any) -> Classifier | CaptionAdapter:
+    """The adapter of a model of transformers in memory; only the recipe's overrides are used.
+
+    Args:
+        recipe: the model's name in results (`family`), labels and default layers.
+        model: the model; it is not changed.
+        processor: its combined processor, a pair of image processor and tokenizer, or the image or
+            video processor of a classifier.
+
+    Raises:
+        ModelError: as `in_memory.given_model`, or the model's configuration is incomplete.
+    """
+    return _adapt(recipe, given_model(model, processor, names()))
+
+
+def _adapt(recipe: Recipe, loaded: LoadedModel) -> Classifier | CaptionAdapter:
     """The adapter for the type of model that the configuration names."""
-    config = read_config(recipe, names())
-    if config.model_type in MODEL_TYPES:
-        return load_generative(recipe, config)
-    if config.model_type == "vilt":
-        return load_vilt(recipe, config)
-    return load_classifier(recipe, config)
+    model: Any = loaded.model
+    if model.config.model_type in MODEL_TYPES:
+        return adapt_generative(recipe, loaded)
+    if model.config.model_type == "vilt":
+        return adapt_vilt(recipe, loaded)
+    return adapt_classifier(recipe, loaded)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from mmcam.adapters.base.classifier import Classifier, ToGrid
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
-from mmcam.adapters.transformers.loading import convert_state_dict, load_pretrained
+from mmcam.adapters.transformers.loading import LoadedModel, load_pretrained, load_weights
 from mmcam.errors import ModelError, WeightsError, nearest
 from mmcam.grids import to_grid
 
@@ -70,27 +69,45 @@ RESAMPLING = {0: "nearest-exact", 1: "lanczos", 3: "bicubic", 4: "box", 5: "hamm
 """Pillow's filter numbers, which processors store -> torchvision's names."""
 
 
-def load_classifier(recipe: Recipe, config: Any) -> Classifier:
-    """A classifier of pictures or clips with this configuration.
+def read_classifier(recipe: Recipe, config: Any) -> LoadedModel:
+    """A classifier of pictures or clips with this configuration, and its processor's settings.
 
     Raises:
-        ModelError: not a classifier, the settings of its image processor are missing, wrong
-            preprocessing, or the model lacks the default layer of its type.
+        ModelError: not a classifier, or the settings of its image processor are missing.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
     """
+    model = _model(recipe, config, _is_video(config))
+    settings = _read_settings(recipe)
+    if "image_mean" not in settings and recipe.pretrained and recipe.preprocess is None:
+        raise ModelError(
+            f"'{recipe.name}' comes without the settings of its image processor, so its input "
+            "cannot be prepared; save the processor with the model (processor.save_pretrained), or "
+            'describe it as "preprocess" in a model folder\'s mmcam.json'
+        )
+    return LoadedModel(model, settings, load_weights(recipe, model, config))
+
+
+def adapt_classifier(recipe: Recipe, loaded: LoadedModel) -> Classifier:
+    """The adapter of a classifier of pictures or clips.
+
+    Raises:
+        ModelError: not a classifier, wrong preprocessing, or the model lacks the default layer of
+            its type.
+    """
+    model: Any = loaded.model
+    config = model.config
     video = _is_video(config)
-    model = _model(recipe, config, video)
     classifier_type = CLASSIFIER_TYPES.get(config.model_type)
     labels = tuple(name for _, name in sorted((config.id2label or {}).items()))
     has_names = not all(name.startswith("LABEL_") for name in labels)
     return Classifier(
         name=recipe.title,
         model=model,
-        preprocess=recipe.preprocessing(_preprocess(recipe, config, video)),
+        preprocess=recipe.preprocessing(_preprocess(loaded.processor, config, video)),
         labels=recipe.labels or (labels if has_names else ()),
         layers=recipe.layers
         or ((layer_from_path(model, classifier_type.layer),) if classifier_type else ()),
-        weights=recipe.load_weights(model, partial(convert_state_dict, type(model), config)),
+        weights=loaded.weights,
         pack=_frames_first if video else _identity,
         to_grid=_to_grid_of(config, classifier_type),
         probability=PROBABILITIES.get(config.problem_type, "softmax"),
@@ -144,22 +161,12 @@ def _model(recipe: Recipe, config: Any, video: bool) -> nn.Module:
     return untrained
 
 
-def _preprocess(recipe: Recipe, config: Any, video: bool) -> Preprocess:
+def _preprocess(values: Mapping[str, Any], config: Any, video: bool) -> Preprocess:
     """The steps of the model's own processor: resize, crop, rescale, normalise.
 
     The window of a video model has as many frames as the configuration says (16 if it does not), 4
     frames apart at 30 per second.
-
-    Raises:
-        ModelError: a trained model without known settings of its image processor.
     """
-    values = _processor(recipe)
-    if "image_mean" not in values and recipe.pretrained and recipe.preprocess is None:
-        raise ModelError(
-            f"'{recipe.name}' comes without the settings of its image processor, so its input "
-            "cannot be prepared; save the processor with the model (processor.save_pretrained), or "
-            'describe it as "preprocess" in a model folder\'s mmcam.json'
-        )
     resize, crop = _geometry(values, getattr(config, "image_size", None) or 224)
     mean, std = _normalisation(values)
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
@@ -222,7 +229,7 @@ def _normalisation(values: Mapping[str, Any]) -> tuple[list[float], list[float]]
     return [(offset + m) / (255 * scale) for m in mean], [s / (255 * scale) for s in std]
 
 
-def _processor(recipe: Recipe) -> Mapping[str, Any]:
+def _read_settings(recipe: Recipe) -> Mapping[str, Any]:
     """The settings of the model's processor; empty if it has none, as an untrained model type."""
     from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoVideoProcessor
 
@@ -230,12 +237,17 @@ def _processor(recipe: Recipe) -> Mapping[str, Any]:
         return {}
     for auto in (AutoImageProcessor, AutoVideoProcessor):
         try:
-            # `to_dict` omits the settings that a class disables with None.
-            off = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"))
-            return {**off, **auto.from_pretrained(recipe.name).to_dict()}
+            return settings_of(auto.from_pretrained(recipe.name, **recipe.hub_options))
         except (OSError, ValueError):
             continue
     return {}
+
+
+def settings_of(processor: Any) -> Mapping[str, Any]:
+    """The settings of an image or video processor."""
+    # `to_dict` omits the settings that a class disables with None.
+    off = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"))
+    return {**off, **processor.to_dict()}
 
 
 def _frames_first(pixels: Tensor) -> Tensor:

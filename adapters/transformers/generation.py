@@ -12,11 +12,12 @@ from torch import Tensor
 
 from mmcam.adapters.base import captions
 from mmcam.adapters.base.captions import CaptionOutput, Sentence
+from mmcam.adapters.base.outputs import record_outputs
 from mmcam.adapters.base.preprocess import floating_parameter
 from mmcam.adapters.transformers.hooks import (
     concatenate,
+    eager_attention,
     every_nth_row,
-    record_outputs,
     restore_attributes,
 )
 from mmcam.adapters.transformers.images import collate, tile_layout
@@ -56,17 +57,18 @@ class GenerativeAdapter(TeacherForcing):
             InputError: as `prepare_prompts`.
             ModelError: as `prepare_prompts`, or the model fails while it generates.
         """
-        if isinstance(task, Answers):
-            if task.score not in (None, LOG_PROB):
-                raise LabelError(
-                    f"score='{task.score}' is not a score of the answers that {self.name} writes "
-                    f"as text; leave it out, or choose {LOG_PROB}"
-                )
-            return self._prepare_answers(samples, task)
-        if not isinstance(task, Caption) or task.prompt is None:
-            return super().prepare(samples, task)
-        adapter = replace(self, tokenizer=self._tokenizer_after(task.prompt))
-        return super(GenerativeAdapter, adapter).prepare(samples, task)
+        if isinstance(task, Answers) and task.score not in (None, LOG_PROB):
+            raise LabelError(
+                f"score='{task.score}' is not a score of the answers that {self.name} writes "
+                f"as text; leave it out, or choose {LOG_PROB}"
+            )
+        with eager_attention(self._text_module):
+            if isinstance(task, Answers):
+                return self._prepare_answers(samples, task)
+            if not isinstance(task, Caption) or task.prompt is None:
+                return super().prepare(samples, task)
+            adapter = replace(self, tokenizer=self._tokenizer_after(task.prompt))
+            return super(GenerativeAdapter, adapter).prepare(samples, task)
 
     def _tokenizer_after(self, prompt: str) -> TransformersTokenizer:
         """The tokenizer for texts that continue a prompt."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,14 +11,19 @@ from mmcam.adapters.transformers.blip_vqa import BlipVqaAdapter
 from mmcam.adapters.transformers.generation import GenerativeAdapter
 from mmcam.adapters.transformers.hooks import install_capture_hooks
 from mmcam.adapters.transformers.images import IMAGE_LAYOUTS
-from mmcam.adapters.transformers.loading import build_model, convert_state_dict, load_processor
+from mmcam.adapters.transformers.loading import (
+    LoadedModel,
+    build_model,
+    load_processor,
+    load_weights,
+)
 from mmcam.adapters.transformers.model_types import BLIP_VQA, MODEL_TYPES, ModelType, prefix_tokens
 from mmcam.adapters.transformers.prompts import caption_context, generation_config_of
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import ModelError
 
 
-def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
+def read_generative(recipe: Recipe, config: Any) -> LoadedModel:
     """A model that generates captions or answers, with its own processor.
 
     Args:
@@ -27,19 +31,27 @@ def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
         config: its configuration.
 
     Raises:
-        ModelError: no processor, a model that generates no text about pictures, or a configuration
-            that names no token that ends a caption.
+        ModelError: no processor, or a model that generates no text about pictures.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
         MissingExtra: the processor needs a package that is not installed.
     """
-    answers = "BlipForQuestionAnswering" in (config.architectures or ())
-    model_type = BLIP_VQA if answers else MODEL_TYPES[config.model_type]
     processor = load_processor(recipe, config)
     model = _model(recipe, config)
-    weights = recipe.load_weights(model, partial(convert_state_dict, type(model), config))
-    text_module: Any = model.get_submodule(model_type.text_module)
-    if hasattr(text_module, "set_attn_implementation"):
-        text_module.set_attn_implementation("eager")  # others return no attention weights
+    return LoadedModel(model, processor, load_weights(recipe, model, config))
+
+
+def adapt_generative(recipe: Recipe, loaded: LoadedModel) -> GenerativeAdapter:
+    """The adapter of a model that generates captions or answers.
+
+    Raises:
+        ModelError: the configuration names no token that ends a caption.
+    """
+    from transformers import BlipForQuestionAnswering
+
+    model: Any = loaded.model
+    config, processor = model.config, loaded.processor
+    answers = isinstance(model, BlipForQuestionAnswering)
+    model_type = BLIP_VQA if answers else MODEL_TYPES[config.model_type]
     install_capture_hooks(model)
     if config.model_type == "vision-encoder-decoder":
         prefix = prefix_tokens(config.encoder)
@@ -62,7 +74,7 @@ def load_generative(recipe: Recipe, config: Any) -> GenerativeAdapter:
         encoder=model_type.encoder,
         gradient_strategy="batched",
         batch=8 if model_type.image_layout == "plain" else 1,
-        weights=weights,
+        weights=loaded.weights,
         has_attention=model_type.has_attention,
         word_embedding=_word_embedding(model, model_type),
         model_type=model_type,

@@ -9,25 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmcam.adapters.base.outputs import map_tensors
+
 CAPTURE_HOOK = "output_capturing_hook"
 """The name of the hooks that collect hidden states and attention in transformers."""
-
-
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of a model's output with every tensor in it changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        output_class: Any = type(value)
-        return output_class(**{key: map_tensors(item, change) for key, item in value.items()})
-    if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(item, change) for item in value)
-    return value
-
-
-def shallow_copy(output: Any) -> Any:
-    """A copy of a model's output that can be written to; it shares the tensors."""
-    return map_tensors(output, lambda tensor: tensor)
 
 
 def every_nth_row(step: int, output: Any, rows: int) -> Any:
@@ -52,17 +37,6 @@ def concatenate(outputs: Sequence[Any]) -> Any:
     if isinstance(first, (tuple, list)):
         return type(first)(concatenate(items) for items in zip(*outputs, strict=True))
     return first
-
-
-@contextmanager
-def record_outputs(module: nn.Module) -> Iterator[list[Any]]:
-    """Inside, the output of each call of a module is appended to the yielded list."""
-    outputs: list[Any] = []
-    hook = module.register_forward_hook(lambda *call: outputs.append(shallow_copy(call[-1])))
-    try:
-        yield outputs
-    finally:
-        hook.remove()
 
 
 @contextmanager
@@ -101,6 +75,30 @@ def install_capture_hooks(model: nn.Module) -> None:
     except ImportError:  # older releases of transformers
         return
     maybe_install_capturing_hooks(model)
+
+
+@contextmanager
+def eager_attention(module: nn.Module) -> Iterator[None]:
+    """Inside, a module of transformers computes its attention weights, which fused kernels do not.
+
+    On exit, the configurations have their own implementation of attention again.
+    """
+    configs: list[Any] = [getattr(part, "config", None) for part in module.modules()]
+    before = [
+        (config, config._attn_implementation)
+        for config in {id(config): config for config in configs}.values()
+        if getattr(config, "_attn_implementation", None) not in (None, "eager")
+    ]
+    set_implementation = getattr(module, "set_attn_implementation", None)
+    if not before or set_implementation is None:
+        yield
+        return
+    set_implementation("eager")
+    try:
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
 
 
 @contextmanager

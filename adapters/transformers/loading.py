@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,9 +23,22 @@ from mmcam.errors import (
     raised_as,
     reason_of,
 )
+from mmcam.types import Weights
 
 PROCESSOR = "processor"
 """The key in a recipe's `args` that names the folder of a processor."""
+
+
+class LoadedModel(NamedTuple):
+    """A model of transformers, its processor, and the origin of its weights, if known.
+
+    `processor` is a combined processor, a `ProcessorPair`, or the settings of an image processor as
+    a mapping, if the model is a classifier.
+    """
+
+    model: nn.Module
+    processor: Any
+    weights: Weights | None = None
 
 
 def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
@@ -39,7 +53,7 @@ def read_config(recipe: Recipe, known: Sequence[str]) -> Any:
     if not recipe.pretrained and recipe.name in CONFIG_MAPPING:
         return CONFIG_MAPPING[recipe.name](**args)
     try:
-        return AutoConfig.from_pretrained(recipe.name, **args)
+        return AutoConfig.from_pretrained(recipe.name, **recipe.hub_options, **args)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -67,6 +81,15 @@ def convert_state_dict(model_class: Any, config: Any, state: State) -> State:
     }
     converted |= {key: state[key] for key in info["unexpected_keys"] if key in state}
     return converted | {key: torch.empty(shape) for key, shape, _ in info["mismatched_keys"]}
+
+
+def load_weights(recipe: Recipe, model: nn.Module, config: Any) -> Weights | None:
+    """Load the recipe's weights file, if any, and return the origin of the model's weights.
+
+    Raises:
+        WeightsError: the file does not fit.
+    """
+    return recipe.load_weights(model, partial(convert_state_dict, type(model), config))
 
 
 def build_model(recipe: Recipe, model_class: Any, config: Any) -> nn.Module:
@@ -100,7 +123,7 @@ def load_pretrained(recipe: Recipe, model_class: Any, config: Any) -> tuple[Any,
     source = f"the folder '{recipe.name}'" if is_folder else f"the hub's '{recipe.name}'"
     with download_errors(recipe.title, source):
         loaded: tuple[Any, Any] = model_class.from_pretrained(
-            recipe.name, config=config, output_loading_info=True
+            recipe.name, config=config, output_loading_info=True, **recipe.hub_options
         )
     return loaded
 
@@ -125,6 +148,7 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
     from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
     folder = recipe.args.get(PROCESSOR) or recipe.name
+    options = recipe.hub_options if folder == recipe.name else {}
     if PROCESSOR not in recipe.args and not recipe.pretrained and recipe.name in CONFIG_MAPPING:
         raise ModelError(
             f"{recipe.title} has no tokenizer, because it is an untrained model type; "
@@ -132,7 +156,7 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
             "model folder's mmcam.json), or give a hub name or folder that has one"
         )
     try:
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, **options)
         if hasattr(processor, "image_processor") and hasattr(processor, "tokenizer"):
             return processor
     except ImportError as error:
@@ -142,7 +166,8 @@ def load_processor(recipe: Recipe, config: Any) -> Any:
         pass
     try:
         return ProcessorPair(
-            AutoImageProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+            AutoImageProcessor.from_pretrained(folder, **options),
+            AutoTokenizer.from_pretrained(folder, **options),
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

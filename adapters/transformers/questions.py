@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from mmcam.adapters.base.captions import Sentence
+from mmcam.adapters.base.offsets import Offsets
 from mmcam.adapters.transformers.hooks import concatenate
 from mmcam.adapters.transformers.model_types import ModelType
 from mmcam.adapters.transformers.prompts import chat_prompt, image_token_of
-from mmcam.adapters.transformers.tokens import Offsets, TransformersTokenizer
+from mmcam.adapters.transformers.tokens import TransformersTokenizer
 from mmcam.errors import LabelError
 from mmcam.tasks import Answers
 from mmcam.tasks.words import Word, align

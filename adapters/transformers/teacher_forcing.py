@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcam.adapters.base.captioner import CaptionAdapter, replace_output
+from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.captions import PAD, CaptionOutput, Sentence
+from mmcam.adapters.base.outputs import record_outputs, replace_output, shallow_copy
 from mmcam.adapters.transformers.hooks import (
     UnusedOutput,
     add_batch_axis,
     capture_hooks_last,
+    eager_attention,
     record_inputs,
-    record_outputs,
     restore_attributes,
-    shallow_copy,
     substitute_module,
 )
 from mmcam.adapters.transformers.images import SingleImage
@@ -86,6 +86,10 @@ class TeacherForcing(CaptionAdapter):
     def _encoder(self) -> nn.Module:
         return self.model.get_submodule(self.model_type.encoder)
 
+    @property
+    def _text_module(self) -> nn.Module:
+        return self.model.get_submodule(self.model_type.text_module)
+
     def encode_images(self, inputs: Inputs) -> Any:
         """The encoder's output for the pictures, without any text generation.
 
@@ -136,7 +140,8 @@ class TeacherForcing(CaptionAdapter):
             LayerError: as `teacher_force`.
         """
         # Some models modify the output of their encoder in place.
-        return super().forward(replace(inputs, encoder_output=shallow_copy(inputs.encoder_output)))
+        inputs = replace(inputs, encoder_output=shallow_copy(inputs.encoder_output))
+        return super().forward(inputs)
 
     def teacher_force(self, inputs: Inputs, sentences: Sequence[Sentence]) -> CaptionOutput:
         """The logits of these captions, and the model's attention if `inputs` request it.
@@ -153,6 +158,7 @@ class TeacherForcing(CaptionAdapter):
         }
         with ExitStack() as stack:
             stack.enter_context(restore_attributes(self.model))
+            stack.enter_context(eager_attention(self._text_module))
             stack.enter_context(capture_hooks_last(self.model))
             if self.model_type.image_layout == "packed":
                 stack.enter_context(add_batch_axis(self._encoder))

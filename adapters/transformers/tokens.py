@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmcam.adapters.base.captions import Sentence
+from mmcam.adapters.base.offsets import Offsets, offsets_in_decoded, stripped
 from mmcam.errors import LabelError, nearest
 from mmcam.tasks.words import align, word_spans
-
-Offsets = list[tuple[int, int]]
-"""The first character of each token in a text, and the end (exclusive)."""
 
 SPACE_MARKERS = "\u2581\u0120"
 """The characters that stand for a space in the tokens of SentencePiece and of byte-level BPE."""
@@ -54,11 +52,7 @@ class TransformersTokenizer:
         text = raw.strip()
         encoded, offsets = self._tokenize_in_context(text)
         if encoded != text_tokens:
-            stripped = len(raw) - len(raw.lstrip())
-            offsets = [
-                (max(begin - stripped, 0), max(end - stripped, 0))
-                for begin, end in self._offsets_in_decoded(text_tokens)
-            ]
+            text, offsets = stripped(raw, offsets_in_decoded(self._decode_text, text_tokens))
         return Sentence(text, tuple(tokens), tuple(align(text, offsets)), generated=True)
 
     def _tokenize_in_context(self, text: str) -> tuple[list[int], Offsets]:
@@ -89,29 +83,13 @@ class TransformersTokenizer:
         decoded = self._decode_text(tokens)
         positions = _align_characters(decoded, text)
         return [
-            (positions[begin], positions[end]) for begin, end in self._offsets_in_decoded(tokens)
+            (positions[begin], positions[end])
+            for begin, end in offsets_in_decoded(self._decode_text, tokens)
         ]
 
     def _decode_text(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
-
-    def _offsets_in_decoded(self, tokens: Sequence[int]) -> Offsets:
-        """The offsets of tokens in their decoded text, found by decoding ever longer prefixes.
-
-        If several tokens encode one character, and none decodes to text alone, they all have its
-        offsets.
-        """
-        whole = self._decode_text(tokens)
-        offsets: Offsets = []
-        start, pending = 0, 0
-        for count in range(1, len(tokens) + 1):
-            stop = _common_prefix_length(whole, self._decode_text(tokens[:count]))
-            pending += 1
-            if stop > start or count == len(tokens):
-                offsets += [(start, max(stop, start))] * pending
-                start, pending = max(stop, start), 0
-        return offsets
 
     def _check_encodable(self, text: str, tokens: Sequence[int], offsets: Offsets) -> None:
         """Check that the tokens encode the whole text and contain no special tokens.
@@ -150,12 +128,6 @@ class TransformersTokenizer:
         tokens: dict[str, int] = self.tokenizer.get_vocab()
         words = {token.lstrip(SPACE_MARKERS) for token in tokens if not token.startswith("##")}
         return sorted(word for word in words if word.isalpha())
-
-
-def _common_prefix_length(first: str, second: str) -> int:
-    """The number of characters that two texts share at their beginning."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _align_characters(decoded: str, text: str) -> list[int]:

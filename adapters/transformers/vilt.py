@@ -17,9 +17,10 @@ from mmcam.adapters.base.measured_box import Box
 from mmcam.adapters.base.preprocess import Preprocess, Transform
 from mmcam.adapters.base.recipe import Recipe, layer_from_path
 from mmcam.adapters.transformers.loading import (
+    LoadedModel,
     build_model,
-    convert_state_dict,
     load_processor,
+    load_weights,
     processor_errors,
 )
 from mmcam.adapters.transformers.tokens import TransformersTokenizer
@@ -33,11 +34,11 @@ DEFAULT_LAYER = "vilt.encoder.layer.-1.layernorm_before"
 WORD_EMBEDDINGS = "vilt.embeddings.text_embeddings.word_embeddings"
 
 
-def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
+def read_vilt(recipe: Recipe, config: Any) -> LoadedModel:
     """A ViLT for VQA, with its own processor.
 
     Raises:
-        ModelError: no processor, a ViLT for another task, or wrong preprocessing.
+        ModelError: no processor, or a ViLT for another task.
         WeightsError: the weights do not fit, are missing or cannot be downloaded.
         MissingExtra: the processor needs a package that is not installed.
     """
@@ -51,6 +52,17 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
         )
     processor = load_processor(recipe, config)
     model = build_model(recipe, ViltForQuestionAnswering, config)
+    return LoadedModel(model, processor, load_weights(recipe, model, config))
+
+
+def adapt_vilt(recipe: Recipe, loaded: LoadedModel) -> ViltAdapter:
+    """The adapter of a ViLT for VQA.
+
+    Raises:
+        ModelError: wrong preprocessing.
+    """
+    model: Any = loaded.model
+    config, processor = model.config, loaded.processor
     labels = tuple(name for _, name in sorted((config.id2label or {}).items()))
     has_names = not all(name.startswith("LABEL_") for name in labels)
     tokenizer = TransformersTokenizer(
@@ -64,7 +76,7 @@ def load_vilt(recipe: Recipe, config: Any) -> ViltAdapter:
         else Preprocess.from_dict(recipe.preprocess),
         labels=recipe.labels or (labels if has_names else ()),
         layers=recipe.layers or (layer_from_path(model, DEFAULT_LAYER),),
-        weights=recipe.load_weights(model, partial(convert_state_dict, type(model), config)),
+        weights=loaded.weights,
         encode_question=partial(_tokenize_question, tokenizer, config.max_position_embeddings),
         word_embedding=WORD_EMBEDDINGS,
         gradient_strategy="batched",

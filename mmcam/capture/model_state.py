@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcam.capture.plain_run import plain_run
+from mmcam.capture.recurrent import use_native_kernels
 from mmcam.errors import ModelError, reason_of
 
 
@@ -25,7 +26,8 @@ def untouched(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
 
     On exit, the previous state and the random state are restored. In this context, a surrounding
     `no_grad` or `inference_mode` has no effect, nothing is checkpointed, compiled or fused (see
-    `plain_run`), and a `DataParallel` uses its first device alone. Modes are set on each module
+    `plain_run`), recurrent layers have gradients on every device (see `recurrent`), and a
+    `DataParallel` uses its first device alone. Modes are set on each module
     directly, in case a module overrides `train`.
 
     Raises:
@@ -50,6 +52,8 @@ def untouched(model: nn.Module, *, frozen: bool = True) -> Iterator[None]:
                 if isinstance(module, nn.DataParallel):  # replicas would run in other threads
                     restorations.append(partial(setattr, module, "device_ids", module.device_ids))
                     module.device_ids = module.device_ids[:1]
+                if isinstance(module, nn.RNNBase):
+                    restorations.append(use_native_kernels(module))
             for parameter in parameters if frozen else ():
                 if parameter.requires_grad and not parameter.is_inference():
                     restorations.append(partial(parameter.requires_grad_, True))

@@ -142,8 +142,9 @@ def _explain_batch(
     """The results of samples that run together."""
     if counterfactual:
         plan.check_counterfactual()
-    # `prepare` may run a model with an encoder, to generate a text; it runs no other model.
-    may_generate = adapter.encoder is not None
+    # `prepare` runs no model for classes; for another task, the model may generate a text.
+    is_classes = isinstance(tasks[0], Classes) or _is_target_list(tasks[0])
+    may_generate = adapter.encoder is not None or not is_classes
     with untouched(adapter.model) if may_generate else torch.inference_mode(False):
         inputs = adapter.prepare(samples, tasks[0])
     if not plan.needs_layers:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.classifier import Classifier
@@ -39,6 +40,8 @@ def load(
     labels: str | Path | Sequence[str] | None = None,
     layers: str | Sequence[str] | None = None,
     device: str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    revision: str | None = None,
 ) -> Adapter:
     """Load a model by name, ready to be explained.
 
@@ -51,10 +54,14 @@ def load(
         labels: class names in the order of the classes: a list, or a file with one name per line.
         layers: the layers to explain by default.
         device: the torch device of the model.
+        dtype: the floating-point type of the weights, such as `torch.bfloat16` or "bfloat16"; that
+            of the library when None.
+        revision: a branch, tag or commit of a model of transformers on the hub (`hf:owner/name`).
 
     Raises:
         ModelError: no such model, a broken folder, a factory that fails, an unreadable file of
-            labels, or a device that cannot be used.
+            labels, a device that cannot be used, a `dtype` that is not floating-point, or a
+            `revision` of a model that has none.
         WeightsError: the weights do not fit, are missing or cannot be downloaded, or "random" for a
             factory.
         MissingExtra: the model's processor needs a package that is not installed.
@@ -70,7 +77,15 @@ def load(
         overrides |= (
             {"weights": None, "pretrained": False} if untrained else {"weights": Path(weights)}
         )
+    floating = None if dtype is None else _floating(dtype)
     family, _, rest = name.partition(":")
+    if revision is not None:
+        if family != "hf" or Path(rest).is_dir():
+            raise ModelError(
+                f"'{name}' has no revision '{revision}'; revisions are of models of transformers "
+                "on the hub (hf:owner/name): leave it out"
+            )
+        overrides["revision"] = revision
     if Path(name).is_dir():
         adapter = build(folder_recipe(Path(name), overrides))
     elif family in FAMILIES:
@@ -85,11 +100,26 @@ def load(
             "package.module:factory"
         )
     try:
-        adapter.model.to(device)
+        adapter.model.to(device=device, dtype=floating)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"device '{device}' cannot be used ({reason}); try cpu") from error
     return adapter
+
+
+def _floating(dtype: torch.dtype | str) -> torch.dtype:
+    """A floating-point type, by itself or by name.
+
+    Raises:
+        ModelError: there is no such type.
+    """
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(
+            f"dtype={dtype!r} is not a floating-point type; give float32, bfloat16, float16 or "
+            "float64"
+        )
+    return found
 
 
 def build(recipe: Recipe) -> Adapter:
@@ -123,10 +153,15 @@ def build(recipe: Recipe) -> Adapter:
             f"{recipe.title} cannot be built{described} "
             f"({type(error).__name__}: {reason_of(error)}); {remedy}"
         ) from error
-    if isinstance(adapter, (Classifier, CaptionAdapter)) and adapter.uses_layouts:
-        adapter.layouts = ProvenLayouts()
+    add_layouts(adapter)
     adapter.model.eval()  # libraries build their models in training mode
     return adapter
+
+
+def add_layouts(adapter: Adapter) -> None:
+    """Let an adapter of mmcam find the layouts of its layers, if its family uses them."""
+    if isinstance(adapter, (Classifier, CaptionAdapter)) and adapter.uses_layouts:
+        adapter.layouts = ProvenLayouts()
 
 
 def _is_own(error: Exception) -> bool:

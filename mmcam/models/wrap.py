@@ -16,8 +16,17 @@ from mmcam.adapters.base.classifier import Classifier, Probability, logits_of, r
 from mmcam.adapters.base.preprocess import NoTransform, Preprocess, Transform
 from mmcam.capture.layers import Layer, layer_patterns
 from mmcam.capture.proof import GivenGrids, ProvenLayouts
-from mmcam.errors import InputError, ModelError, WeightsError, raised_as, reason_of
+from mmcam.errors import (
+    InputError,
+    LabelError,
+    MmcamError,
+    ModelError,
+    WeightsError,
+    raised_as,
+    reason_of,
+)
 from mmcam.models.families import FAMILIES
+from mmcam.tasks.words import Word
 from mmcam.types import Adapter
 
 
@@ -113,7 +122,7 @@ def wrap(
         stride: the distance between these frames, in frames of a clip of rate `fps`.
         fps: the rate that `stride` refers to; each clip's own rate when None.
         question: for a model that answers questions, turns a question into the module's arguments
-            after the pixels: a tensor or a tuple of tensors, without a batch axis.
+            after the pixels, as `encode_question` of `wrap_vqa`, which takes more.
         probability: "softmax" for mutually exclusive classes (the sigmoid of a single logit),
             "sigmoid" for independent classes, a function from logits to
             probabilities, or None for scores without probabilities, such as regressions.
@@ -132,34 +141,67 @@ def wrap(
         >>> model = mmcam.wrap(my_network, prepare=my_transform, layer="trunk.7")
         >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Classes(top=3))
     """
-    channels = _channels(show)
-    if prepare is None:
-        prepare = NoTransform(frames=frames, stride=stride, fps=fps, show=channels)
-    elif not isinstance(prepare, (Preprocess, Transform)):
-        prepare = Transform(prepare, frames=frames, stride=stride, fps=fps, show=channels)
-    elif channels and isinstance(prepare, (NoTransform, Transform)):
-        prepare = replace(prepare, show=channels)
-    elif channels:
-        raise InputError(
-            f"show={show!r} is for inputs other than RGB, and a Preprocess takes RGB alone; give a "
-            "function as `prepare`, or leave `show` out"
-        )
     name = name or type(module).__name__
     common: dict[str, Any] = {
         "name": name,
         "model": module,
-        "preprocess": prepare,
+        "preprocess": preprocessing(prepare, frames, stride, fps, show),
         "labels": tuple(labels),
-        "layers": () if layer is None else tuple(layer_patterns(module, layer, name)),
+        "layers": layer_names(module, layer, name),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
-        "to_grid": grid or reject_layer,
         "probability": probability,
-        "layouts": GivenGrids(function=grid) if grid else ProvenLayouts(),
+        **grid_options(grid),
     }
     if question is None:
         return Classifier(**common)
-    return AnswerClassifier(**common, encode_question=partial(_encode_question, question))
+    return AnswerClassifier(**common, encode_question=partial(encode_question, question))
+
+
+def preprocessing(
+    prepare: Callable[[Any], Tensor] | Preprocess | Transform | None,
+    frames: int | None = None,
+    stride: float = 1.0,
+    fps: float | None = None,
+    show: int | Sequence[int] | None = None,
+) -> Preprocess | Transform:
+    """The preprocessing that the arguments of `wrap` describe.
+
+    Raises:
+        InputError: `show` is no channel numbers, or given together with a `Preprocess`.
+    """
+    channels = _channels(show)
+    if prepare is None:
+        return NoTransform(frames=frames, stride=stride, fps=fps, show=channels)
+    if not isinstance(prepare, (Preprocess, Transform)):
+        return Transform(prepare, frames=frames, stride=stride, fps=fps, show=channels)
+    if not channels:
+        return prepare
+    if isinstance(prepare, Preprocess) and not isinstance(prepare, NoTransform):
+        raise InputError(
+            f"show={show!r} is for inputs other than RGB, and a Preprocess takes RGB alone; give a "
+            "function as `prepare`, or leave `show` out"
+        )
+    return replace(prepare, show=channels)
+
+
+def layer_names(
+    module: nn.Module, layer: Layer | Sequence[Layer] | None, name: str
+) -> tuple[str, ...]:
+    """The layers that the argument `layer` of `wrap` names.
+
+    Raises:
+        LayerError: a module that is no part of the wrapped one.
+    """
+    return () if layer is None else tuple(layer_patterns(module, layer, name))
+
+
+def grid_options(
+    grid: Callable[[str, Tensor, Sequence[int]], Tensor] | None,
+) -> dict[str, Any]:
+    """An adapter's `to_grid` and `layouts` for the argument `grid` of `wrap`."""
+    layouts = ProvenLayouts() if grid is None else GivenGrids(function=grid)
+    return {"to_grid": grid or reject_layer, "layouts": layouts}
 
 
 def _channels(show: int | Sequence[int] | None) -> tuple[int, ...]:
@@ -176,17 +218,55 @@ def _channels(show: int | Sequence[int] | None) -> tuple[int, ...]:
     return channels
 
 
-def _encode_question(question: Callable[[str], Any], text: str) -> EncodedQuestion:
-    """A question, encoded as arguments of the module by the user's function.
+def encode_question(
+    encode: Callable[[str], Any],
+    text: str,
+    words: Callable[[str], Sequence[tuple[str, int, int]]] | None = None,
+) -> EncodedQuestion:
+    """A question, encoded as arguments of the module by the user's functions.
 
     Raises:
-        ModelError: the function does not return tensors.
+        LabelError: `encode` fails, as it does for a word that it does not know.
+        ModelError: the functions do not return what they should.
     """
-    result = question(text)
+
+    def convert(error: Exception) -> MmcamError:
+        return LabelError(
+            f"the question {text!r} cannot be encoded ({type(error).__name__}: "
+            f"{reason_of(error)}); use words that the model knows, or fix the function that "
+            "encodes questions"
+        )
+
+    with raised_as(convert):
+        result = encode(text)
     arguments = result if isinstance(result, tuple) else (result,)
     if not all(isinstance(argument, Tensor) for argument in arguments):
         raise ModelError(
-            f"the question '{text}' became a {type(result).__name__}; let `question` return a "
-            "tensor or a tuple of tensors"
+            f"the question '{text}' became a {type(result).__name__}; let the function that "
+            "encodes questions return a tensor or a tuple of tensors"
         )
-    return EncodedQuestion(arguments)
+    return EncodedQuestion(arguments, () if words is None else _question_words(words, text))
+
+
+def _question_words(
+    words: Callable[[str], Sequence[tuple[str, int, int]]], text: str
+) -> tuple[Word, ...]:
+    """The words of a question, and their positions in the embedding.
+
+    Raises:
+        ModelError: the function does not return (word, start, stop) for each word, in order.
+    """
+    result = list(words(text))
+    try:
+        found = tuple(Word(str(word), int(start), int(stop)) for word, start, stop in result)
+    except (TypeError, ValueError):
+        found = ()
+    last = [0, *(word.stop for word in found)]
+    if len(found) != len(result) or any(
+        not stop <= word.start < word.stop for word, stop in zip(found, last, strict=False)
+    ):
+        raise ModelError(
+            f"words gives {result!r:.200} for the question {text!r}; let it return (word, start, "
+            "stop) for each word, in order, with its positions in the embedding"
+        )
+    return found

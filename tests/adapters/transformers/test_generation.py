@@ -14,6 +14,7 @@ from torch import Tensor
 
 import mmcam
 from mmcam.adapters.transformers.generation import GenerativeAdapter
+from mmcam.adapters.transformers.hooks import eager_attention
 from mmcam.adapters.transformers.model_types import MODEL_TYPES
 from mmcam.adapters.transformers.prompts import generation_config_of
 from mmcam.capture.layers import tapped
@@ -186,7 +187,7 @@ def test_attention_is_the_models_own(name: str) -> None:
     prefix = inputs.rest["prompt_tokens"][0].prefix
     ids = torch.tensor([[*prefix, *tokens[:-1]]])
     model: Any = adapter.model
-    with torch.no_grad():
+    with torch.no_grad(), eager_attention(model):
         if name == "blip":
             hidden = model.vision_model(inputs.pixels).last_hidden_state
             attentions = model.text_decoder(

@@ -1,0 +1,57 @@
+"""Adapters of models in memory that a library built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmcam.adapters.base.recipe import Recipe
+from mmcam.models.folder import read_labels
+from mmcam.models.registry import add_layouts
+from mmcam.types import Adapter
+
+
+def from_transformers(
+    model: Any,
+    processor: Any,
+    *,
+    labels: str | Path | Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    name: str | None = None,
+) -> Adapter:
+    """A model of transformers in memory, such as one that you fine-tune, ready to be explained.
+
+    The adapter is that of `mmcam.load("hf:...")`. The model is not changed: its weights, device,
+    dtype, mode and attention implementation stay as they are.
+
+    Args:
+        model: an image or video classifier, a captioner, a VQA model or an instruction-tuned model
+            of transformers, of any type that `mmcam list models` shows for the family hf. Of a
+            wrapped model, give the one inside: `model.module`, or `model.get_base_model()` of PEFT.
+        processor: the model's processor: a combined one, or a pair (image processor, tokenizer), or
+            for a classifier its image or video processor alone.
+        labels: class names in the order of the classes: a list, or a file with one name per line;
+            those of the model's configuration by default.
+        layers: the layers to explain by default.
+        name: the model's name in results; its class by default.
+
+    Raises:
+        ModelError: not a model of transformers, a type of model that mmcam does not know, an
+            incomplete processor or configuration, or an unreadable file of labels.
+
+    Example:
+        >>> model = mmcam.from_transformers(my_blip, my_processor)
+        >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Caption())
+    """
+    from mmcam.adapters.transformers import adapt
+
+    recipe = Recipe(
+        family=name or type(model).__name__,
+        name="",
+        labels=() if labels is None else read_labels(labels),
+        layers=(layers,) if isinstance(layers, str) else tuple(layers or ()),
+    )
+    adapter = adapt(recipe, model, processor)
+    add_layouts(adapter)
+    return adapter
