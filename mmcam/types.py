@@ -388,9 +388,9 @@ class Adapter(Protocol):
 
     @property
     def gradient_strategy(self) -> str:
-        """Fastest way to compute the gradients of many scores: "loop" or "batched".
+        """Fastest way to compute the gradients of many scores: "loop", "batched" or "auto".
 
-        See `capture.recording.GRADIENT_STRATEGIES`; both give the same gradients.
+        See `capture.recording.GRADIENT_STRATEGIES`; all give the same gradients.
         """
         ...
 

@@ -43,6 +43,7 @@ class WrappedCaptioner(PromptlessCaptioner):
     initial_state: Callable[[Tensor], Any] | None = None
     step: Step | None = None
     max_positions: int | None = None
+    gradient_strategy: str = "auto"
     _is_checked: bool = field(default=False, init=False, repr=False)
 
     def prepare(self, samples: Sequence[Sample], task: Any) -> Inputs:

@@ -22,8 +22,9 @@ from mmcam.capture.relu_rules import ReluRule
 from mmcam.errors import ModelError, ScoreError, raised_as, reason_of
 from mmcam.types import Score, Target
 
-GRADIENT_STRATEGIES = ("loop", "batched")
-"""One backward pass per score, or one vector-Jacobian product for several scores."""
+GRADIENT_STRATEGIES = ("loop", "batched", "auto")
+"""One backward pass per score; one vector-Jacobian product for several scores; or the second, and
+the first where an operation of the model does not support it."""
 
 ROWS = 256
 """The maximum number of rows (slots x samples) in one batched backward pass."""
@@ -109,7 +110,7 @@ class Recording:
             scores: the result of `Recording.scores`, or any scalars of this graph.
             layers: names of recorded layers; all of them when None.
             strategy: "loop", one backward pass per slot; "batched", one vector-Jacobian product per
-                `chunk` slots.
+                `chunk` slots; "auto", "batched" if the model's operations support it.
             rule: the backward rule of ReLUs: "relu", the ordinary one, or a key of
                 `capture.relu_rules.RULES`.
             chunk: the number of slots per batched product; when None at most 16, and at most `ROWS`
@@ -213,18 +214,33 @@ def _backward(
 ) -> Iterator[Block]:
     """The gradients of `scores` `[slot]` at `starts`, in blocks of one or more slots."""
     slots = len(scores)
-    if strategy == "batched" and slots > 1:
+    done = 0
+    if strategy != "loop" and slots > 1:
         identity = torch.eye(slots, dtype=scores.dtype, device=scores.device)
-        for first, rows in zip(range(0, slots, chunk), identity.split(chunk), strict=True):
-            retain = not last or first + chunk < slots
-            yield torch.autograd.grad(
-                scores, starts, rows, is_grads_batched=True, retain_graph=retain, allow_unused=True
-            )
-    else:
-        for slot, score in enumerate(scores, 1):
-            retain = not last or slot < slots
-            gradients = torch.autograd.grad(score, starts, retain_graph=retain, allow_unused=True)
-            yield [g if g is None else g[None] for g in gradients]
+        for rows in identity.split(chunk):
+            # An operation without a batched backward pass is found after others have run.
+            retain = strategy == "auto" or not last or done + len(rows) < slots
+            try:
+                block = torch.autograd.grad(
+                    scores,
+                    starts,
+                    rows,
+                    is_grads_batched=True,
+                    retain_graph=retain,
+                    allow_unused=True,
+                )
+            except RuntimeError:
+                if strategy == "batched":
+                    raise
+                break
+            yield block
+            done += len(rows)
+    for slot in range(done, slots):
+        retain = not last or slot + 1 < slots
+        gradients = torch.autograd.grad(
+            scores[slot], starts, retain_graph=retain, allow_unused=True
+        )
+        yield [g if g is None else g[None] for g in gradients]
 
 
 def _differentiable(scores: Tensor, starts: Sequence[Tensor]) -> Iterator[Block]:

@@ -17,7 +17,7 @@ import mmcam
 from mmcam import Target
 from mmcam.capture.layers import resolve
 from mmcam.capture.recording import GRADIENT_STRATEGIES, capture
-from mmcam.errors import LabelError, LayerError, ScoreError
+from mmcam.errors import LabelError, LayerError, ModelError, ScoreError
 
 
 class Net(nn.Module):
@@ -327,3 +327,31 @@ def test_a_method_that_ignores_the_score_has_no_counterfactual(wrapped) -> None:
             method="eigencam",
             counterfactual=True,
         )
+
+
+class _Unbatched(torch.autograd.Function):
+    """An operation whose backward pass cannot run for several gradients at once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * (2.0 if float(gradient.sum()) == float(gradient.sum()) else 0.0)
+
+
+def test_scores_without_a_batched_backward_pass_have_one_pass_each() -> None:
+    net, x = network(), torch.rand(2, 3, 9, 8).double()
+    handle = net.blocks[1].register_forward_hook(lambda m, args, y: _Unbatched.apply(y))
+    targets = [[Target.logit(k) for k in (2, 0, 1)]] * 2
+    try:
+        with pytest.raises(ModelError, match="backward pass failed"):
+            gradients(net, x, ["stem"], targets, "batched")
+        found = gradients(net, x, ["stem"], targets, "auto")
+        expected = gradients(net, x, ["stem"], targets, "loop")
+    finally:
+        handle.remove()
+    assert len(found) == 3
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one["stem"], other["stem"])
