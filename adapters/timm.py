@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def names() -> Sequence[str]:
 
 
 def load(recipe: Recipe) -> Classifier:
-    """Any image classifier that `timm.create_model` knows.
+    """An image classifier of timm by its registered name, with or without a tag of weights.
 
     Raises:
         ModelError: no such model, one without a classifier, or wrong preprocessing.
@@ -120,7 +121,7 @@ def _nearest(name: str) -> str:
 
 
 def _preprocess(model: nn.Module, size: int | Sequence[int] | None) -> Preprocess:
-    """The preprocessing that timm records for evaluating the weights, at `size` if given."""
+    """Timm's preprocessing without augmentation, at the training size, or at `size` if given."""
     from timm.data import resolve_model_data_config
 
     size = (size, size) if isinstance(size, int) else size
@@ -152,16 +153,18 @@ def _imagenet_labels(model: nn.Module) -> tuple[str, ...]:
 def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
     """The last layer whose grid the score depends on, from timm's metadata of the model.
 
-    The last entry of timm's table of features is right, except for four kinds of models: those with
-    later features (`bn2` after `conv_head`), VGG (its last pooling), models that predict from the
-    class token, whose last block has zero gradient on the patches, and those in `LAYERS`.
+    The last entry of timm's `feature_info` is right, except for four kinds of models: those with
+    later features (`bn2` after `conv_head`), VGG (the entry is its last pooling; the layer before
+    it is used), transformers with prefix tokens and token or attention pooling (`norm1` of the last
+    block, because with token pooling the block has zero gradient on the patches), and those in
+    `LAYERS`.
     """
     exceptions = [prefix for prefix in LAYERS if name.startswith(prefix)]
     if exceptions:
         return (layer_from_path(model, LAYERS[exceptions[0]]),)
     features = getattr(model, "feature_info", None)
     layer = features[-1]["module"] if features else ""
-    if layer not in dict(model.named_modules()) or not layer:
+    if not layer or layer not in dict(model.named_modules()):
         return ()  # the probe finds a layer
     if hasattr(model, "conv_head") and hasattr(model, "bn2"):
         return ("bn2",)
@@ -169,24 +172,26 @@ def _default_layer(name: str, model: nn.Module) -> tuple[str, ...]:
     if isinstance(block, nn.MaxPool2d):
         stem, _, number = layer.rpartition(".")
         return (f"{stem}.{int(number) - 1}",)
-    uses_class_token = getattr(model, "global_pool", "avg") in ("token", "map", "")
-    uses_class_token = uses_class_token and getattr(model, "num_prefix_tokens", 0) > 0
+    pooling, prefix = getattr(model, "global_pool", "avg"), getattr(model, "num_prefix_tokens", 0)
+    uses_class_token = pooling in ("token", "map", "") and prefix > 0
+    # In CaiT, `blocks_token_only` read the patches after this block, so its output has gradients.
     if uses_class_token and hasattr(block, "norm1") and not hasattr(model, "blocks_token_only"):
         return (f"{layer}.norm1",)
     return (layer,)
 
 
 def _to_grid_of(model: nn.Module) -> ToGrid:
-    """The grid function of a model: timm's feature table gives the reduction and channel number."""
+    """The grid function of a model, by the reduction and channel number of its `feature_info`."""
     features = getattr(model, "feature_info", None) or [{}]
     reduction, channels = features[-1].get("reduction"), features[-1].get("num_chs")
     max_prefix = max(8, getattr(model, "num_prefix_tokens", 0))
 
     def layer_to_grid(layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
         if tensor.ndim == 3 and reduction:
-            cells = -(-space[0] // reduction) * -(-space[1] // reduction)
-            if 0 <= tensor.shape[1] - cells <= max_prefix:
-                return to_grid(tensor, space, prefix=tensor.shape[1] - cells)
+            rows, columns = (math.ceil(length / reduction) for length in space)
+            prefix = tensor.shape[1] - rows * columns
+            if 0 <= prefix <= max_prefix:
+                return to_grid(tensor, space, prefix=prefix)
         if tensor.ndim == 4 and channels in (tensor.shape[1], tensor.shape[3]):
             return to_grid(tensor, space, channels_last=tensor.shape[1] != channels)
         return to_grid(tensor, space)

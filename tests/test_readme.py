@@ -225,5 +225,5 @@ def test_the_snippets_of_a_guide_run(own_models: dict[str, Any], guide: Path) ->
     assert snippets
     assert f"examples/guides/{guide.name}" in README
     for snippet in snippets:
-        assert len(snippet.splitlines()) <= 60
+        assert len(snippet.splitlines()) <= (15 if guide.stem == "your_own_model" else 60)
         exec(compile(snippet, str(guide), "exec"), own_models)

@@ -1,4 +1,4 @@
-"""Run a model; its exceptions become one error."""
+"""Run a model; an exception of the model becomes a `ModelError`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Guided backpropagation and deconvolution: other rules for the backward pass of a ReLU.
 
-Each form of ReLU leaves a node in the graph of the scores: `nn.ReLU`, `F.relu`,
-`torch.relu`, `Tensor.relu`, `F.threshold` at 0, their in-place forms, one module used many times,
-ReLU6. A hook on each such node replaces the gradient at the ReLU's input by that of guided
-backpropagation (Springenberg et al. 2015) or deconvolution (Zeiler and Fergus 2014). So one
-unmodified forward serves the plain gradient and both rules.
+Each run of a ReLU leaves a node in the graph of the scores: `nn.ReLU`, `nn.ReLU6`, `F.relu`,
+`torch.relu`, `Tensor.relu`, `F.threshold` and `clamp` at 0, and their in-place forms.
+`torch.maximum` and `torch.where` are not recognised. A hook on each such node replaces the
+gradient at the ReLU's input by that of guided backpropagation (Springenberg et al. 2015) or
+deconvolution (Zeiler and Fergus 2014). So one unmodified forward serves the plain gradient and
+both rules.
 
 Both rules are defined for ReLUs alone. Smooth activations (GELU, SiLU, Mish, hard-swish) and leaky
 ones keep their ordinary gradient; a model without any ReLU has no guided map.
@@ -26,7 +27,10 @@ RULES: dict[str, Rule] = {
     "guided": lambda gated, gradient: gated.relu_(),
     "deconv": lambda gated, gradient: gradient.relu(),
 }
-"""Name -> function of the ReLU's gradients at its input (may be overwritten) and at its output."""
+"""Name -> function of two gradients: at the ReLU's input and at its output.
+
+The first (`gated`) is zero where the ReLU is off, and may be overwritten.
+"""
 
 RELU_NODES: dict[str, Callable[[Any], bool]] = {
     "ReluBackward": lambda node: True,
@@ -41,7 +45,10 @@ RELU_OPERATORS = (
     torch.ops.aten.threshold_backward.default,
     torch.ops.aten.hardtanh_backward.default,
 )
-"""The operators of these nodes: (gradient at the output, input, lower bound: 0 for a ReLU)."""
+"""The operators of these nodes: (gradient at the output, input, lower bound: 0 for a ReLU).
+
+A clamp has no operator of its own, so a clamp in place on a part of a tensor stays hidden.
+"""
 
 FUSED = ("DifferentiableGraphBackward", "CompiledFunctionBackward")
 """Parts of the names of nodes that hide fused operations, of TorchScript and `torch.compile`."""
@@ -113,7 +120,7 @@ class _HiddenRelus(TorchDispatchMode):
 
 
 def _is_zero(bound: Any) -> bool:
-    """Whether the lower bound of a clamp, a number, a tensor or None, is 0."""
+    """Whether the lower bound of a clamp is 0; the bound is a number, a tensor or None."""
     return bound is not None and not torch.as_tensor(bound).any()
 
 

@@ -62,9 +62,8 @@ def explain_clip(
             explain_samples(adapter, samples, task, plan, layers, counterfactual=counterfactual),
             start=start,
         ):
-            accumulators = accumulators or [
-                _ClipAccumulator(explanation, len(windows)) for explanation in result.explanations
-            ]
+            if not accumulators:  # the first window
+                accumulators = [_ClipAccumulator(e, len(windows)) for e in result.explanations]
             for accumulator, explanation in zip(accumulators, result.explanations, strict=True):
                 accumulator.add(index, explanation)
         if progress:
@@ -102,7 +101,7 @@ def _probabilities(
 
 
 class _ClipAccumulator:
-    """Collects one target's explanation of a whole clip, window by window.
+    """Collects the explanation of a whole clip by one target, method and layer, window by window.
 
     The map of the whole clip is allocated at the start: small maps kept between the large tensors
     of each window would fragment the memory, so that memory use would grow with every window.
@@ -110,10 +109,10 @@ class _ClipAccumulator:
 
     def __init__(self, first: Explanation, windows: int) -> None:
         self.first = first
-        self.axis = 1 if first.is_pixel_space else 0
-        self.slices = first.cam.shape[self.axis]
+        self.time_axis = 1 if first.is_pixel_space else 0  # the channels come first in pixel space
+        self.slices = first.cam.shape[self.time_axis]
         shape = list(first.cam.shape)
-        shape[self.axis] *= windows
+        shape[self.time_axis] *= windows
         self.cam = first.cam.new_zeros(shape, device="cpu")
         self.scores: list[float] = []
         self.probabilities: list[float] = []
@@ -122,7 +121,7 @@ class _ClipAccumulator:
     def add(self, index: int, window: Explanation) -> None:
         """Add the explanation of the window `index`; windows must come in order."""
         start = index * self.slices
-        self.cam.narrow(self.axis, start, self.slices).copy_(window.cam)
+        self.cam.narrow(self.time_axis, start, self.slices).copy_(window.cam)
         self.scores.append(window.score)
         self.spans += window.placement.spans
         if window.probability is not None:

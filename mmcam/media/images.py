@@ -49,8 +49,8 @@ def read_image(source: Any) -> Sample:
     is scaled to 8 bits. The sample's `id` is the path as given, "image" or "array".
 
     Raises:
-        InputError: the file is missing, not a picture, broken, animated or too large, or the array
-            has another shape, dtype or range.
+        InputError: a source of another type; a file that is missing, empty, not a picture, broken,
+            animated or too large; or an array of another shape, dtype or range.
     """
     if isinstance(source, np.ndarray):
         return Sample(pixels=_from_array(source), id="array")
@@ -181,7 +181,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"folder '{folder}' cannot be created ({error.strerror}); choose another --out"
+            f"folder '{folder}' cannot be created ({error.strerror}); choose another folder"
         ) from error
 
 
@@ -220,7 +220,7 @@ def check_single_frame(image: Image.Image, name: str) -> None:
     """Check that an image is not an animation.
 
     Raises:
-        InputError: it is, or its frames cannot be counted.
+        InputError: the image is an animation, or its frames cannot be counted.
     """
     try:
         frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
@@ -256,14 +256,19 @@ def upright(image: Image.Image, name: str) -> Image.Image:
 
 
 def _from_high_bit_depth(values: np.ndarray, name: str) -> Picture:
-    """RGB from grey values of more than 8 bits: 16-bit integers, or floats in [0, 1]."""
+    """RGB from grey values of more than 8 bits: 16-bit integers, or floats in [0, 1].
+
+    Raises:
+        InputError: values outside these ranges.
+    """
     if values.dtype.kind == "f":
         return _from_array(values, name)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise InputError(
-            f"{name}: grey values from {low} to {high} do not fit 16 bits; rescale them to 0..255"
+            f"{name}: grey values from {low} to {high} do not fit 16 bits; rescale them to 0..65535"
         )
+    # 65535 / 255 is 257; half of it is added to round to the nearest level.
     return _from_grey((values.astype(np.uint32) + 128) // 257)
 
 
@@ -282,8 +287,10 @@ def _from_array(array: np.ndarray, name: str = "array") -> Picture:
 
 
 def _shape_remedy(array: np.ndarray) -> str:
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        return "it looks channels-first: give array.transpose(1, 2, 0), which is [h w 3]"
+    if array.ndim == 3 and array.shape[0] == 1:
+        return "it looks channels-first: give array[0], which is [h w]"
+    if array.ndim == 3 and array.shape[0] in (3, 4):
+        return "it looks channels-first: give array.transpose(1, 2, 0), which is [h w channel]"
     if array.ndim == 4:
         return "give one picture [h w 3], or explain it as a clip (mmcam.Actions)"
     return "give [h w 3], [h w 4] or [h w]"

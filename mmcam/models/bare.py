@@ -1,4 +1,4 @@
-"""Wrap a module that was given to `explain` as it is, where its input can be known."""
+"""Wrap a bare module that was given to `explain`, if its preprocessing can be known."""
 
 from __future__ import annotations
 
@@ -33,19 +33,21 @@ def adapter_of(model: Any, first: Any = None) -> Adapter:
         return adapter
     if not isinstance(model, nn.Module):
         name = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"
-        load = f": mmcam.load({model!r})" if isinstance(model, str) else ""
+        example = f": mmcam.load({model!r})" if isinstance(model, str) else ""
         raise ModelError(
-            f"{name} is not a model; give the result of mmcam.load or mmcam.wrap{load}"
+            f"{name} is not a model; give the result of mmcam.load or mmcam.wrap{example}"
         )
     kind = type(model).__name__
     if isinstance(first, Tensor):
-        return wrap(model, frames=first.shape[1] if first.ndim == 4 else None)
+        is_clip = first.ndim == 4  # [channel, time, height, width]: batches are unrolled before
+        return wrap(model, frames=first.shape[1] if is_clip else None)
     if hasattr(model, "pretrained_cfg") and hasattr(model, "num_classes"):
         from mmcam.adapters.timm import from_module
 
         model_of_timm = from_module(model)
         model_of_timm.layouts = ProvenLayouts()
         return model_of_timm
+    # Compared by name, so that transformers is not imported for other models.
     if any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__):
         raise ModelError(
             f"{kind} is a model of transformers, whose processor prepares its pictures; give "

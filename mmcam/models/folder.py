@@ -24,11 +24,16 @@ MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
     "preprocess": (dict, "a mapping from names to values"),
     "layer": ((str, list), "the name of a layer, or a list of names"),
 }
-"""Key of `mmcam.json`, except family and schema version -> type, and description of the value."""
+"""Key of `mmcam.json` -> the type and a description of its value.
+
+The keys "family" and "schema_version" are checked separately.
+"""
 
 
 def folder_recipe(folder: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in a model folder's `mmcam.json`, after a check of its files.
+
+    `overrides` are fields of `Recipe` that replace those of the folder.
 
     Raises:
         ModelError: a missing or unreadable `mmcam.json`, a missing or wrong key, a missing file,
@@ -55,16 +60,22 @@ def _recipe(folder: Path, values: Any) -> Recipe:
     """The recipe from the `values` of a model folder's `mmcam.json`, including its parts.
 
     Raises:
-        ModelError: a missing or wrong key, or a missing file.
+        ModelError: a missing or wrong key, a missing file, or several weights files for one model.
     """
     path = folder / "mmcam.json"
     if not isinstance(values, dict) or not isinstance(values.get("family"), str):
-        raise ModelError(f"'{path}' names no family; add \"family\": one of {', '.join(FAMILIES)}")
+        raise ModelError(
+            f"'{path}' or its cnn names no family; add \"family\": one of {', '.join(FAMILIES)}"
+        )
     for key, (kind, description) in MANIFEST.items():
         if values.get(key) is not None and not isinstance(values[key], kind):
             raise ModelError(f"'{path}' has \"{key}\": {values[key]!r}; it must be {description}")
     weights = values.get("weights")
     files = weights if isinstance(weights, dict) else {"": weights}
+    if not all(name is None or isinstance(name, str) for name in files.values()):
+        raise ModelError(
+            f"'{path}' has \"weights\": {weights!r}; it must be {MANIFEST['weights'][1]}"
+        )
     cnn = values.get("cnn")
     if cnn is not None and "cnn" in files:
         cnn = {**cnn, "weights": files["cnn"]}
@@ -95,13 +106,13 @@ def resolve_file(folder: Path, name: str) -> Path:
     """The path of a file named in `mmcam.json`, inside the folder or its parent.
 
     Raises:
-        ModelError: the path leads elsewhere, or there is no such file.
+        ModelError: the path is absolute or leads elsewhere, or there is no such file.
     """
     path = folder / name
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve().parent):
         raise ModelError(
-            f"'{folder / 'mmcam.json'}' names '{name}', which is outside the folder; keep the file "
-            "in the folder or beside it"
+            f"'{folder / 'mmcam.json'}' names '{name}', which is absolute or outside the folder; "
+            "keep the file in the folder or beside it, and name it by a relative path"
         )
     if not path.is_file():
         raise ModelError(

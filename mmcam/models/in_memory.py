@@ -22,13 +22,14 @@ def from_transformers(
 ) -> Adapter:
     """A model of transformers in memory, such as one that you fine-tune, ready to be explained.
 
-    The adapter is that of `mmcam.load("hf:...")`. The model is not changed: its weights, device,
-    dtype, mode and attention implementation stay as they are.
+    The adapter is that of `mmcam.load("hf:...")`. The weights, device, dtype, mode and attention
+    implementation of the model stay as they are. A generative model keeps the hooks with which
+    transformers collects hidden states, which transformers installs itself when it needs them.
 
     Args:
         model: an image or video classifier, a captioner, a VQA model or an instruction-tuned model
-            of transformers, of any type that `mmcam list models` shows for the family hf. Of a
-            wrapped model, give the one inside: `model.module`, or `model.get_base_model()` of PEFT.
+            of transformers, of any type that `mmcam list models` shows for the family hf. If the
+            model is wrapped, give the inner one: `model.module`, or PEFT's `get_base_model()`.
         processor: the model's processor: a combined one, or a pair (image processor, tokenizer), or
             for a classifier its image or video processor alone.
         labels: class names in the order of the classes: a list, or a file with one name per line;
@@ -37,8 +38,8 @@ def from_transformers(
         name: the model's name in results; its class by default.
 
     Raises:
-        ModelError: not a model of transformers, a type of model that mmcam does not know, an
-            incomplete processor or configuration, or an unreadable file of labels.
+        ModelError: not a model of transformers, a type or class of model that mmcam does not
+            explain, an incomplete processor or configuration, or an unreadable file of labels.
 
     Example:
         >>> model = mmcam.from_transformers(my_blip, my_processor)

@@ -9,10 +9,14 @@ from importlib.resources import files
 
 import regex
 
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+"""The scripts that are written without spaces."""
+
+LETTER = rf"[[\p{{L}}\p{{N}}\p{{M}}_]--[{UNSPACED}]]"
+"""A letter, digit or mark of any other script."""
+
 WORD = regex.compile(
-    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
-    r"|[\p{L}\p{N}\p{M}_]+(?:['\u2019\u2010-][\p{L}\p{N}\p{M}_]+)*"
-    r"|[^\s]"
+    rf"[{UNSPACED}]\p{{M}}*|{LETTER}+(?:['\u2019\u2010-]{LETTER}+)*|[^\s]", regex.V1
 )
 """A run of letters and digits with inner apostrophes and hyphens; each character of a script that
 is written without spaces; each other character by itself."""
@@ -41,23 +45,25 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def align(text: str, offsets: Sequence[tuple[int, int]]) -> list[Word]:
-    """The words of a text, each with its tokens; every token belongs to one word.
+    """The words of a text that have tokens, each with its tokens; others are left out.
 
-    `offsets` holds the start and end of each token in the text. Words that share a token are
-    merged. A token without a word (a space) belongs to the next word, or if there is none, to the
-    last word.
+    If any word has a token, every token belongs to one word. `offsets` holds the start and end of
+    each token in the text. Words that share a token are merged. A token without a word (a space)
+    belongs to the next word, or if there is none, to the last word.
     """
     groups: list[tuple[int, int, int]] = []  # start and end in the text, last token
     for begin, end in word_spans(text):
-        tokens = [i for i, (first, last) in enumerate(offsets) if first < end and last > begin]
+        tokens = [i for i, (left, right) in enumerate(offsets) if left < end and right > begin]
         if groups and tokens and tokens[0] <= groups[-1][2]:
             groups[-1] = (groups[-1][0], end, tokens[-1])
         elif tokens:
             groups.append((begin, end, tokens[-1]))
-    stops = [last + 1 for *_, last in groups[:-1]] + [len(offsets)]
+    stops = [last_token + 1 for *_, last_token in groups[:-1]] + [len(offsets)]
+    starts = [0, *stops[:-1]]
     return [
         Word(text[begin:end], start, stop)
-        for (begin, end, _), start, stop in zip(groups, [0, *stops], stops, strict=False)
+        # Without any word, `groups` is empty, but `stops` has one entry.
+        for (begin, end, _), start, stop in zip(groups, starts, stops, strict=False)
     ]
 
 

@@ -359,3 +359,11 @@ def test_importing_mmcam_imports_no_family_and_no_plotting() -> None:
     code = f"import sys, mmcam; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("weights", [{"": 3}, {"cnn": ["a"]}])
+def test_names_of_weights_that_are_no_text_are_refused(tmp_path: Path, weights: Any) -> None:
+    manifest = {"schema_version": 1, "family": "torchvision", "name": "resnet18"}
+    (tmp_path / "mmcam.json").write_text(json.dumps({**manifest, "weights": weights}))
+    with pytest.raises(ModelError, match=r'has "weights": .*a mapping from parts to names of files'):
+        mmcam.load(tmp_path)

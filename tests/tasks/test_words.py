@@ -101,3 +101,17 @@ def test_the_tagger_is_heeded_where_its_data_is(monkeypatch: pytest.MonkeyPatch)
     tags = {"yonder": "IN", "dog": "NN"}
     monkeypatch.setattr(nltk, "pos_tag", lambda words: [(word, tags[word]) for word in words])
     assert visual(["yonder", "dog"]) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("iPhone手机", ["iPhone", "手", "机"]),
+        ("3只猫", ["3", "只", "猫"]),
+        ("2匹の犬", ["2", "匹", "の", "犬"]),
+    ],
+)
+def test_characters_of_unspaced_scripts_are_words_also_after_other_letters(
+    text: str, words: list[str]
+) -> None:
+    assert [text[start:stop] for start, stop in word_spans(text)] == words
