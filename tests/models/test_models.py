@@ -365,5 +365,6 @@ def test_importing_mmcam_imports_no_family_and_no_plotting() -> None:
 def test_names_of_weights_that_are_no_text_are_refused(tmp_path: Path, weights: Any) -> None:
     manifest = {"schema_version": 1, "family": "torchvision", "name": "resnet18"}
     (tmp_path / "mmcam.json").write_text(json.dumps({**manifest, "weights": weights}))
-    with pytest.raises(ModelError, match=r'has "weights": .*a mapping from parts to names of files'):
+    message = r'has "weights": .*a mapping from parts to names of files'
+    with pytest.raises(ModelError, match=message):
         mmcam.load(tmp_path)
