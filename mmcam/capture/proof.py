@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,9 @@ from mmcam.capture.model_state import untouched
 from mmcam.capture.places import FollowPlaces
 from mmcam.errors import LayerError
 from mmcam.types import Adapter, Extent, Inputs, SpatialLayer
+
+ToGrid = Callable[[str, Tensor, Sequence[int]], Tensor]
+"""A function of a layer's name, its output and the input's size that returns a grid."""
 
 Proof = Layout | LayerError
 """The layout of a layer's output, or the reason why it has none."""
@@ -138,7 +142,7 @@ class GivenGrids(ProvenLayouts):
     or the layer has none, a warning says so, once.
     """
 
-    function: Callable[[str, Tensor, Sequence[int]], Tensor]
+    function: ToGrid
     compared: set[tuple[str, tuple[int, ...]]] = field(default_factory=set)
     """The layers and input sizes for which the function was compared."""
 
@@ -186,6 +190,37 @@ class GivenGrids(ProvenLayouts):
     def extent(self, layer: str, inputs: Inputs) -> Extent:
         """Empty: the cells of a given grid cover the input evenly."""
         return ()
+
+
+KEPT_GRIDS = 4
+"""For how many functions `grid` the layouts of a module are kept."""
+
+
+@dataclass
+class _Kept:
+    """The layouts of a module for each function `grid`, and its parts when they were found."""
+
+    parts: tuple[int, ...]
+    layouts: dict[ToGrid | None, ProvenLayouts] = field(default_factory=dict)
+
+
+_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+
+
+def kept_layouts(module: nn.Module, grid: ToGrid | None = None) -> ProvenLayouts:
+    """The layouts of a bare module that earlier calls found; none if parts of it were replaced.
+
+    `grid` is a function of the user's, as for `GivenGrids`.
+    """
+    parts = tuple(map(id, module.modules()))
+    kept = _KEPT.get(module)
+    if kept is None or kept.parts != parts:
+        kept = _KEPT[module] = _Kept(parts)
+    if grid not in kept.layouts:
+        if len(kept.layouts) == KEPT_GRIDS:
+            del kept.layouts[next(iter(kept.layouts))]
+        kept.layouts[grid] = GivenGrids(function=grid) if grid else ProvenLayouts()
+    return kept.layouts[grid]
 
 
 def _size(inputs: Inputs) -> tuple[int, ...]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, SupportsIndex
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ from mmcam.adapters.base.classifier import ToGrid, reject_layer
 from mmcam.adapters.base.tensors import Arguments, TensorModel
 from mmcam.capture.layers import Layer, layer_patterns, resolve
 from mmcam.capture.probe import default_layer
-from mmcam.capture.proof import GivenGrids, ProvenLayouts
+from mmcam.capture.proof import kept_layouts
 from mmcam.engine.batch import Targets, explain_batch
 from mmcam.errors import LabelError, LayerError, MethodError
 from mmcam.methods import METHODS
@@ -26,20 +24,6 @@ from mmcam.types import Inputs, Target
 
 ClassNumbers = SupportsIndex | Sequence[int] | np.ndarray | Tensor
 Maps = Float[Tensor, "batch *grid"]
-
-GRIDS = 4
-"""For how many functions `grid` the layouts of a module are kept."""
-
-
-@dataclass
-class _Known:
-    """The layouts of a module found so far, for each function `grid`, and its parts back then."""
-
-    parts: tuple[int, ...]
-    layouts: dict[ToGrid | None, ProvenLayouts] = field(default_factory=dict)
-
-
-_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
 def cams(
@@ -90,7 +74,7 @@ def cams(
     if differentiable:
         _check_differentiable(method)
     arguments = Arguments(inputs)
-    layouts = _layouts_of(module, grid)
+    layouts = kept_layouts(module, grid)
     model = TensorModel(module, arguments, layouts, grid or reject_layer)
     model_inputs = arguments.as_inputs(detached=not differentiable)
     with torch.inference_mode(False):
@@ -146,19 +130,6 @@ def _check_differentiable(method: str) -> None:
                 "choose a method that computes with the plain gradient, such as gradcam, hirescam, "
                 "layercam or gradient"
             )
-
-
-def _layouts_of(module: nn.Module, grid: ToGrid | None) -> ProvenLayouts:
-    """The layouts of a module that were found so far; none if parts of it have been replaced."""
-    parts = tuple(map(id, module.modules()))
-    known = _KNOWN.get(module)
-    if known is None or known.parts != parts:
-        known = _KNOWN[module] = _Known(parts)
-    if grid not in known.layouts:
-        if len(known.layouts) == GRIDS:
-            del known.layouts[next(iter(known.layouts))]
-        known.layouts[grid] = GivenGrids(function=grid) if grid else ProvenLayouts()
-    return known.layouts[grid]
 
 
 def _targets(

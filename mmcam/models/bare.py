@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmcam.capture.proof import ProvenLayouts
+from mmcam.capture.proof import kept_layouts
 from mmcam.errors import ModelError
 from mmcam.models.wrap import wrap
 from mmcam.types import Adapter
@@ -25,8 +25,8 @@ def adapter_of(model: Any, first: Any = None) -> Adapter:
         first: the first source to explain. If it is a tensor, the module takes it as it is.
 
     Raises:
-        ModelError: neither an adapter nor a module, or a module of which nobody can know how its
-            pictures are prepared.
+        ModelError: neither an adapter nor a module, a model of transformers without its processor,
+            or a module whose preprocessing is unknown.
     """
     if is_adapter(model):
         adapter: Adapter = model
@@ -40,12 +40,14 @@ def adapter_of(model: Any, first: Any = None) -> Adapter:
     kind = type(model).__name__
     if isinstance(first, Tensor):
         is_clip = first.ndim == 4  # [channel, time, height, width]: batches are unrolled before
-        return wrap(model, frames=first.shape[1] if is_clip else None)
+        wrapped = wrap(model, frames=first.shape[1] if is_clip else None)
+        wrapped.layouts = kept_layouts(model)
+        return wrapped
     if hasattr(model, "pretrained_cfg") and hasattr(model, "num_classes"):
         from mmcam.adapters.timm import from_module
 
         model_of_timm = from_module(model)
-        model_of_timm.layouts = ProvenLayouts()
+        model_of_timm.layouts = kept_layouts(model)
         return model_of_timm
     # Compared by name, so that transformers is not imported for other models.
     if any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__):
