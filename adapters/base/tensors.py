@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mmcam.adapters.base.classifier import Classifier, ToGrid
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import InputError
-from mmcam.types import Inputs, Layouts, Placement
+from mmcam.tasks import Classes
+from mmcam.types import Inputs, Layouts, Placement, Target
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Arguments:
         self._main = max(ranks, key=lambda key: ranks[key])
 
     def as_inputs(self, detached: bool) -> Inputs:
-        """The arguments as the input of a `TensorModel`; tensors with a row per sample as `rest`.
+        """The arguments as the input of a `TensorModel`; those with a row per sample as `rest`.
 
         Args:
             detached: leave the graph of the picture or clip behind.
@@ -71,11 +72,12 @@ class Arguments:
             str(key): value
             for key, value in self._values.items()
             if key != self._main
-            and isinstance(value, Tensor)
-            and value.ndim
+            and ((isinstance(value, Tensor) and value.ndim) or isinstance(value, (list, tuple)))
             and len(value) == len(main)
         }
-        pixels = main.detach() if detached else main
+        pixels = main.detach() if detached or not main.requires_grad else main
+        if pixels.is_inference():
+            pixels = pixels.clone()  # autograd cannot work with tensors of inference mode
         return Inputs(pixels=pixels, placements=(placement,) * len(main), rest=rest)
 
     def call(self, module: nn.Module, inputs: Inputs) -> Any:
@@ -101,3 +103,7 @@ class TensorModel(Classifier):
     def forward(self, inputs: Inputs) -> Any:
         """The module's own output, of any type."""
         return self.arguments.call(self.model, inputs)
+
+    def class_target(self, index: int) -> Target:
+        """The logit of one class as a target."""
+        return self._target(index, Classes())

@@ -79,12 +79,14 @@ def layer_patterns(
     Raises:
         LayerError: a module that is not a part of the model, or the model itself.
     """
-    given: Sequence[Layer] = [layers] if isinstance(layers, (str, nn.Module)) else layers
+    given = list(layers) if isinstance(layers, (list, tuple)) else [layers]
     names = {module: path for path, module in model.named_modules()}
     patterns = []
     for layer in given:
         if isinstance(layer, str):
             patterns.append(layer)
+        elif not isinstance(layer, nn.Module):
+            raise LayerError(f"{layer!r} is no layer; give a name, a pattern or a module of {name}")
         elif path := names.get(layer):
             patterns.append(path)
         elif layer is model:

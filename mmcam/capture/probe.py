@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,6 +63,8 @@ def default_layer(
     inputs: Inputs,
     score: Score | None = None,
     layers: Sequence[SpatialLayer] | None = None,
+    *,
+    whole_batch: bool = False,
 ) -> str:
     """The layer to explain by default: the last block with a grid that the score depends on.
 
@@ -74,6 +77,7 @@ def default_layer(
         inputs: inputs of any samples.
         score: the score to explain; the highest logit when None.
         layers: what `spatial_layers` returns for these inputs; found when None.
+        whole_batch: run all rows for the score, not the first one alone.
 
     Raises:
         LayerError: no layer has a grid.
@@ -96,14 +100,15 @@ def default_layer(
         )
     if adapter.layouts is None:
         return names[0]
-    return next(iter(_with_gradient(adapter, inputs, names, score)), names[0])
+    probed = inputs if whole_batch else inputs.row(0)
+    return next(iter(_with_gradient(adapter, probed, names, score)), names[0])
 
 
 def _with_gradient(
     adapter: Adapter, inputs: Inputs, names: Sequence[str], score: Score | None
 ) -> list[str]:
     """The layers on whose grid the score has a nonzero gradient, in order; empty on failure."""
-    inputs = inputs.row(0).copied()
+    inputs = replace(inputs, pixels=inputs.pixels.detach().clone())
     outputs: dict[str, Tensor] = {}
 
     def keep(layer: str, tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,6 +31,9 @@ from mmcam.types import Adapter, Extent, Inputs, SpatialLayer
 ToGrid = Callable[[str, Tensor, Sequence[int]], Tensor]
 """A function of a layer's name, its output and the input's size that returns a grid."""
 
+Size = tuple[int | tuple[str | int, ...], ...]
+"""The shape of one sample's pixels, then the names and shapes of its other inputs."""
+
 Proof = Layout | LayerError
 """The layout of a layer's output, or the reason why it has none."""
 
@@ -38,7 +42,7 @@ Proof = Layout | LayerError
 class ProvenLayouts:
     """The layouts of one model's layers, found when they are first needed."""
 
-    proofs: dict[tuple[str, tuple[int, ...]], Proof | None] = field(default_factory=dict)
+    proofs: dict[tuple[str, Size], Proof | None] = field(default_factory=dict)
     """Layer and input size -> its proof; None if the pass could not be traced."""
 
     neighbours: dict[str, str] = field(default_factory=dict)
@@ -52,7 +56,7 @@ class ProvenLayouts:
         Raises:
             ModelError: the model itself fails on the inputs.
         """
-        size = _size(inputs)
+        size = size_of(inputs)
         missing = [layer for layer in layers if (layer, size) not in self.proofs]
         if missing:
             proofs = self._add(adapter, inputs, missing)
@@ -94,7 +98,7 @@ class ProvenLayouts:
     def _add(
         self, adapter: Adapter, inputs: Inputs, layers: Sequence[str] | None
     ) -> dict[str, Proof]:
-        size = _size(inputs)
+        size = size_of(inputs)
         try:
             proofs = follow_layers(adapter, inputs, layers)
         except Exception:
@@ -107,11 +111,11 @@ class ProvenLayouts:
 
     def knows(self, layer: str, inputs: Inputs) -> bool:
         """Whether a layer's output has been traced for inputs of this size."""
-        return self.proofs.get((layer, _size(inputs))) is not None
+        return self.proofs.get((layer, size_of(inputs))) is not None
 
     def extent(self, layer: str, inputs: Inputs) -> Extent:
         """Where the cells of a layer's grid lie on the input; empty if the layer is unknown."""
-        proof = self.proofs.get((layer, _size(inputs)))
+        proof = self.proofs.get((layer, size_of(inputs)))
         return proof.extent if isinstance(proof, Layout) else ()
 
     def grid(
@@ -122,7 +126,7 @@ class ProvenLayouts:
         Raises:
             LayerError: the layer has no layout, or the output does not fit it.
         """
-        proof = self.proofs[layer, _size(inputs)]
+        proof = self.proofs[layer, size_of(inputs)]
         assert proof is not None  # `knows` is checked first
         if isinstance(proof, LayerError):
             near = self.neighbours.get(layer)
@@ -131,7 +135,13 @@ class ProvenLayouts:
                 f"{proof}; explain {other} (mmcam list layers), or give its grid with "
                 "mmcam.wrap(..., grid=...)"
             )
-        return proof.to_grid(tensor)
+        grid = proof.to_grid(tensor)
+        if len(grid) != len(inputs.pixels):
+            raise LayerError(
+                f"its output of shape {tuple(tensor.shape)} for {len(inputs.pixels)} inputs is not "
+                "what it was when its places were found; the model has changed: wrap it anew"
+            )
+        return grid
 
 
 @dataclass(kw_only=True)
@@ -143,15 +153,16 @@ class GivenGrids(ProvenLayouts):
     """
 
     function: ToGrid
-    compared: set[tuple[str, tuple[int, ...]]] = field(default_factory=set)
+    compared: set[tuple[str, Size]] = field(default_factory=set)
     """The layers and input sizes for which the function was compared."""
 
     def prove(self, adapter: Adapter, inputs: Inputs, layers: Sequence[str]) -> None:
         """As `ProvenLayouts.prove`, then compare the function with the new layouts."""
-        super().prove(adapter, inputs, layers)
-        for key in [(layer, _size(inputs)) for layer in layers]:
-            if key in self.compared:
-                continue
+        size = size_of(inputs)
+        missing = [layer for layer in layers if (layer, size) not in self.compared]
+        if missing:
+            super().prove(adapter, inputs, missing)
+        for key in [(layer, size) for layer in missing]:
             self.compared.add(key)
             if difference := self._difference(key[0], self.proofs.get(key), inputs):
                 message = f"layer '{key[0]}': the given grid is used, but {difference}"
@@ -192,39 +203,45 @@ class GivenGrids(ProvenLayouts):
         return ()
 
 
-KEPT_GRIDS = 4
-"""For how many functions `grid` the layouts of a module are kept."""
-
-
 @dataclass
-class _Kept:
-    """The layouts of a module for each function `grid`, and its parts when they were found."""
+class KeptModule:
+    """What earlier calls found about a bare module with these parts; nothing in it keeps it alive.
+
+    `default_layers` holds the default layer for each size of the input, and `compared`, for the
+    code of each function `grid`, what `GivenGrids.compared` holds.
+    """
 
     parts: tuple[int, ...]
-    layouts: dict[ToGrid | None, ProvenLayouts] = field(default_factory=dict)
+    layouts: ProvenLayouts = field(default_factory=ProvenLayouts)
+    default_layers: dict[Size, str] = field(default_factory=dict)
+    compared: dict[Any, set[tuple[str, Size]]] = field(default_factory=dict)
+
+    def layouts_for(self, grid: ToGrid | None) -> ProvenLayouts:
+        """The module's layouts, or those of a user's function `grid`."""
+        if grid is None:
+            return self.layouts
+        code = getattr(grid, "__code__", type(grid))  # the function may refer to the module
+        return GivenGrids(function=grid, compared=self.compared.setdefault(code, set()))
 
 
-_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[nn.Module, KeptModule] = WeakKeyDictionary()
 
 
-def kept_layouts(module: nn.Module, grid: ToGrid | None = None) -> ProvenLayouts:
-    """The layouts of a bare module that earlier calls found; none if parts of it were replaced.
-
-    `grid` is a function of the user's, as for `GivenGrids`.
-    """
+def kept(module: nn.Module) -> KeptModule:
+    """What earlier calls found about a bare module; nothing if parts of it were replaced."""
     parts = tuple(map(id, module.modules()))
-    kept = _KEPT.get(module)
-    if kept is None or kept.parts != parts:
-        kept = _KEPT[module] = _Kept(parts)
-    if grid not in kept.layouts:
-        if len(kept.layouts) == KEPT_GRIDS:
-            del kept.layouts[next(iter(kept.layouts))]
-        kept.layouts[grid] = GivenGrids(function=grid) if grid else ProvenLayouts()
-    return kept.layouts[grid]
+    found = _KEPT.get(module)
+    if found is None or found.parts != parts:
+        found = _KEPT[module] = KeptModule(parts)
+    return found
 
 
-def _size(inputs: Inputs) -> tuple[int, ...]:
-    return tuple(inputs.pixels.shape[1:])
+def size_of(inputs: Inputs) -> Size:
+    """The shapes of one sample's inputs, also of its text, which may share an axis with pixels."""
+    rest = (
+        (key, *value.shape[1:]) for key, value in inputs.rest.items() if isinstance(value, Tensor)
+    )
+    return (*inputs.pixels.shape[1:], *rest)
 
 
 def follow_layers(
@@ -260,7 +277,7 @@ def _follow(
         try:
             proofs[layer] = layout_of(tensor.shape, mode.places(tensor), copies, space)
         except LayerError as error:
-            proofs[layer] = error
+            proofs[layer] = error.with_traceback(None)  # which would keep the model alive
 
     with ExitStack() as stack:
         stack.enter_context(untouched(adapter.model))

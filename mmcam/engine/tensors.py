@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, SupportsIndex
@@ -15,9 +16,9 @@ from mmcam.adapters.base.classifier import ToGrid, reject_layer
 from mmcam.adapters.base.tensors import Arguments, TensorModel
 from mmcam.capture.layers import Layer, layer_patterns, resolve
 from mmcam.capture.probe import default_layer
-from mmcam.capture.proof import kept_layouts
+from mmcam.capture.proof import KeptModule, kept, size_of
 from mmcam.engine.batch import Targets, explain_batch
-from mmcam.errors import LabelError, LayerError, MethodError
+from mmcam.errors import InputError, LabelError, LayerError, MethodError, ModelError
 from mmcam.methods import METHODS
 from mmcam.methods.plan import Plan, split
 from mmcam.types import Inputs, Target
@@ -73,13 +74,21 @@ def cams(
     plan = Plan.of([method], False)
     if differentiable:
         _check_differentiable(method)
-    arguments = Arguments(inputs)
-    layouts = kept_layouts(module, grid)
+    if not isinstance(module, nn.Module):
+        remedy = "its `model`" if hasattr(module, "model") else "a module"
+        raise ModelError(f"a {type(module).__name__} is no torch module; give {remedy}")
+    arguments, known = Arguments(inputs), kept(module)
+    layouts = known.layouts_for(grid)
     model = TensorModel(module, arguments, layouts, grid or reject_layer)
-    model_inputs = arguments.as_inputs(detached=not differentiable)
     with torch.inference_mode(False):
+        model_inputs = arguments.as_inputs(detached=not differentiable)
+        if plan.needs("pixels") and not model_inputs.pixels.is_floating_point():
+            raise InputError(
+                f"'{method}' is a gradient at the pixels, which are {model_inputs.pixels.dtype}; "
+                "give floats"
+            )
         targets_of = partial(_targets, model, target, len(model_inputs.pixels))
-        names = _names(model, model_inputs, layers, targets_of) if plan.needs_layers else []
+        names = _names(model, model_inputs, layers, targets_of, known) if plan.needs_layers else []
         layouts.prove(model, model_inputs, names)
         batch = explain_batch(
             model, model_inputs, names, plan, targets_of, differentiable=differentiable
@@ -95,6 +104,7 @@ def _names(
     inputs: Inputs,
     layers: Layer | Sequence[Layer] | None,
     targets_of: Callable[[Any], Targets],
+    known: KeptModule,
 ) -> list[str]:
     """The names of the layers; the default layer for the first row's target if None.
 
@@ -103,7 +113,11 @@ def _names(
         ModelError: the model fails.
     """
     if layers is None:
-        return [default_layer(model, inputs, partial(_first_score, targets_of))]
+        size = size_of(inputs)
+        if size not in known.default_layers:
+            score = partial(_first_score, targets_of)
+            known.default_layers[size] = default_layer(model, inputs, score, whole_batch=True)
+        return [known.default_layers[size]]
     is_list = isinstance(layers, Sequence) and not isinstance(layers, str)
     if is_list and not layers:
         raise LayerError("the list of layers is empty; name one or more, or give None")
@@ -158,33 +172,18 @@ def _targets(
             f"{len(numbers)} targets for {rows} rows; give one class number for each row, or one "
             "for all"
         )
+    try:
+        numbers = [operator.index(number) for number in numbers]
+    except TypeError as error:
+        raise LabelError(f"target {target!r} is no class number ({error})") from error
     for number in numbers:
-        if not isinstance(number, int) or not 0 <= number < count:
+        if not 0 <= number < count:
             raise LabelError(
-                f"target {number!r} is not a class of {model.name}, whose output has {count}; give "
+                f"target {number} is not a class of {model.name}, whose output has {count}; give "
                 f"whole numbers from 0 to {count - 1}"
             )
-    targets = {
-        number: Target(
-            label=str(number),
-            score=partial(_logit, model, number),
-            score_name="logit",
-            log_prob=partial(_log_prob, model, number),
-            index=number,
-        )
-        for number in set(numbers)
-    }
+    targets = {number: model.class_target(number) for number in set(numbers)}
     return [[targets[number]] for number in numbers]
-
-
-def _logit(model: TensorModel, number: int, output: Any) -> Tensor:
-    return model.logits(output)[:, number]
-
-
-def _log_prob(model: TensorModel, number: int, output: Any) -> Tensor:
-    log_probs = model.log_probs(output)
-    assert log_probs is not None
-    return log_probs[:, number]
 
 
 def _first_score(targets_of: Callable[[Any], Targets], output: Any) -> Tensor:

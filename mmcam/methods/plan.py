@@ -24,6 +24,9 @@ class Plan:
         Raises:
             MethodError: an unknown method.
         """
+        for name in methods:
+            if not isinstance(name, str):
+                raise MethodError(f"{name!r} is no name of a method (mmcam list methods)")
         names = list(dict.fromkeys(methods))
         for name in names:
             split(name)

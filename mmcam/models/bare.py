@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmcam.capture.proof import kept_layouts
+from mmcam.capture.proof import kept
 from mmcam.errors import ModelError
 from mmcam.models.wrap import wrap
 from mmcam.types import Adapter
@@ -41,13 +41,13 @@ def adapter_of(model: Any, first: Any = None) -> Adapter:
     if isinstance(first, Tensor):
         is_clip = first.ndim == 4  # [channel, time, height, width]: batches are unrolled before
         wrapped = wrap(model, frames=first.shape[1] if is_clip else None)
-        wrapped.layouts = kept_layouts(model)
+        wrapped.layouts = kept(model).layouts
         return wrapped
     if hasattr(model, "pretrained_cfg") and hasattr(model, "num_classes"):
         from mmcam.adapters.timm import from_module
 
         model_of_timm = from_module(model)
-        model_of_timm.layouts = kept_layouts(model)
+        model_of_timm.layouts = kept(model).layouts
         return model_of_timm
     # Compared by name, so that transformers is not imported for other models.
     if any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__):

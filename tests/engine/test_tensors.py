@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
+import inspect
 import random
 import re
+import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,7 +111,7 @@ def test_targets_of_every_kind() -> None:
         ([1], LabelError, "1 targets for 2 rows"),
         (5, LabelError, "target 5 is not a class of Net, whose output has 5"),
         (-1, LabelError, "whole numbers from 0 to 4"),
-        (torch.tensor([0.5, 1.0]), LabelError, "target 0.5 is not a class"),
+        (torch.tensor([0.5, 1.0]), LabelError, "is no class number"),
         (lambda output: output, ScoreError, r"must be a tensor of shape \(2,\)"),
     ],
 )
@@ -350,3 +354,168 @@ def test_a_differentiable_map_leaves_the_module_as_it_was() -> None:
 def test_maps_without_a_graph_are_refused(method: str) -> None:
     with pytest.raises(MethodError, match=re.escape(f"'{method}' have no graph")):
         mmcam.cams(Net(), noise(1, 3, 8, 8), 1, "block", method=method, differentiable=True)
+
+
+# What a call leaves behind, and what it keeps
+
+
+class Tokens(nn.Module):
+    """A class token, patches, and one transformer layer whose output is read at the class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch = nn.Conv2d(3, 8, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)
+        )
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), patches], 1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens[:, 0])
+
+
+def test_the_default_layer_has_a_gradient_for_any_kind_of_target() -> None:
+    net, x = Tokens(), torch.randn(3, 3, 16, 16)
+    numbers = torch.tensor([1, 4, 2])
+
+    def scores(output: Tensor) -> Tensor:
+        return output[torch.arange(3), numbers]
+
+    by_number = mmcam.cams(net, x, numbers, method="hirescam")
+    assert by_number.shape == (3, 4, 4)
+    assert torch.equal(mmcam.cams(Tokens(), x, scores, method="hirescam"), by_number)
+    top = mmcam.cams(Tokens(), x, None, method="hirescam")
+    assert torch.equal(top, mmcam.cams(net, x, net.eval()(x).argmax(1), method="hirescam"))
+
+
+def test_the_default_layer_is_found_once_for_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    first = mmcam.cams(net, noise(2, 3, 8, 8), 1)
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr("mmcam.engine.tensors.default_layer", fail)
+    assert torch.equal(mmcam.cams(net, noise(2, 3, 8, 8), 1), first)
+
+
+@pytest.mark.parametrize("layers", [None, "lin", "b"])
+def test_nothing_keeps_a_module_alive(layers: str | None) -> None:
+    class Refusing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Conv2d(3, 6, 3)
+            self.lin = nn.Linear(6, 6)
+            self.head = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.lin(self.b(x).mean((2, 3))[:, None])[:, 0])
+
+        def own_grid(self, layer: str, tensor: Tensor, space: Sequence[int]) -> Tensor:
+            return tensor
+
+    def used() -> Any:
+        net = Refusing()
+        try:
+            mmcam.cams(net, torch.randn(1, 3, 8, 8), 1, layers)
+        except LayerError:
+            assert layers == "lin"
+        mmcam.cams(net, torch.randn(1, 3, 8, 8), 1, "b", grid=net.own_grid)
+        return weakref.ref(net)
+
+    reference = used()
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_given_grid_is_compared_once_even_if_the_function_is_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, x = Net(), noise(1, 3, 8, 14)
+
+    def flipped() -> Tensor:
+        return mmcam.cams(net, x, 1, "block", grid=lambda name, tensor, space: tensor.flip(3))
+
+    with pytest.warns(UserWarning, match="another order"):
+        first = flipped()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(flipped(), first)
+
+
+def test_a_module_that_changes_its_grid_is_not_drawn_by_the_old_one() -> None:
+    net, x = Net(), noise(1, 3, 16, 16)
+    mmcam.cams(net, x, 1, "block")
+    net.stem.stride = (1, 1)
+    with pytest.raises(LayerError, match="the model has changed"):
+        mmcam.cams(net, x, 1, "block")
+
+
+@pytest.mark.parametrize("words", [4, 6, 24])
+def test_texts_of_other_lengths_beside_the_patches(words: int) -> None:
+    """24 words and 16 patches are twice 4 words and 16 patches."""
+
+    class OneStream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch = nn.Conv2d(3, 8, 8, 8)
+            self.embed = nn.Embedding(10, 8)
+            self.mix = nn.Linear(8, 8)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, question: Tensor) -> Tensor:
+            patches = self.patch(x).flatten(2).transpose(1, 2)
+            tokens = self.mix(torch.cat([self.embed(question), patches], 1))
+            return self.head(tokens.tanh().mean(1))
+
+    net, x = OneStream(), torch.randn(1, 3, 32, 32)
+    mmcam.cams(net, (x, torch.arange(4)[None]), 1, "mix")
+    question = torch.arange(words)[None] % 10
+    maps = mmcam.cams(net, (x, question), 1, "mix", method="hirescam")
+    assert maps.shape == (1, 4, 4)
+    fresh = mmcam.cams(OneStream(), (x, question), 1, "mix", method="hirescam")
+    assert torch.equal(maps, fresh)
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("method", ["gradient", "gradcam"])
+def test_the_users_tensors_are_not_changed(method: str, differentiable: bool) -> None:
+    net, x = Net(), noise(2, 3, 8, 8)
+    maps = mmcam.cams(net, x, 1, "block", method=method, differentiable=differentiable)
+    assert not x.requires_grad
+    with torch.inference_mode():
+        frozen = noise(2, 3, 8, 8)
+    again = mmcam.cams(net, frozen, 1, "block", method=method, differentiable=differentiable)
+    assert torch.equal(maps, again)
+
+
+def test_lists_with_a_row_per_sample() -> None:
+    class Named(Net):
+        def forward(self, x: Tensor, names: list[str]) -> Tensor:
+            lengths = torch.tensor([len(name) for name in names], dtype=x.dtype)
+            return super().forward(x) * lengths[:, None]
+
+    net, x = Named(), noise(2, 3, 8, 8)
+    maps = mmcam.cams(net, (x, ["a", "four"]), 1, "block")
+    assert torch.allclose(maps[1], mmcam.cams(net, (x[1:], ["four"]), 1, "block")[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "message"), [(mmcam.wrap(Net()), "give its `model`"), (abs, "no torch module")]
+)
+def test_what_is_no_module_is_refused(module: Any, message: str) -> None:
+    unchecked = inspect.unwrap(mmcam.cams)  # without the check of types that tests have
+    with pytest.raises(ModelError, match=message):
+        unchecked(module, noise(1, 3, 8, 8), 1)
+
+
+def test_integers_have_no_gradient_at_the_pixels() -> None:
+    with pytest.raises(InputError, match=r"torch.uint8; give floats"):
+        mmcam.cams(Net(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 1, method="gradient")
