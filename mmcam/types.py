@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from mmcam.errors import ScoreError
@@ -100,7 +100,7 @@ class Inputs:
     and `contrasts` the pairs of rows to explain as the first score minus the second.
     """
 
-    pixels: Float[Tensor, "batch channel *space"]
+    pixels: Shaped[Tensor, "batch channel *space"]
     placements: tuple[Placement, ...]
     rest: Mapping[str, Any] = field(default_factory=dict)
     encoder_output: Any = None
@@ -121,7 +121,7 @@ class Inputs:
         """The same inputs with cloned pixels: a model may modify its input in place."""
         return replace(self, pixels=self.pixels.clone())
 
-    def repeated(self, pixels: Float[Tensor, "n channel *space"]) -> Inputs:
+    def repeated(self, pixels: Shaped[Tensor, "n channel *space"]) -> Inputs:
         """A batch of one with its pixels replaced by `n` others and the rest repeated `n` times.
 
         The encoder's output, the sample index and the contrasts are left out.

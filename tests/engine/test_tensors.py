@@ -519,3 +519,14 @@ def test_what_is_no_module_is_refused(module: Any, message: str) -> None:
 def test_integers_have_no_gradient_at_the_pixels() -> None:
     with pytest.raises(InputError, match=r"torch.uint8; give floats"):
         mmcam.cams(Net(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 1, method="gradient")
+
+
+def test_a_module_of_integers_has_maps_at_its_layers() -> None:
+    class Bytes(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.double() / 255)
+
+    net = Bytes()
+    x = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    expected = mmcam.cams(Net(), x.double() / 255, 1, "block")
+    assert torch.equal(mmcam.cams(net, x, 1, "block"), expected)
