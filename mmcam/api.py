@@ -92,7 +92,8 @@ def explain(
             Anything else that can be iterated is a batch and gives a list: a sequence, a generator,
             a dataset, a tensor with a batch axis, or a `DataLoader`, whose batches are unrolled. An
             item may be `(picture, label, ...)`, or a mapping with the picture under "pixel_values",
-            "pixels", "image", "images", "img" or "video". Pictures run in batches.
+            "pixels", "image", "images", "img" or "video". A mapping with a sequence of pictures
+            under one of these is a batch too. Pictures run in batches.
         task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or your own targets
             (one `Target`, or a list of them, which is one task). Another iterable has one task for
             each source. When None, the model's usual task: its top class or action, the caption

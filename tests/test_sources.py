@@ -111,6 +111,12 @@ BATCHES: dict[str, Callable[[], Any]] = {
         labelled(), batch_size=2, collate_fn=lambda items: ([row for row, _ in items], "labels")
     ),
     "batch of a processor": lambda: UserDict(pixel_values=inputs()),
+    "mapping of a list": lambda: {"label": [7] * COUNT, "image": list(inputs())},
+    "mapping of a tuple": lambda: {"image": tuple(inputs())},
+    "mappings of lists": lambda: iter([{"image": list(inputs()[:3])}, {"image": [*inputs()[3:]]}]),
+    "loader of mappings of lists": lambda: DataLoader(
+        labelled(), batch_size=2, collate_fn=lambda items: {"image": [row for row, _ in items]}
+    ),
 }
 
 
@@ -141,6 +147,7 @@ def test_a_single_source_gives_no_list() -> None:
 
 def test_one_item_gives_a_list_of_one() -> None:
     assert len(mmcam.explain(net(), inputs()[:1], FIRST)) == 1
+    assert len(mmcam.explain(net(), {"image": [inputs()[0]]}, FIRST)) == 1
     assert mmcam.explain(net(), iter(()), FIRST) == []
 
 
