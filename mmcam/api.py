@@ -176,7 +176,10 @@ def explain_each(
     batch = adapter.batch if batch is None else batch
     _check(methods, patterns, batch)
     request = _Request(Plan.of(methods, guided), patterns, counterfactual, batch, progress)
-    return _explain_pairs(adapter, _with_tasks(adapter, items, task), request)
+    pairs = _with_tasks(adapter, items, task)
+    if is_single(sources, _axes(model)):
+        pairs = iter(list(pairs))  # so that more tasks than the one source are refused at once
+    return _explain_pairs(adapter, pairs, request)
 
 
 class _Request(NamedTuple):

@@ -265,6 +265,16 @@ def test_tasks_and_sources_must_be_as_many(sources: int, tasks: Any, message: st
         mmcam.explain(net(), inputs()[:sources], tasks)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("explain", [mmcam.explain, mmcam.explain_each])
+def test_a_single_source_has_one_task(explain: Callable[..., Any], batch: int) -> None:
+    for tasks in ([FIRST] * 2, iter([FIRST] * 2), [[mmcam.Target.logit(0)]] * 2):
+        with pytest.raises(LabelError, match="tasks for 1 sources; give one task for all"):
+            explain(net(), inputs()[0], tasks, batch=batch)
+    (maps,) = mmcam.explain_each(net(), inputs()[0], [FIRST], batch=batch)
+    assert maps[0].label == "0"
+
+
 def test_each_of_several_tasks_must_be_one() -> None:
     with pytest.raises(LabelError, match="'dog' is not a task"):
         mmcam.explain(net(), inputs()[:2], iter([FIRST, "dog"]))
