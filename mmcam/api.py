@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmcam.capture.layers import Layer, layer_patterns
 from mmcam.engine.clips import Progress, explain_clip
-from mmcam.engine.pictures import explain_samples
+from mmcam.engine.pictures import explain_samples, is_target_list
 from mmcam.errors import InputError, LabelError, LayerError, MethodError, ModelError
 from mmcam.explanations import Explanations
 from mmcam.media import Clip, open_clip, read_image
@@ -280,7 +280,7 @@ def _with_tasks(
         task = model.default_task
     if isinstance(task, Target):
         task = [task]
-    is_one = isinstance(task, TASKS) or _is_target_list(task) or not hasattr(task, "__iter__")
+    is_one = isinstance(task, TASKS) or is_target_list(task) or not hasattr(task, "__iter__")
     if is_one:
         _check_task(model, task)
         return zip(sources, repeat(task))
@@ -306,12 +306,6 @@ def _with_own_tasks(
         yield source, [task] if isinstance(task, Target) else task
 
 
-def _is_target_list(task: Any) -> bool:
-    """Whether a task is a list of the user's own targets."""
-    is_list = isinstance(task, (list, tuple)) and len(task) > 0
-    return is_list and all(isinstance(target, Target) for target in task)
-
-
 def _check_task(model: Adapter, task: Any, tasks: Any = None) -> None:
     """Check that a task, one of `tasks` if given, is a task, and fits the model.
 
@@ -324,7 +318,7 @@ def _check_task(model: Adapter, task: Any, tasks: Any = None) -> None:
             f"{model.name} is an image model and actions need a clip; choose a video model "
             "(mmcam list models), or ask for Classes (mmcam classify)"
         )
-    if not (isinstance(task, (*TASKS, Target)) or _is_target_list(task)) and (
+    if not (isinstance(task, (*TASKS, Target)) or is_target_list(task)) and (
         tasks is not None or isinstance(task, Sequence)
     ):
         raise _not_a_task(task if tasks is None else tasks)
