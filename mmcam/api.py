@@ -85,7 +85,10 @@ def explain(
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`; or a `Sample`.
 
             For a module that was wrapped without a transform, or that is bare, also a tensor
-            `[channel, h, w]` (a clip: `[channel, t, h, w]`), which is the model's input as it is.
+            `[channel, h, w]`, which is the model's input as it is, cast to the dtype and moved to
+            the device of the model's parameters. A model of clips that was wrapped (with `frames`)
+            takes a clip `[channel, t, h, w]`; of a bare module, a tensor of four axes is a batch of
+            pictures, and one of five axes a batch of clips `[batch, channel, t, h, w]`.
             For a module that was wrapped with your own transform, or without any, also images and
             arrays of any number of channels; see `mmcam.wrap`.
 
