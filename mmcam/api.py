@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain, islice, repeat, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmcam.adapters.base.preprocess import takes_three_channels
 from mmcam.capture.layers import Layer, layer_patterns
 from mmcam.engine.clips import Progress, explain_clip
 from mmcam.engine.pictures import explain_samples, is_target_list
@@ -377,6 +378,9 @@ def _read(model: Adapter, source: Source) -> Sample:
         return source
     preprocess: Any = getattr(model, "preprocess", None)
     if preprocess is not None and preprocess.takes_as_given(source):
+        if not isinstance(source, Tensor) and takes_three_channels(model.model):
+            with suppress(InputError):  # other dtypes, ranges and numbers of channels: as given
+                return read_image(source)
         return read_as_given(source, preprocess.show)
     if isinstance(source, Tensor):
         raise InputError(
