@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain, islice, repeat, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -12,9 +12,10 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmcam.adapters.base.preprocess import takes_three_channels
 from mmcam.capture.layers import Layer, layer_patterns
 from mmcam.engine.clips import Progress, explain_clip
-from mmcam.engine.pictures import explain_samples
+from mmcam.engine.pictures import explain_samples, is_target_list
 from mmcam.errors import InputError, LabelError, LayerError, MethodError, ModelError
 from mmcam.explanations import Explanations
 from mmcam.media import Clip, open_clip, read_image
@@ -85,14 +86,18 @@ def explain(
             GIF, a folder of frames), an open clip or an array `[t, h, w, 3]`; or a `Sample`.
 
             For a module that was wrapped without a transform, or that is bare, also a tensor
-            `[channel, h, w]` (a clip: `[channel, t, h, w]`), which is the model's input as it is.
+            `[channel, h, w]`, which is the model's input as it is, cast to the dtype and moved to
+            the device of the model's parameters. A model of clips that was wrapped (with `frames`)
+            takes a clip `[channel, t, h, w]`; of a bare module, a tensor of four axes is a batch of
+            pictures, and one of five axes a batch of clips `[batch, channel, t, h, w]`.
             For a module that was wrapped with your own transform, or without any, also images and
             arrays of any number of channels; see `mmcam.wrap`.
 
             Anything else that can be iterated is a batch and gives a list: a sequence, a generator,
             a dataset, a tensor with a batch axis, or a `DataLoader`, whose batches are unrolled. An
             item may be `(picture, label, ...)`, or a mapping with the picture under "pixel_values",
-            "pixels", "image", "images", "img" or "video". Pictures run in batches.
+            "pixels", "image", "images", "img" or "video". A mapping with a sequence of pictures
+            under one of these is a batch too. Pictures run in batches.
         task: `Caption(...)`, `Answers(...)`, `Classes(...)`, `Actions(...)`, or your own targets
             (one `Target`, or a list of them, which is one task). Another iterable has one task for
             each source. When None, the model's usual task: its top class or action, the caption
@@ -175,7 +180,10 @@ def explain_each(
     batch = adapter.batch if batch is None else batch
     _check(methods, patterns, batch)
     request = _Request(Plan.of(methods, guided), patterns, counterfactual, batch, progress)
-    return _explain_pairs(adapter, _with_tasks(adapter, items, task), request)
+    pairs = _with_tasks(adapter, items, task)
+    if is_single(sources, _axes(model)):
+        pairs = iter(list(pairs))  # so that more tasks than the one source are refused at once
+    return _explain_pairs(adapter, pairs, request)
 
 
 class _Request(NamedTuple):
@@ -276,7 +284,7 @@ def _with_tasks(
         task = model.default_task
     if isinstance(task, Target):
         task = [task]
-    is_one = isinstance(task, TASKS) or _is_target_list(task) or not hasattr(task, "__iter__")
+    is_one = isinstance(task, TASKS) or is_target_list(task) or not hasattr(task, "__iter__")
     if is_one:
         _check_task(model, task)
         return zip(sources, repeat(task))
@@ -302,12 +310,6 @@ def _with_own_tasks(
         yield source, [task] if isinstance(task, Target) else task
 
 
-def _is_target_list(task: Any) -> bool:
-    """Whether a task is a list of the user's own targets."""
-    is_list = isinstance(task, (list, tuple)) and len(task) > 0
-    return is_list and all(isinstance(target, Target) for target in task)
-
-
 def _check_task(model: Adapter, task: Any, tasks: Any = None) -> None:
     """Check that a task, one of `tasks` if given, is a task, and fits the model.
 
@@ -320,7 +322,7 @@ def _check_task(model: Adapter, task: Any, tasks: Any = None) -> None:
             f"{model.name} is an image model and actions need a clip; choose a video model "
             "(mmcam list models), or ask for Classes (mmcam classify)"
         )
-    if not (isinstance(task, (*TASKS, Target)) or _is_target_list(task)) and (
+    if not (isinstance(task, (*TASKS, Target)) or is_target_list(task)) and (
         tasks is not None or isinstance(task, Sequence)
     ):
         raise _not_a_task(task if tasks is None else tasks)
@@ -376,6 +378,9 @@ def _read(model: Adapter, source: Source) -> Sample:
         return source
     preprocess: Any = getattr(model, "preprocess", None)
     if preprocess is not None and preprocess.takes_as_given(source):
+        if not isinstance(source, Tensor) and takes_three_channels(model.model):
+            with suppress(InputError):  # other dtypes, ranges and numbers of channels: as given
+                return read_image(source)
         return read_as_given(source, preprocess.show)
     if isinstance(source, Tensor):
         raise InputError(

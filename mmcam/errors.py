@@ -130,19 +130,22 @@ def model_errors(name: str, shape: Sequence[int]) -> Iterator[None]:
         kind = "" if is_plain else f"{type(error).__name__}: "
         return ModelError(
             f"{name} failed on an input of shape {tuple(shape)} ({kind}{reason_of(error)}); "
-            f"{_remedy(str(error))}"
+            f"{_remedy(str(error), shape)}"
         )
 
     with raised_as(convert):
         yield
 
 
-def _remedy(reason: str) -> str:
-    """What to do about an exception of a model."""
+def _remedy(reason: str, shape: Sequence[int]) -> str:
+    """What to do about an exception of a model on an input of this shape."""
     if "memory" in reason and ("out of" in reason or "allocate" in reason):
         return "use a smaller batch or another device"
     if "nference tensor" in reason or "InferenceMode" in reason:
         return "make the model's tensors outside torch.inference_mode()"
+    channels = "give an input of as many channels as the model takes (three: image.convert('RGB'))"
     if "channels" in reason:
-        return "give an input of as many channels as the model takes"
-    return "resize the input to the model's size (preprocess), or fix the model's forward"
+        return channels
+    size = "resize the input to the model's size (preprocess), or fix the model's forward"
+    is_grey_or_rgba = len(shape) == 4 and shape[1] in (1, 4)
+    return f"{channels}, {size}" if is_grey_or_rgba else size

@@ -66,8 +66,9 @@ class Explanations(Sequence[Explanation]):
     """All explanations of one picture or clip, in the order of the request.
 
     An index is a position, or a label that has exactly one map: `maps["dog"]`. Any other label
-    raises `LabelError`. `text` is the text of the task, if any: a caption with its words and their
-    log-probabilities, or a question and its answers.
+    raises `LabelError`; `"dog" in maps` tells whether a label has a map. `text` is the text of the
+    task, if any: a caption with its words and their log-probabilities, or a question and its
+    answers.
     """
 
     items: tuple[Explanation, ...]
@@ -141,6 +142,9 @@ class Explanations(Sequence[Explanation]):
 
     def to(self, device: str | torch.device) -> Explanations:
         """The same explanations with their maps on another device.
+
+        The results still keep the model in memory, through the functions of their targets; a
+        pickled copy does not (see `Target`).
 
         Raises:
             InputError: the device cannot be used.
@@ -237,6 +241,12 @@ class Explanations(Sequence[Explanation]):
                 "method=..., layer=..., position=...)"
             )
         return matches[0]
+
+    def __contains__(self, item: object) -> bool:
+        """Whether there is a map of a label, or an explanation is one of these."""
+        if isinstance(item, str):
+            return any(explanation.label == item for explanation in self.items)
+        return any(explanation is item for explanation in self.items)
 
     def select(
         self,

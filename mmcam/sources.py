@@ -37,9 +37,9 @@ def each_source(source: Any, axes: int) -> Iterator[Any]:
     """The pictures or clips of a source, one by one; a single one is the only item.
 
     A sequence, a dataset or any other iterable has an item for each. An item that is a tuple or a
-    list begins with the picture, as in `(picture, label)`; an item that is a mapping has it under
-    one of `PIXEL_KEYS`. A tensor with a batch axis, alone or as such an item, is unrolled, and so
-    is each batch of a `DataLoader`.
+    list begins with the picture, as in `(picture, label)`. A mapping, alone or as an item, has the
+    picture, or a sequence of pictures, under one of `PIXEL_KEYS`. A tensor with a batch axis, alone
+    or as such an item, is unrolled, and so is each batch of a `DataLoader`.
 
     Raises:
         InputError: a mapping without any of `PIXEL_KEYS`, or an empty tuple or list as an item.
@@ -64,7 +64,7 @@ def _iterate(source: Any) -> Iterable[Any]:
 
 def _of_item(item: Any, axes: int) -> Iterator[Any]:
     if isinstance(item, Mapping):
-        yield from _of_item(_pixels_of(item), axes)
+        yield from _of_batch(item, axes)
     elif isinstance(item, (tuple, list)):
         if not item:
             raise InputError(f"{item!r} holds no picture; give (picture, label), or the picture")
@@ -76,14 +76,14 @@ def _of_item(item: Any, axes: int) -> Iterator[Any]:
 
 
 def _of_batch(batch: Any, axes: int) -> Iterator[Any]:
-    """The sources of a `DataLoader`'s batch.
+    """The sources of a mapping, or of a `DataLoader`'s batch.
 
     A batch is what its `collate_fn` returns: `(pictures, labels, ...)`, where pictures are a tensor
     with a batch axis, a list or (in a tuple) a tuple; a mapping with these pictures; or a list of
     items.
     """
     if isinstance(batch, Mapping):
-        batch = [_pixels_of(batch)]
+        batch = (_pixels_of(batch),)
     if isinstance(batch, (tuple, list)):
         first = batch[0] if batch else None
         if isinstance(first, list) or (isinstance(first, tuple) and isinstance(batch, tuple)):

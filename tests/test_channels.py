@@ -257,6 +257,73 @@ def test_a_flip_of_normalised_pictures_is_refused() -> None:
         Transform(transform)(read_as_given(values(20, 30)))
 
 
+# Models of three channels.
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+RGBA = np.dstack([PICTURE, PICTURE[..., 0]])
+
+
+def normalised(image: Any) -> Tensor:
+    """As most transforms for RGB: `to_tensor`, and a mean for each of three channels."""
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    tensor: Tensor = normalize(to_tensor(image), [0.5, 0.4, 0.3], [0.2, 0.2, 0.2])
+    return tensor
+
+
+@pytest.mark.parametrize("prepare", [None, normalised], ids=["no transform", "transform"])
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        (Image.fromarray(PICTURE).convert("L"), None),
+        (Image.fromarray(RGBA), None),
+        (Image.fromarray(PICTURE[..., 0].astype(np.uint16) * 257), None),
+        (PICTURE / 255, PICTURE),
+        (PICTURE[..., 0], PICTURE[..., 0]),
+        (PICTURE[..., 0] / 255, PICTURE[..., 0]),
+        (RGBA, RGBA),
+        (RGBA / 255, RGBA),
+    ],
+    ids=["L", "RGBA", "I;16", "floats", "grey", "grey floats", "RGBA array", "RGBA floats"],
+)
+def test_a_model_of_three_channels_gets_pictures_as_from_their_files(
+    source: Any, file: np.ndarray | None, prepare: Any, tmp_path: Path
+) -> None:
+    (source if file is None else Image.fromarray(file)).save(tmp_path / "a.png")
+    model = wrapped(3, prepare=prepare)
+    maps = mmcam.explain(model, source, FIRST)
+    expected = mmcam.explain(model, tmp_path / "a.png", FIRST)
+    torch.testing.assert_close(maps[0].cam, expected[0].cam)
+    assert maps[0].placement == expected[0].placement
+
+
+class Patches(nn.Module):
+    """A network whose weights do not tell how many channels it takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3 * 4 * 4, 5)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        patches: Tensor = self.embed(nn.functional.unfold(pixels, 4, stride=4).transpose(1, 2))
+        return patches.mean(1)
+
+
+def pointwise() -> nn.Module:
+    return nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 5, 1), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize("make", [Patches, pointwise])
+def test_a_model_whose_channels_are_unknown_asks_for_rgb(make: Callable[[], nn.Module]) -> None:
+    model = mmcam.wrap(make())
+    image = Image.fromarray(PICTURE[:8, :12])
+    for mode in ("L", "RGBA"):
+        with pytest.raises(ModelError, match=r"as many channels as.*image\.convert\('RGB'\)"):
+            mmcam.explain(model, image.convert(mode), FIRST, method="gradient")
+    assert mmcam.explain(model, image, FIRST, method="gradient")[0].cam.shape == (3, 224, 224)
+
+
 # Drawing.
 
 
@@ -368,7 +435,7 @@ def test_a_transform_that_fails_says_on_what() -> None:
     message = r"fails on an image of mode L of shape \(9, 12\) \(ValueError: expected three.*RGB"
     image = Image.fromarray(np.zeros((9, 12), np.uint8))
     with pytest.raises(ModelError, match=message):
-        mmcam.explain(wrapped(3, prepare=transform), image, FIRST)
+        mmcam.explain(wrapped(1, prepare=transform), image, FIRST)
 
 
 def test_a_wrong_number_of_channels_is_told() -> None:

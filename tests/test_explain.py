@@ -208,6 +208,15 @@ def test_guided_maps_are_the_product_with_the_pixel_map() -> None:
         assert pixels.any()
 
 
+def test_results_contain_labels_and_their_own_explanations() -> None:
+    maps, others = (mmcam.explain(tiny(), noise(8, 12), ASKED) for _ in range(2))
+    assert "dog" in maps
+    assert "owl" not in maps
+    assert maps[1] in maps
+    assert others[1] not in maps
+    assert 0 not in maps
+
+
 def test_a_label_with_several_maps_is_chosen_by_method_and_layer() -> None:
     maps = mmcam.explain(
         tiny(), noise(8, 12), ASKED, method=["gradcam", "layercam"], layers=["first", "trunk"]

@@ -111,6 +111,12 @@ BATCHES: dict[str, Callable[[], Any]] = {
         labelled(), batch_size=2, collate_fn=lambda items: ([row for row, _ in items], "labels")
     ),
     "batch of a processor": lambda: UserDict(pixel_values=inputs()),
+    "mapping of a list": lambda: {"label": [7] * COUNT, "image": list(inputs())},
+    "mapping of a tuple": lambda: {"image": tuple(inputs())},
+    "mappings of lists": lambda: iter([{"image": list(inputs()[:3])}, {"image": [*inputs()[3:]]}]),
+    "loader of mappings of lists": lambda: DataLoader(
+        labelled(), batch_size=2, collate_fn=lambda items: {"image": [row for row, _ in items]}
+    ),
 }
 
 
@@ -141,6 +147,7 @@ def test_a_single_source_gives_no_list() -> None:
 
 def test_one_item_gives_a_list_of_one() -> None:
     assert len(mmcam.explain(net(), inputs()[:1], FIRST)) == 1
+    assert len(mmcam.explain(net(), {"image": [inputs()[0]]}, FIRST)) == 1
     assert mmcam.explain(net(), iter(()), FIRST) == []
 
 
@@ -256,6 +263,16 @@ def test_a_request_that_cannot_work_is_refused_before_any_source_is_read() -> No
 def test_tasks_and_sources_must_be_as_many(sources: int, tasks: Any, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         mmcam.explain(net(), inputs()[:sources], tasks)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("explain", [mmcam.explain, mmcam.explain_each])
+def test_a_single_source_has_one_task(explain: Callable[..., Any], batch: int) -> None:
+    for tasks in ([FIRST] * 2, iter([FIRST] * 2), [[mmcam.Target.logit(0)]] * 2):
+        with pytest.raises(LabelError, match="tasks for 1 sources; give one task for all"):
+            explain(net(), inputs()[0], tasks, batch=batch)
+    (maps,) = mmcam.explain_each(net(), inputs()[0], [FIRST], batch=batch)
+    assert maps[0].label == "0"
 
 
 def test_each_of_several_tasks_must_be_one() -> None:

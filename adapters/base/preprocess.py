@@ -35,7 +35,7 @@ INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos")
 
 
 GIVEN_MODES = frozenset({"L", "I", "I;16", "I;16B", "I;16L", "F", "RGBA"})
-"""Modes of PIL images that a transform gets as they are: grey of any depth, and RGBA."""
+"""Modes of PIL images that may be given as they are: grey of any depth, and RGBA."""
 
 
 def _is_number(value: Any) -> bool:
@@ -131,7 +131,7 @@ class Preprocess:
         return Window(frames=self.frames, stride=self.stride, fps=self.fps)
 
     def takes_as_given(self, source: Any) -> bool:
-        """Whether a picture or clip that is not RGB is a `Sample.source` instead of made RGB."""
+        """Whether a picture or clip that is not RGB may be a `Sample.source` instead of RGB."""
         return False
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Placement]:
@@ -197,8 +197,9 @@ class NoTransform(Preprocess):
 
     A tensor `[channel, *time, height, width]` is the model's input as it is. An array or a grey or
     RGBA image becomes one as by torchvision's `to_tensor`: channels first, uint8 divided by 255,
-    other values unchanged. RGB pictures and clips have the usual preprocessing for ImageNet. `show`
-    are the channels that are drawn; see `mmcam.wrap`.
+    other values unchanged. RGB pictures and clips have the usual preprocessing for ImageNet. For a
+    model of three channels, pictures are read as RGB where that is possible. `show` are the
+    channels that are drawn; see `mmcam.wrap`.
     """
 
     resize: int | Sequence[int] | None = 256
@@ -279,6 +280,15 @@ def floating_parameter(model: nn.Module) -> Tensor:
     return torch.zeros(()) if first is None else first
 
 
+def takes_three_channels(model: nn.Module) -> bool:
+    """Whether a model's first convolution takes three channels; False if it has none.
+
+    The convolution is the first parameter of four or more axes, `[out, channel, *kernel]`.
+    """
+    first = next((weight for weight in model.parameters() if weight.ndim >= 4), None)
+    return first is not None and first.shape[1] == 3
+
+
 def clip_spans(sample: Sample) -> tuple[tuple[float, float], ...]:
     """The spans of a placement: the clip's own span, or all its frames; empty for a picture."""
     if sample.pixels.ndim == 3:
@@ -291,7 +301,8 @@ class Transform:
     """A user's own transform of a PIL image (torchvision, timm, an image processor) or an array.
 
     Files, RGB images and uint8 arrays `[h, w, 3]` are transformed as RGB images. Other arrays, and
-    images of one of `GIVEN_MODES`, are transformed as they are.
+    images of one of `GIVEN_MODES`, are transformed as they are; for a model of three channels, they
+    are read as RGB like files where that is possible.
 
     The placement of its output is measured by transforming ramps of grey levels, so any combination
     of resizing, cropping and padding works. It is measured once for each size of picture: make a

@@ -99,7 +99,7 @@ def tasks_of(task: Any, sample_count: int) -> list[Any]:
     """
     if isinstance(task, Target):
         return [[task]] * sample_count
-    if not isinstance(task, (list, tuple)) or not task or _is_target_list(task):
+    if not isinstance(task, (list, tuple)) or not task or is_target_list(task):
         return [task] * sample_count
     if len(task) != sample_count:
         raise LabelError(
@@ -108,7 +108,7 @@ def tasks_of(task: Any, sample_count: int) -> list[Any]:
     return [[item] if isinstance(item, Target) else item for item in task]
 
 
-def _is_target_list(task: Any) -> bool:
+def is_target_list(task: Any) -> bool:
     """Whether a task is a list of the user's own targets."""
     return (
         isinstance(task, (list, tuple))
@@ -143,7 +143,7 @@ def _explain_batch(
     if counterfactual:
         plan.check_counterfactual()
     # `prepare` runs no model for classes; for another task, the model may generate a text.
-    is_classes = isinstance(tasks[0], Classes) or _is_target_list(tasks[0])
+    is_classes = isinstance(tasks[0], Classes) or is_target_list(tasks[0])
     may_generate = adapter.encoder is not None or not is_classes
     with untouched(adapter.model) if may_generate else torch.inference_mode(False):
         inputs = adapter.prepare(samples, tasks[0])
@@ -235,7 +235,7 @@ def _targets(
     adapter: Adapter, output: Any, tasks: Sequence[Any], rows: int
 ) -> Sequence[Sequence[Target]]:
     """The targets of each row of the output: the user's own, or the adapter's for the task."""
-    if _is_target_list(tasks[0]):
+    if is_target_list(tasks[0]):
         return [list(tasks[0])] * rows
     if all(task == tasks[0] for task in tasks):
         return adapter.targets(output, tasks[0])

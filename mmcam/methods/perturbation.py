@@ -99,7 +99,8 @@ def occlusion(
     Args:
         pixels: one input after preprocessing.
         score: the scores of a batch of covered inputs.
-        cells: cells along each axis; by default at most 14 in height and width, and 4 in time.
+        cells: cells along each axis; by default at most 14 in height and width (or along the single
+            axis of a signal), and 4 in time.
         reach: how many neighbouring cells on each side, in space, a patch also covers.
         fill: the value of covered pixels; 0 is the mean colour after the usual normalisation.
     """
@@ -110,7 +111,7 @@ def occlusion(
         [round(i * side / count) for i in range(count + 1)]
         for side, count in zip(space, cells, strict=True)
     ]
-    reaches = [0] * (len(cells) - 2) + [reach] * 2
+    reaches = [0] * (len(cells) - 2) + [reach] * min(len(cells), 2)
     uncovered = score(pixels[None])
     drops = pixels.new_zeros(cells, dtype=uncovered.dtype)
     counts = torch.zeros_like(drops)

@@ -110,6 +110,10 @@ def wrap(
             grey and RGBA images and arrays of other than three channels (channels first, uint8
             divided by 255, other values unchanged); and files, RGB images, arrays `[h, w, 3]` and
             clips have the usual ImageNet preprocessing (short side 256, centre crop 224).
+
+            If the module's first convolution takes three channels, images of any mode, and arrays
+            `[h, w]`, `[h, w, 3]` or `[h, w, 4]` of uint8 or of floats in [0, 1], are read as RGB
+            like files: grey is repeated, transparency is drawn over white.
         layer: the layers to explain by default, as names or modules; found by a probe when None.
         labels: class names.
         grid: a function of a layer's name, its output and the input's size (height, width; for a

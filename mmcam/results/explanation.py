@@ -110,6 +110,9 @@ class Explanation:
     def to(self, device: str | torch.device) -> Explanation:
         """The same explanation with `cam` on another device.
 
+        The result still keeps the model in memory, through the functions of its target; a pickled
+        copy does not (see `Target`).
+
         Raises:
             InputError: the device cannot be used.
         """

@@ -183,6 +183,7 @@ def blob(place: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 @pytest.mark.parametrize(
     ("space", "place"),
     [
+        ((42,), (30,)),
         ((28, 28), (4, 20)),
         ((30, 45), (22, 3)),
         ((4, 28, 28), (0, 12, 24)),
@@ -197,6 +198,25 @@ def test_occlusion_peaks_on_the_blob_that_decides(
     for i, side, cells, start in zip(peak, space, cam.shape, place, strict=True):
         assert start - 1 < (float(i) + 0.5) * side / cells < start + 3
     assert (cam == 0).float().mean() > 0.9
+
+
+def test_occlusion_of_a_signal_covers_its_single_axis() -> None:
+    """Three cells of two samples are covered at a time, two at either end."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 3, 1), nn.AdaptiveAvgPool1d(1), nn.Flatten()).double()
+    signal = torch.randn(1, 2, 28, dtype=torch.float64)
+
+    def score(rows: Tensor) -> Tensor:
+        return net(rows)[:, LABEL].detach()
+
+    drops = []
+    for cell in range(14):
+        covered = signal.clone()
+        covered[..., max(2 * cell - 2, 0) : 2 * cell + 4] = 0
+        drops.append(score(signal) - score(covered))
+    expected = [torch.cat(drops[max(cell - 1, 0) : cell + 2]).mean() for cell in range(14)]
+    actual = mmcam.cams(net, signal, LABEL, method="occlusion")
+    assert_close(actual[0], torch.stack(expected), rtol=1e-4, atol=1e-6, check_dtype=False)
 
 
 def test_occlusion_is_signed() -> None:
