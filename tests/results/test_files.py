@@ -331,7 +331,7 @@ def test_a_result_without_an_entry_is_not_read(key: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("inside", ["", "out"])
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, inside: str) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match=r"file.*cannot be created .*choose another --out"):
+    with pytest.raises(OutputError, match=r"file.*cannot be created .*choose another folder"):
         explain_picture(picture()).save(tmp_path / "file" / inside)
     assert (tmp_path / "file").read_text() == "mine"
 
