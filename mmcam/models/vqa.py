@@ -41,8 +41,8 @@ def wrap_vqa(
         prepare: the model's transform of one PIL image into `[3, h, w]`, or a `Preprocess`; the
             usual ImageNet preprocessing (short side 256, centre crop 224) when None.
         encode_question: turns a question into the module's arguments after the pixels: a tensor, or
-            a tuple of tensors, without a batch axis. In a batch, vectors (such as tokens) are
-            padded with zeros at the end; all other tensors must have one shape.
+            a tuple of tensors, without a batch axis. Questions whose tensors differ in shape, such
+            as in the number of tokens, are run in separate batches.
         answers: the names of the answers, in the order of the logits.
         logits: extracts `[batch, answers]` from the module's output.
         attention: whether the module returns (logits, attention `[batch, level, height, width]`),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,45 @@ def test_attention_of_a_batch_of_questions_and_a_model_in_training() -> None:
     for seed, (maps, question) in enumerate(zip(results, questions, strict=True)):
         _, attention = net(to_tensor(picture(seed))[None], tokens_of(question)[None])
         torch.testing.assert_close(maps["red"].cam, attention[0, 0].detach())
+
+
+class MeanOfWords(GatedPooling):
+    """Its logits change with every further token, the padding included."""
+
+    def forward(self, pixels: Tensor, *question: Tensor) -> tuple[Tensor, Tensor]:
+        words = torch.cat([part.view(len(pixels), -1) for part in question], 1).float().cos()
+        gate = self.out.weight.mean() + words.mean(1)
+        maps = self.cnn(pixels) * gate[:, None, None, None]
+        return self.out(maps.mean((2, 3)).cos()), maps[:, None, 0]
+
+
+@pytest.mark.parametrize("door", ["wrap", "wrap_vqa"])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        tokens_of,
+        lambda question: tokens_of(question)[:, None].expand(-1, 2),
+        lambda question: tuple(tokens_of(question)),
+    ],
+    ids=["vector", "matrix", "tuple"],
+)
+def test_questions_of_different_lengths_do_not_depend_on_each_other(
+    door: str, encode: Callable[[str], Any]
+) -> None:
+    net = MeanOfWords()
+    model = (
+        mmcam.wrap(net, to_tensor, question=encode, labels=ANSWERS, layer="cnn")
+        if door == "wrap"
+        else wrapped_net(net, encode_question=encode)
+    )
+    questions = [QUESTION, "what is the dog", "the ball", "what is the ball"]
+    samples = [mmcam.Sample(pixels=picture(i), text=text) for i, text in enumerate(questions)]
+    task = mmcam.Answers(answers=["red", "two"])
+    batch = mmcam.explain(model, samples, task)
+    for together, sample in zip(batch, samples, strict=True):
+        for one, other in zip(together, mmcam.explain(model, sample, task), strict=True):
+            assert one.score == pytest.approx(other.score, rel=1e-5)
+            torch.testing.assert_close(one.cam, other.cam, rtol=1e-4, atol=1e-6)
 
 
 def test_wrap_with_a_question_is_the_same() -> None:
