@@ -174,7 +174,8 @@ def word_positions(sentence: Sentence, task: Caption) -> list[int]:
         are_visual = visual([word.text for word in words])
         return [position for position, is_visual in enumerate(are_visual) if is_visual]
     positions: set[int] = set()
-    for name in task.words or ():
+    assert isinstance(task.words, tuple)
+    for name in task.words:
         positions.update(_positions(sentence, name))
     return sorted(positions)
 

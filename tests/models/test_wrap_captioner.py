@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
 import mmcam
-from mmcam.errors import LabelError, ModelError
+from mmcam.errors import LabelError, LayerError, ModelError
 from tests.adapters.tiny_tokenizers import word_pieces
 from tests.models.captioners import (
     END,
@@ -346,6 +347,24 @@ def test_what_forward_does_wrong_is_said_in_one_line(forward: Any, reason: str) 
     with pytest.raises(ModelError, match=reason) as caught:
         explained(net, forward=forward(net))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"), [(0, ["two"]), (np.array([0, 2]), ["two", "run"]), (["2"], ["run"])]
+)
+def test_words_are_chosen_by_position(
+    words: Any, labels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    maps = explained(NETS["lstm"](), mmcam.Caption(FORCED, words=words))
+    assert [explanation.label for explanation in maps[1:]] == labels
+
+
+def test_an_encoder_may_be_given_as_a_module() -> None:
+    net: Any = NETS["lstm"]()
+    assert wrapped_net("lstm", net, encoder=net.cnn).encoder == "cnn"
+    with pytest.raises(LayerError, match="the Linear given as a layer is not a part of CnnLstm"):
+        wrapped_net("lstm", net, encoder=nn.Linear(1, 1))
 
 
 def never_says_unknown(net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
 import mmcam
-from mmcam.errors import LabelError, ModelError
+from mmcam.errors import LabelError, LayerError, ModelError
 from tests.snapshots import assert_as_found, snapshot
 
 WORDS = {word: i for i, word in enumerate(("", "what", "is", "the", "ball", "dog", "colour"), 0)}
@@ -146,6 +147,29 @@ def test_wrap_with_a_question_is_the_same() -> None:
     assert first.text == second.text
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.cam, other.cam)
+
+
+@pytest.mark.parametrize(
+    "answers", [[1, 2, 3, 4], np.arange(1, 5), torch.arange(1, 5), {3: 4, 1: 2, 0: 1, 2: 3}]
+)
+def test_numbers_are_answers_too(answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    model = wrapped_net(GatedPooling(), answers=answers)
+    assert model.labels == ("1", "2", "3", "4")
+    task = mmcam.Answers(QUESTION, answers=np.array([2, 4]))
+    scores = {e.label: e.score for e in mmcam.explain(model, picture(), task)}
+    named = mmcam.explain(wrapped_net(model.model), picture(), mmcam.Answers(QUESTION, top=4))
+    assert scores == {
+        "2": pytest.approx(named["green"].score, rel=1e-5),
+        "4": pytest.approx(named["yellow and red"].score, rel=1e-5),
+    }
+
+
+def test_a_word_embedding_may_be_given_as_a_module() -> None:
+    net = GatedPooling()
+    assert wrapped_net(net, words=words_of, word_embedding=net.embed).word_embedding == "embed"
+    with pytest.raises(LayerError, match="the Linear given as a layer is not a part of Gated"):
+        wrapped_net(net, words=words_of, word_embedding=nn.Linear(1, 1))
 
 
 def test_unknown_words_and_answers_are_refused() -> None:
