@@ -63,6 +63,7 @@ def load(recipe: Recipe) -> AnswerClassifier:
         encode_question=QuestionTokenizer(words, special["unknown"], **limit),
         word_embedding="embed",
         has_attention=has_attention,
+        pads_questions=True,
         encoder="cnn",
         gradient_strategy="batched",
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmcam.adapters.base.classifier import Classifier
 from mmcam.adapters.base.preprocess import prepare_batch
-from mmcam.errors import LabelError, ModelError
+from mmcam.errors import LabelError, ModelError, UnequalInputsError
 from mmcam.tasks import Answers
 from mmcam.tasks.scores import LOGIT
 from mmcam.tasks.words import Word
@@ -50,12 +50,14 @@ class AnswerClassifier(Classifier):
     `encode_question` encodes a question as the model's arguments. `word_embedding` names the layer
     that embeds the words of the question; the contribution of each word to an answer is measured
     there. With `has_attention`, the model returns `(logits, attention)`, the attention as `[row,
-    level, height, width]`.
+    level, height, width]`. `pads_questions` says that the arguments contain a length or a mask, so
+    that zeros after a shorter question of a batch do not change its logits.
     """
 
     encode_question: Callable[[str], EncodedQuestion] = field(kw_only=True)
     word_embedding: str | None = field(default=None, kw_only=True)
     has_attention: bool = field(default=False, kw_only=True)
+    pads_questions: bool = field(default=False, kw_only=True)
     encoder: str | None = field(default=None, kw_only=True)
     gradient_strategy: str = field(default="loop", kw_only=True)
 
@@ -69,7 +71,7 @@ class AnswerClassifier(Classifier):
 
         Raises:
             LabelError: no question, a question without a known word, or another task.
-            InputError: a clip, or pictures that cannot be one batch.
+            InputError: a clip, or pictures or encoded questions that cannot be one batch.
             ModelError: the transform or `encode_question` returns no tensor of the right kind.
         """
         if not isinstance(task, Answers):
@@ -86,6 +88,7 @@ class AnswerClassifier(Classifier):
                     f"no word of the question {text!r} is in the vocabulary of {self.name}; use "
                     "the words and the language of its training data"
                 )
+        self._check_shapes(questions)
         inputs = self.prepare_pixels(samples)
         arguments = [
             _pad_batch(tensors).to(inputs.pixels.device)
@@ -97,6 +100,21 @@ class AnswerClassifier(Classifier):
         if self.word_embedding is not None:
             rest["words"] = [question.words for question in questions]
         return replace(inputs, rest=rest)
+
+    def _check_shapes(self, questions: Sequence[EncodedQuestion]) -> None:
+        """Check that the encoded questions can be one batch.
+
+        Raises:
+            UnequalInputsError: they differ in shape, and are not padded.
+        """
+        kinds = [tuple(tuple(t.shape) for t in question.arguments) for question in questions]
+        if self.pads_questions or len(set(kinds)) == 1:
+            return
+        raise UnequalInputsError(
+            f"the questions of {self.name} have different shapes ({kinds[0]}, ...) and cannot be "
+            "one batch; explain them one at a time",
+            kinds=kinds,
+        )
 
     def prepare_pixels(self, samples: Sequence[Sample]) -> Inputs:
         """The pictures, preprocessed and stacked.
@@ -140,6 +158,7 @@ class AnswerClassifier(Classifier):
         """
         logits = self.logits(output)
         count = logits.shape[1]
+        score = task.score or LOGIT
         if task.answers is not None:
             indices = list(dict.fromkeys(self.index(answer, count) for answer in task.answers))
             rows = [indices] * len(logits)
@@ -157,8 +176,7 @@ class AnswerClassifier(Classifier):
                     f"contrast={task.contrast!r} is not a contrast: both are the answer "
                     f"'{self.label(first)}' of {self.name}; give two different answers"
                 )
-            contrast = [self._contrast(first, second)]
-        score = task.score or LOGIT
+            contrast = [self._contrast(first, second, score)]
         targets = {index: self._answer(index, score) for index in {i for row in rows for i in row}}
         return [[*(targets[index] for index in row), *contrast] for row in rows]
 
@@ -172,10 +190,11 @@ class AnswerClassifier(Classifier):
             attention=_mean_attention if self.has_attention else None,
         )
 
-    def _contrast(self, first: int, second: int) -> Target:
+    def _contrast(self, first: int, second: int, score: str) -> Target:
+        score_of_first, score_of_second = self._score(first, score), self._score(second, score)
         return Target(
             label=f"{self.label(first)} rather than {self.label(second)}",
-            score=lambda output: output.logits[:, first] - output.logits[:, second],
+            score=lambda output: score_of_first(output) - score_of_second(output),
             kind="contrast",
             attention=_mean_attention if self.has_attention else None,
         )
@@ -210,7 +229,7 @@ def _mean_attention(output: AnswerOutput) -> Tensor:
 
 
 def _pad_batch(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack tensors of the same rank; vectors are padded with zeros at the end."""
+    """Stack tensors; vectors of different lengths are padded with zeros at the end."""
     if tensors[0].ndim != 1:
         return torch.stack(list(tensors))
     return torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmcam.errors import LabelError, nearest
 from mmcam.tasks.caption import ALL, VISUAL, Caption
-from mmcam.tasks.scores import LOG_PROB, LOGIT, MEAN_CONTRAST, mean_contrast
+from mmcam.tasks.scores import LOG_PROB, LOGIT, MEAN_CONTRAST, mean_contrast, mean_of_finite
 from mmcam.tasks.words import Word, visual
 from mmcam.types import Target
 
@@ -99,12 +99,13 @@ class CaptionOutput:
         """The sum of the mean contrasts of consecutive tokens (`scores.mean_contrast`)."""
         states = self.states[:, start : start + len(tokens)]
         if self.out is None:
-            mean, count = states.mean(2).sum(1), states.shape[2]
-        else:
-            mean, count = (states * self._mean_weight).sum((1, 2)), self.out.out_features
-            if self.out.bias is not None:
-                mean = mean + self.out.bias.mean() * len(tokens)
-        return mean_contrast(self.logit(start, tokens), mean, count)
+            logits = states.to(torch.promote_types(states.dtype, torch.float32))
+            chosen = logits[:, range(len(tokens)), tokens]
+            return mean_contrast(chosen, *mean_of_finite(logits)).sum(1)
+        mean = (states * self._mean_weight).sum((1, 2))
+        if self.out.bias is not None:
+            mean = mean + self.out.bias.mean() * len(tokens)
+        return mean_contrast(self.logit(start, tokens), mean, self.out.out_features)
 
     @cached_property
     def _mean_weight(self) -> Float[Tensor, " state"]:
@@ -173,7 +174,8 @@ def word_positions(sentence: Sentence, task: Caption) -> list[int]:
         are_visual = visual([word.text for word in words])
         return [position for position, is_visual in enumerate(are_visual) if is_visual]
     positions: set[int] = set()
-    for name in task.words or ():
+    assert isinstance(task.words, tuple)
+    for name in task.words:
         positions.update(_positions(sentence, name))
     return sorted(positions)
 

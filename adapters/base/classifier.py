@@ -215,16 +215,17 @@ class Classifier:
         over a name, if the model has the 1,000 classes of ImageNet or labels that are such ids.
 
         Raises:
-            LabelError: no class or several classes have that name, the number is out of range, or
-                the model has ImageNet's 1,000 classes and the WordNet id is of none of them.
+            LabelError: no class or several classes have that name, the number is out of range, the
+                label is beyond the model's scores, or the model has ImageNet's 1,000 classes and
+                the WordNet id is of none of them.
         """
         if (from_id := self._index_of_wordnet_id(label)) is not None:
-            return from_id
+            return self._checked(from_id, label, classes)
         is_number = isinstance(label, int) or label.isdecimal()
         folded = None if isinstance(label, int) else label.casefold()
         matches = [i for i, name in enumerate(self.labels) if name.casefold() == folded]
         if len(matches) == 1:
-            return matches[0]
+            return self._checked(matches[0], label, classes)
         if matches:
             raise LabelError(
                 f"label '{label}' means several classes of {self.name}; give one of the numbers "
@@ -234,6 +235,20 @@ class Classifier:
             return int(label)
         hint = nearest(str(label), self.labels) if self.labels else f"numbers 0 to {classes - 1}"
         raise LabelError(f"{self.name} has no label '{label}'; nearest: {hint}")
+
+    def _checked(self, index: int, label: str | int, classes: int) -> int:
+        """The index of a label, if the model has as many classes.
+
+        Raises:
+            LabelError: the model has fewer.
+        """
+        if index >= classes:
+            raise LabelError(
+                f"'{label}' is label {index} of the {len(self.labels)} labels given to "
+                f"{self.name} (counted from 0), but the model returns {classes} scores; give one "
+                "label for each score, in their order"
+            )
+        return index
 
     def _index_of_wordnet_id(self, label: str | int) -> int | None:
         """The class of a label's WordNet id; None without an id, or if the ids are unknown."""

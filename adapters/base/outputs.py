@@ -17,7 +17,8 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         output_class: Any = type(value)
         return output_class(**{key: map_tensors(item, change) for key, item in value.items()})
     if isinstance(value, (tuple, list)):
-        return type(value)(map_tensors(item, change) for item in value)
+        items = [map_tensors(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
 
 

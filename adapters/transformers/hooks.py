@@ -35,7 +35,8 @@ def concatenate(outputs: Sequence[Any]) -> Any:
             **{key: concatenate([output[key] for output in outputs]) for key in first}
         )
     if isinstance(first, (tuple, list)):
-        return type(first)(concatenate(items) for items in zip(*outputs, strict=True))
+        items = [concatenate(parts) for parts in zip(*outputs, strict=True)]
+        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
     return first
 
 

@@ -79,6 +79,7 @@ def adapt_vilt(recipe: Recipe, loaded: LoadedModel) -> ViltAdapter:
         weights=loaded.weights,
         encode_question=partial(_tokenize_question, tokenizer, config.max_position_embeddings),
         word_embedding=WORD_EMBEDDINGS,
+        pads_questions=True,
         gradient_strategy="batched",
     )
 

@@ -38,11 +38,13 @@ def native_kernels() -> Iterator[None]:
     if not torch.is_grad_enabled():
         yield
         return
-    onednn = torch.backends.mkldnn
-    # `flags` of oneDNN would also set options of Intel's GPUs, with a warning.
-    before, *_ = onednn.set_flags(_enabled=False, _fp32_precision=None)
+    # The context managers `flags` would also read and set the precision. Torch refuses this if the
+    # precision of single operators was set.
+    cudnn: Any = torch.backends.cudnn
+    onednn: Any = torch.backends.mkldnn
+    before = cudnn.enabled, onednn.enabled
+    cudnn.enabled = onednn.enabled = False
     try:
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
+        yield
     finally:
-        onednn.set_flags(_enabled=before, _fp32_precision=None)
+        cudnn.enabled, onednn.enabled = before

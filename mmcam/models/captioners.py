@@ -14,7 +14,7 @@ from mmcam.adapters.base.vocabulary import SPECIAL, Vocabulary, word_list
 from mmcam.adapters.base.wrapped_captioner import WrappedCaptioner
 from mmcam.capture.layers import Layer
 from mmcam.errors import ModelError, nearest
-from mmcam.models.wrap import grid_options, layer_names, preprocessing
+from mmcam.models.wrap import grid_options, layer_names, name_of, preprocessing
 
 TOKENIZERS = (
     "a list of words, a tokenizer of transformers, an object with encode and decode, or two "
@@ -33,7 +33,7 @@ def wrap_captioner(
     initial_state: Callable[[Tensor], Sequence[Tensor]] | None = None,
     step: Callable[[tuple[Tensor, ...], Tensor], tuple[Tensor, tuple[Tensor, ...]]] | None = None,
     attention: bool = False,
-    encoder: str | None = None,
+    encoder: Layer | None = None,
     layer: Layer | Sequence[Layer] | None = None,
     max_positions: int | None = None,
     grid: Callable[[str, Tensor, Sequence[int]], Tensor] | None = None,
@@ -67,8 +67,8 @@ def wrap_captioner(
             next token, new state).
         attention: whether `forward` returns (logits, attention `[batch, step, height, width]`), for
             the method "attention".
-        encoder: the name of the part that encodes the picture, such as "cnn". It then runs once for
-            a generated caption. Its output must hold a row for each picture.
+        encoder: the part that encodes the picture, as a name (such as "cnn") or a module. It then
+            runs once for a generated caption. Its output must hold a row for each picture.
         layer: the layers to explain by default; found by a probe when None.
         max_positions: the maximum number of tokens that the decoder takes, the start token
             included, if its positions are limited.
@@ -76,16 +76,18 @@ def wrap_captioner(
         name: the model's name in results.
 
     Raises:
-        ModelError: the functions do not go together, there is no part `encoder`, or the tokenizer
+        ModelError: `module` is no module, `prepare` cannot be called, the functions do not go
+            together, there is no part `encoder`, or the tokenizer
             is of no known kind or lacks a start or an end token. What the functions return is
             checked when they run.
+        LayerError: a module in `layer`, or `encoder`, is not a part of `module`.
 
     Example:
         >>> model = mmcam.wrap_captioner(net, transform, tokenizer=words, encoder="cnn")
         >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Caption())
         >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Caption("a dog runs", words=["dog"]))
     """
-    name = name or type(module).__name__
+    name = name_of(module, name)
     if (initial_state is None) != (step is None):
         given, missing = ("initial_state", "step") if step is None else ("step", "initial_state")
         raise ModelError(f"{name} is wrapped with {given} but without {missing}; give both")
@@ -96,6 +98,8 @@ def wrap_captioner(
             f"{name} is wrapped with attention=True but without forward, which returns the "
             "attention; give forward"
         )
+    if encoder is not None:
+        (encoder,) = layer_names(module, encoder, name)
     parts = [part for part, _ in module.named_modules() if part]
     if encoder is not None and encoder not in parts:
         raise ModelError(f"{name} has no part '{encoder}'; nearest: {nearest(encoder, parts)}")

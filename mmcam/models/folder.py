@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from mmcam.adapters.base.recipe import Recipe
 from mmcam.errors import ModelError
 from mmcam.models.families import FAMILIES
+from mmcam.models.labels import read_labels
 
 MANIFEST: dict[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "the name of a model of the family"),
@@ -119,19 +120,3 @@ def resolve_file(folder: Path, name: str) -> Path:
             f"'{folder / 'mmcam.json'}' names '{name}', but there is no such file; check the path"
         )
     return path
-
-
-def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Class names from a text file, one per line, or from a sequence.
-
-    Raises:
-        ModelError: the file cannot be read.
-    """
-    if not isinstance(labels, (str, Path)):
-        return tuple(labels)
-    try:
-        return tuple(Path(labels).read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"labels file '{labels}' cannot be read ({error}); check the path"
-        ) from error

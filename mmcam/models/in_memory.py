@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.models.folder import read_labels
+from mmcam.capture.layers import Layer
+from mmcam.models.labels import Labels, read_labels
 from mmcam.models.registry import add_layouts
+from mmcam.models.wrap import layer_names
 from mmcam.types import Adapter
 
 
@@ -16,8 +20,8 @@ def from_transformers(
     model: Any,
     processor: Any,
     *,
-    labels: str | Path | Sequence[str] | None = None,
-    layers: str | Sequence[str] | None = None,
+    labels: str | Path | Labels | None = None,
+    layers: Layer | Sequence[Layer] | None = None,
     name: str | None = None,
 ) -> Adapter:
     """A model of transformers in memory, such as one that you fine-tune, ready to be explained.
@@ -32,14 +36,17 @@ def from_transformers(
             model is wrapped, give the inner one: `model.module`, or PEFT's `get_base_model()`.
         processor: the model's processor: a combined one, or a pair (image processor, tokenizer), or
             for a classifier its image or video processor alone.
-        labels: class names in the order of the classes: a list, or a file with one name per line;
-            those of the model's configuration by default.
-        layers: the layers to explain by default.
+        labels: class names in the order of the classes: a list, a mapping from the number of each
+            class to its name (such as `id2label`), or a file with one name per line; those of the
+            model's configuration by default.
+        layers: the layers to explain by default, as names or modules.
         name: the model's name in results; its class by default.
 
     Raises:
         ModelError: not a model of transformers, a type or class of model that mmcam does not
-            explain, an incomplete processor or configuration, or an unreadable file of labels.
+            explain, an incomplete processor or configuration, an unreadable file of labels, or
+            labels of another kind.
+        LayerError: a module in `layers` is not a part of `model`.
 
     Example:
         >>> model = mmcam.from_transformers(my_blip, my_processor)
@@ -47,11 +54,13 @@ def from_transformers(
     """
     from mmcam.adapters.transformers import adapt
 
+    name = name or type(model).__name__
     recipe = Recipe(
-        family=name or type(model).__name__,
+        family=name,
         name="",
         labels=() if labels is None else read_labels(labels),
-        layers=(layers,) if isinstance(layers, str) else tuple(layers or ()),
+        # `adapt` refuses what is no module.
+        layers=layer_names(model, layers, name) if isinstance(model, nn.Module) else (),
     )
     adapter = adapt(recipe, model, processor)
     add_layouts(adapter)

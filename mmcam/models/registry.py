@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mmcam.adapters.base.captioner import CaptionAdapter
 from mmcam.adapters.base.classifier import Classifier
@@ -19,9 +20,10 @@ from mmcam.capture.layers import resolve
 from mmcam.capture.model_state import untouched
 from mmcam.capture.probe import default_layer, spatial_layers
 from mmcam.capture.proof import ProvenLayouts
-from mmcam.errors import LabelError, MmcamError, ModelError, nearest, reason_of
+from mmcam.errors import LabelError, LayerError, MmcamError, ModelError, nearest, reason_of
 from mmcam.models.families import FAMILIES
-from mmcam.models.folder import folder_recipe, read_labels
+from mmcam.models.folder import folder_recipe
+from mmcam.models.labels import Labels, read_labels
 from mmcam.models.wrap import from_factory
 from mmcam.tasks import Answers, Caption, Classes
 from mmcam.types import Adapter, Inputs, Sample, SpatialLayer
@@ -37,7 +39,7 @@ def load(
     model: str | Path,
     *,
     weights: str | Path | None = None,
-    labels: str | Path | Sequence[str] | None = None,
+    labels: str | Path | Labels | None = None,
     layers: str | Sequence[str] | None = None,
     device: str = "cpu",
     dtype: torch.dtype | str | None = None,
@@ -51,8 +53,9 @@ def load(
         weights: a safetensors file, or a checkpoint that loads with `weights_only=True`; by default
             those of the folder or the factory, or the library's own pretrained weights, which it
             may download; "random" for an untrained model (not for a factory).
-        labels: class names in the order of the classes: a list, or a file with one name per line.
-        layers: the layers to explain by default.
+        labels: class names in the order of the classes: a list, a mapping from the number of each
+            class to its name (such as `id2label`), or a file with one name per line.
+        layers: the layers to explain by default, as names.
         device: the torch device of the model.
         dtype: the floating-point type of the weights, such as `torch.bfloat16` or "bfloat16"; that
             of the library when None.
@@ -60,8 +63,9 @@ def load(
 
     Raises:
         ModelError: no such model, a broken folder, a factory that fails, an unreadable file of
-            labels, a device that cannot be used, a `dtype` that is not floating-point, or a
-            `revision` of a model that has none.
+            labels, labels of another kind, a device that cannot be used, a `dtype` that is not
+            floating-point, or a `revision` of a model that has none.
+        LayerError: `layers` are not names.
         WeightsError: the weights do not fit, are missing or cannot be downloaded, or "random" for a
             factory.
         MissingExtra: the model's processor needs a package that is not installed.
@@ -71,7 +75,7 @@ def load(
     if labels is not None:
         overrides["labels"] = read_labels(labels)
     if layers is not None:
-        overrides["layers"] = (layers,) if isinstance(layers, str) else tuple(layers)
+        overrides["layers"] = _names_of_layers(layers)
     if weights is not None:
         untrained = weights == UNTRAINED
         overrides |= (
@@ -105,6 +109,22 @@ def load(
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"device '{device}' cannot be used ({reason}); try cpu") from error
     return adapter
+
+
+def _names_of_layers(layers: str | Sequence[str]) -> tuple[str, ...]:
+    """The argument `layers` of `load` as a tuple.
+
+    Raises:
+        LayerError: they are not names.
+    """
+    names = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
+    for name in names:
+        if not isinstance(name, str):
+            raise LayerError(
+                f"load is given a {type(name).__name__} as a layer, but the model is not yet in "
+                "memory; give the layer's name, or give the module to explain(..., layers=...)"
+            )
+    return tuple(names)
 
 
 def _floating(dtype: torch.dtype | str) -> torch.dtype:

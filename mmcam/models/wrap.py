@@ -26,6 +26,7 @@ from mmcam.errors import (
     reason_of,
 )
 from mmcam.models.families import FAMILIES
+from mmcam.models.labels import Labels, label_names
 from mmcam.tasks.words import Word
 from mmcam.types import Adapter
 
@@ -87,7 +88,7 @@ def wrap(
     prepare: Callable[[Any], Tensor] | Preprocess | Transform | None = None,
     *,
     layer: Layer | Sequence[Layer] | None = None,
-    labels: Sequence[str] = (),
+    labels: Labels = (),
     grid: Callable[[str, Tensor, Sequence[int]], Tensor] | None = None,
     logits: Callable[[Any], Tensor] = logits_of,
     pack: Callable[[Tensor], Any] | None = None,
@@ -115,7 +116,8 @@ def wrap(
             `[h, w]`, `[h, w, 3]` or `[h, w, 4]` of uint8 or of floats in [0, 1], are read as RGB
             like files: grey is repeated, transparency is drawn over white.
         layer: the layers to explain by default, as names or modules; found by a probe when None.
-        labels: class names.
+        labels: class names in the order of the logits: a list, or a mapping from the number of each
+            class to its name.
         grid: a function of a layer's name, its output and the input's size (height, width; for a
             clip, frames first) that returns the output as `[batch, channel, *grid]`; when None,
             each layer's grid is found by tracing the module. A warning tells where the function
@@ -137,6 +139,7 @@ def wrap(
         name: the model's name in results.
 
     Raises:
+        ModelError: `module` is no module, `prepare` cannot be called, or labels of another kind.
         InputError: `show` is not one or three channel numbers, or `prepare` is a `Preprocess`,
             which takes RGB alone.
         LayerError: a module in `layer` is not a part of `module`.
@@ -145,12 +148,12 @@ def wrap(
         >>> model = mmcam.wrap(my_network, prepare=my_transform, layer="trunk.7")
         >>> maps = mmcam.explain(model, "photo.jpg", mmcam.Classes(top=3))
     """
-    name = name or type(module).__name__
+    name = name_of(module, name)
     common: dict[str, Any] = {
         "name": name,
         "model": module,
         "preprocess": preprocessing(prepare, frames, stride, fps, show),
-        "labels": tuple(labels),
+        "labels": label_names(labels),
         "layers": layer_names(module, layer, name),
         "unpack": logits,
         "pack": pack or (lambda pixels: pixels),
@@ -160,6 +163,20 @@ def wrap(
     if question is None:
         return Classifier(**common)
     return AnswerClassifier(**common, encode_question=partial(encode_question, question))
+
+
+def name_of(module: Any, name: str | None) -> str:
+    """The name in results of a module to be wrapped: its class if none is given.
+
+    Raises:
+        ModelError: not a module.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"a {type(module).__name__} is not a torch.nn.Module, so it has no layers to explain; "
+            "give the module, or one whose forward calls your function"
+        )
+    return name or type(module).__name__
 
 
 def preprocessing(
@@ -172,12 +189,18 @@ def preprocessing(
     """The preprocessing that the arguments of `wrap` describe.
 
     Raises:
+        ModelError: `prepare` cannot be called.
         InputError: `show` is no channel numbers, or given together with a `Preprocess`.
     """
     channels = _channels(show)
     if prepare is None:
         return NoTransform(frames=frames, stride=stride, fps=fps, show=channels)
     if not isinstance(prepare, (Preprocess, Transform)):
+        if not callable(prepare):
+            raise ModelError(
+                f"prepare={prepare!r:.100} cannot be called; give the model's transform of one "
+                "picture, or a Preprocess, or leave it out for the usual ImageNet preprocessing"
+            )
         return Transform(prepare, frames=frames, stride=stride, fps=fps, show=channels)
     if not channels:
         return prepare

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mmcam.errors import LabelError
+from mmcam.tasks.labels import as_labels
 from mmcam.tasks.scores import check_score
 
 
@@ -16,7 +17,8 @@ class Answers:
 
     Args:
         question: the question; the sample's own text when None.
-        answers: the forced answers, in any number and order.
+        answers: the forced answers, in any number and order: a list, an array, a tensor or any
+            other iterable, or one answer. They become a tuple of texts.
         top: without `answers`, how many of the model's top answers to explain.
         contrast: two answers; the score of the first minus that of the second is explained too.
         score: what is explained of an answer, as for `Classes`; None for the model's usual score:
@@ -24,8 +26,8 @@ class Answers:
             a model that writes them, which has no other score.
 
     Raises:
-        LabelError: an empty list of answers, a `top` below 1, a contrast of equal answers, or an
-            unknown `score`.
+        LabelError: an empty list of answers, an answer that is neither text nor a whole number, a
+            `top` below 1, a contrast of equal answers, or an unknown `score`.
     """
 
     question: str | None = None
@@ -37,8 +39,11 @@ class Answers:
     name: ClassVar[str] = "answers"
 
     def __post_init__(self) -> None:
-        if isinstance(self.answers, str):
-            object.__setattr__(self, "answers", (self.answers,))
+        for field in ("answers", "contrast"):
+            if getattr(self, field) is not None:
+                given = as_labels(getattr(self, field), field)
+                texts = tuple(str(each) if isinstance(each, int) else each for each in given)
+                object.__setattr__(self, field, texts)
         if self.answers is not None and not self.answers:
             raise LabelError(
                 "no answers to explain in []; name some, or omit them for the top answers"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mmcam.errors import InputError
+from mmcam.tasks.labels import as_labels
 from mmcam.tasks.scores import LOGIT, check_score
 
 ALL, VISUAL = "all", "visual"
@@ -22,7 +23,7 @@ class Caption:
         words: words to explain, by name (every occurrence) or by position in the sentence, counted
             from 0 and including punctuation; "all" (or None) for all words except punctuation, or
             "visual" for those that are not function words either; an empty list for the sentence
-            alone.
+            alone. Names and positions become a tuple; they may be an array or a tensor.
         score: the score of a word: the "logit" of the word at its step (Grad-CAM, IJCV 2020,
             section 8.1), its "log-prob", or its "mean-contrast", the logit minus the mean logit of
             all other tokens. For a word of several tokens, the sum over its tokens.
@@ -33,12 +34,12 @@ class Caption:
             model's usual prompt when None.
 
     Raises:
-        LabelError: an unknown `score`.
+        LabelError: an unknown `score`, or a word that is neither text nor a whole number.
         InputError: `num_beams` or `max_new_tokens` below 1.
     """
 
     text: str | None = None
-    words: str | Sequence[str | int] | None = None
+    words: str | int | Sequence[str | int] | None = None
     score: str = LOGIT
     num_beams: int = 1
     max_new_tokens: int = 20
@@ -49,8 +50,8 @@ class Caption:
     def __post_init__(self) -> None:
         if self.words is None:
             object.__setattr__(self, "words", ALL)
-        elif isinstance(self.words, str) and self.words not in (ALL, VISUAL):
-            object.__setattr__(self, "words", (self.words,))
+        elif not isinstance(self.words, str) or self.words not in (ALL, VISUAL):
+            object.__setattr__(self, "words", as_labels(self.words, "words"))
         check_score(self.score)
         if self.num_beams < 1 or self.max_new_tokens < 1:
             raise InputError(

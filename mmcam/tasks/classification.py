@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mmcam.errors import LabelError
+from mmcam.tasks.labels import Label, as_labels
 from mmcam.tasks.scores import LOGIT, check_score
-
-Label = str | int
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,8 @@ class Classes:
     """Explain classes in a picture: `labels`, or the model's `top` highest-scoring classes.
 
     A label is a class's name, regardless of case, its index, or its WordNet id if the model has
-    ImageNet's classes. A single label may be given without a list.
+    ImageNet's classes. A single label may be given without a list; several may be a list, an array,
+    a tensor or any other iterable, and become a tuple.
 
     `score` is what is explained of a class: its "logit" (Grad-CAM, IJCV 2020, section 3), its
     "log-prob", or its "mean-contrast", the logit minus the mean logit of all other classes. The
@@ -25,7 +25,8 @@ class Classes:
     their probabilities; of a class that is certain, it is almost 0.
 
     Raises:
-        LabelError: an empty list of labels, a `top` below 1, or an unknown `score`.
+        LabelError: an empty list of labels, a label that is neither text nor a whole number, a
+            `top` below 1, or an unknown `score`.
     """
 
     labels: Sequence[Label] | None = None
@@ -37,8 +38,8 @@ class Classes:
     name: ClassVar[str] = "classes"
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, (str, int)):
-            object.__setattr__(self, "labels", (self.labels,))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", as_labels(self.labels, "labels"))
         if self.labels is not None and not self.labels:
             raise LabelError(
                 "no labels to explain in []; name some, or omit them for the top classes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmcam.errors import LabelError
@@ -19,7 +19,7 @@ def check_score(score: str) -> None:
 
 
 def mean_contrast(
-    logits: Float[Tensor, "*batch"], mean: Float[Tensor, "*batch"], count: int
+    logits: Float[Tensor, "*batch"], mean: Float[Tensor, "*batch"], count: int | Tensor
 ) -> Float[Tensor, "*batch"]:
     """A logit minus the mean of the `count - 1` others, given the mean of all `count`.
 
@@ -29,6 +29,18 @@ def mean_contrast(
     contrast).
     """
     return (logits - mean) * (count / (count - 1))
+
+
+def mean_of_finite(
+    logits: Float[Tensor, "*batch classes"],
+) -> tuple[Float[Tensor, "*batch"], Int[Tensor, "*batch"]]:
+    """The mean of the logits other than minus infinity, and their number.
+
+    A logit of minus infinity means that a class or token is never chosen.
+    """
+    is_possible = logits != -torch.inf
+    count = is_possible.sum(-1)
+    return logits.where(is_possible, 0).sum(-1) / count, count
 
 
 def contrast_of_column(
@@ -44,5 +56,5 @@ def contrast_of_column(
             "score='mean-contrast' needs two classes or more and the model has one; choose logit"
         )
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    mean = logits.to(dtype).mean(1)
-    return mean_contrast(logits[:, index].to(dtype), mean, logits.shape[1])
+    logits = logits.to(dtype)
+    return mean_contrast(logits[:, index], *mean_of_finite(logits))

@@ -40,6 +40,7 @@ def answerer(kind: str = "lstm_vqa", seed: int = 0, **change: Any) -> AnswerClas
             "encode_question": QuestionTokenizer(WORDS, max_tokens=8),
             "word_embedding": "embed",
             "has_attention": kind == "co_attention",
+            "pads_questions": True,
             "encoder": "cnn",
             "gradient_strategy": "batched",
             **change,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,16 +31,18 @@ class Reader(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_cudnn_is_off_inside_recurrent_layers_only(
+def test_cudnn_and_onednn_are_off_inside_recurrent_layers_only(
     kind: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU, cuDNN's recurrent kernels raise an error in the backward pass of evaluation."""
     net = Reader(kind)
     kernels: dict[str, list[bool]] = {"conv": [], "rnn": []}
+    onednn: list[bool] = []
     run: Any = kind.forward  # type: ignore[attr-defined]
 
     def watched(*args: Any) -> Any:
         kernels["rnn"].append(torch.backends.cudnn.enabled)
+        onednn.append(bool(torch.backends.mkldnn.enabled))
         return run(*args)
 
     monkeypatch.setattr(kind, "forward", watched)
@@ -55,8 +57,36 @@ def test_cudnn_is_off_inside_recurrent_layers_only(
             net(pixels)
     assert kernels["rnn"] == [False, torch.backends.cudnn.enabled]
     assert kernels["conv"] == [torch.backends.cudnn.enabled] * 2
+    assert onednn == [False, True]
     assert torch.backends.cudnn.enabled
+    assert torch.backends.mkldnn.enabled
     assert_as_found(net, before)
+
+
+@pytest.fixture
+def operators_of_cudnn() -> Iterator[tuple[Any, Any]]:
+    """The convolution and the recurrent layers of cuDNN, whose precision is set back."""
+    cudnn: Any = torch.backends.cudnn
+    if not hasattr(cudnn, "rnn"):
+        pytest.skip("this release of torch has no precision of an operator")
+    operators = cudnn.conv, cudnn.rnn
+    before = [operator.fp32_precision for operator in operators]
+    yield operators
+    for operator, precision in zip(operators, before, strict=True):
+        operator.fp32_precision = precision
+
+
+def test_a_precision_set_for_each_operator_stays(
+    operators_of_cudnn: tuple[Any, Any], wrapped: Callable[..., Any]
+) -> None:
+    """Torch refuses to read the one precision of cuDNN if that of its operators differs."""
+    conv, rnn = operators_of_cudnn
+    setup = wrapped(Reader(nn.LSTM).eval(), "conv")
+    sample = setup.sample(6, 8)
+    expected = setup.cam(sample, "gradcam", 1)
+    conv.fp32_precision, rnn.fp32_precision = "ieee", "tf32"
+    torch.testing.assert_close(setup.cam(sample, "gradcam", 1), expected)
+    assert (conv.fp32_precision, rnn.fp32_precision) == ("ieee", "tf32")
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

@@ -66,7 +66,7 @@ def test_an_items_own_labels_are_asked_for() -> None:
     item = Item(id="x", source="x.png", text="what?", labels=("dog", 3, "dog"))
     assert study().task_of(item) == mmcam.Classes(("dog", 3))
     assert study(target="predicted", task=mmcam.Classes(top=2)).task_of(item).labels is None
-    assert study(task=mmcam.Classes(["cat"])).task_of(item).labels == ["cat"]
+    assert study(task=mmcam.Classes(["cat"])).task_of(item).labels == ("cat",)
     assert study().task_of(Item(id="y", source="y.png")) == mmcam.Classes()
     assert study(task=mmcam.Answers()).task_of(item) == mmcam.Answers(answers=("dog", "3"))
     forced = mmcam.Answers(answers=("no",))

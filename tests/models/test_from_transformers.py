@@ -12,7 +12,7 @@ from torch import nn
 
 import mmcam
 from mmcam.adapters.transformers.loading import ProcessorPair
-from mmcam.errors import ModelError
+from mmcam.errors import LayerError, ModelError
 from mmcam.types import Sample
 from tests.adapters.tiny_generative import (
     BLIP_VQA,
@@ -158,6 +158,19 @@ def test_names_layers_and_labels_are_the_users() -> None:
         ("vit.layers.0",),
         ("a", "b", "c"),
     )
+
+
+def test_layers_may_be_modules_and_labels_a_mapping() -> None:
+    model, processor = vit()
+    layer = model.vit.layers[1]
+    names = {2: "bird", 0: "cat", 1: "dog"}
+    for layers in (layer, [layer], ["vit.layers.1"]):
+        adapter: Any = mmcam.from_transformers(model, processor, layers=layers, labels=names)
+        assert (adapter.layers, adapter.labels) == (("vit.layers.1",), ("cat", "dog", "bird"))
+    with pytest.raises(LayerError, match="the Linear given as a layer is not a part of ViTFor"):
+        mmcam.from_transformers(model, processor, layers=nn.Linear(1, 1))
+    with pytest.raises(ModelError, match=r"keys \['cat', 'dog', 'bird'\]; .* 0 to 2 to names"):
+        mmcam.from_transformers(model, processor, labels={"cat": 0, "dog": 1, "bird": 2})
 
 
 def test_a_model_keeps_its_dtype() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 import transformers
+from torch import nn
 
 import mmcam
 from mmcam.adapters.base.recipe import Recipe
-from mmcam.errors import ModelError
+from mmcam.errors import LayerError, ModelError
 from mmcam.models.registry import build
 from tests.adapters.tiny_generative import case_of, folder
 
@@ -25,6 +27,17 @@ def test_the_weights_have_the_dtype(dtype: Any) -> None:
 def test_what_is_no_floating_type_is_refused(dtype: Any) -> None:
     with pytest.raises(ModelError, match=r"dtype=.* is not a floating-point type; give float32"):
         mmcam.load(f"hf:{folder(case_of('blip'))}", dtype=dtype)
+
+
+def test_a_layer_of_a_model_that_is_not_loaded_yet_is_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for layers in (nn.Linear(1, 1), [nn.Linear(1, 1)]):
+        with pytest.raises(
+            LayerError, match=r"load is given a Linear as a layer.*explain\(.*layer"
+        ):
+            mmcam.load("timm:resnet18", weights="random", layers=layers)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "c3d", "a.b:c", "hf:folder"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -297,6 +299,41 @@ def test_three_lines_explain_ones_own_network() -> None:
     assert maps["dog"].cam.shape == (56, 56)
     assert model.name == "Own"
     assert model.model is module
+
+
+def encode(question: str) -> Tensor:
+    return torch.tensor([1])
+
+
+DOORS: dict[str, Any] = {
+    "wrap": mmcam.wrap,
+    "wrap_vqa": partial(mmcam.wrap_vqa, encode_question=encode, answers=["yes", "no"]),
+    "wrap_captioner": partial(mmcam.wrap_captioner, tokenizer=["<start>", "<end>", "a"]),
+}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_what_is_no_module_or_no_transform_is_refused(
+    door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ModelError, match=r"a function is not a torch\.nn\.Module, so it has no"):
+        door(encode)
+    with pytest.raises(ModelError, match=r"prepare='imagenet' cannot be called; give the model's"):
+        door(Own(), "imagenet")
+
+
+def test_labels_are_names_by_number_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for labels in ({1: "dog", 0: "cat"}, {"1": "dog", "0": "cat"}, np.array(["cat", "dog"])):
+        assert mmcam.wrap(Own(), labels=labels).labels == ("cat", "dog")
+    for wrong, message in (
+        ("cat", "the labels 'cat' are a str; give a list"),
+        (2, "the labels 2 are a int"),
+        ({1: "cat", 2: "dog"}, r"keys \[1, 2\]; give a mapping from the numbers 0 to 1"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            mmcam.wrap(Own(), labels=wrong)  # type: ignore[arg-type]
 
 
 def test_the_last_block_with_a_grid_is_explained_where_none_is_named() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
 import mmcam
-from mmcam.errors import LabelError, ModelError
+from mmcam.errors import LabelError, LayerError, ModelError
 from tests.adapters.tiny_tokenizers import word_pieces
 from tests.models.captioners import (
     END,
@@ -346,6 +347,94 @@ def test_what_forward_does_wrong_is_said_in_one_line(forward: Any, reason: str) 
     with pytest.raises(ModelError, match=reason) as caught:
         explained(net, forward=forward(net))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "labels"), [(0, ["two"]), (np.array([0, 2]), ["two", "run"]), (["2"], ["run"])]
+)
+def test_words_are_chosen_by_position(
+    words: Any, labels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    maps = explained(NETS["lstm"](), mmcam.Caption(FORCED, words=words))
+    assert [explanation.label for explanation in maps[1:]] == labels
+
+
+def test_an_encoder_may_be_given_as_a_module() -> None:
+    net: Any = NETS["lstm"]()
+    assert wrapped_net("lstm", net, encoder=net.cnn).encoder == "cnn"
+    with pytest.raises(LayerError, match="the Linear given as a layer is not a part of CnnLstm"):
+        wrapped_net("lstm", net, encoder=nn.Linear(1, 1))
+
+
+def never_says_unknown(net: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """The forward of a model that suppresses `<unk>`."""
+    suppressed = torch.tensor([WORDS.index("<unk>")])
+    return lambda pixels, tokens: net(pixels, tokens).index_fill(2, suppressed, -torch.inf)
+
+
+def test_a_suppressed_token_changes_no_other_word() -> None:
+    net = NETS["lstm"]()
+    task = mmcam.Caption(FORCED, score="mean-contrast")
+    maps = explained(net, task, forward=never_says_unknown(net))
+    logits = logits_by_hand(net.eval(), to_tensor(picture())[None], FORCED_TOKENS[:-1])
+    for word, row, token in zip(maps[1:], logits, FORCED_TOKENS, strict=False):
+        others = [i for i in range(len(WORDS)) if i not in (token, WORDS.index("<unk>"))]
+        assert word.score == pytest.approx(
+            float((row[token] - row[others].mean()).detach()), rel=1e-4
+        )
+
+
+def test_a_suppressed_token_does_not_hide_that_a_model_is_not_causal() -> None:
+    net = lively(PatchTransformer(causal=False))
+    with pytest.raises(ModelError, match="later tokens"):
+        explained(net, layer="patches", forward=never_says_unknown(net))
+
+    def only_ends_after_a_dog(pixels: Tensor, tokens: Tensor) -> Tensor:
+        logits = torch.zeros(*tokens.shape, len(WORDS)) + pixels.mean()
+        has_dogs = (tokens == WORDS.index("dogs")).any()
+        return logits.index_fill(2, torch.tensor([3]), -torch.inf) if has_dogs else logits
+
+    with pytest.raises(ModelError, match="change by inf when later tokens"):
+        explained(net, layer="patches", forward=only_ends_after_a_dog)
+
+
+class Features(NamedTuple):
+    maps: Tensor
+    pooled: Tensor
+
+
+class NamedEncoder(nn.Module):
+    """An encoder that returns its output by name."""
+
+    def __init__(self, cnn: nn.Module) -> None:
+        super().__init__()
+        self.cnn = cnn
+
+    def forward(self, pixels: Tensor) -> Features:
+        maps = self.cnn(pixels)
+        return Features(maps, maps.mean((2, 3)))
+
+
+class OfNamedEncoder(CnnLstm):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = NamedEncoder(self.cnn)
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        picture = self.encoder(pixels).pooled[:, None]
+        states, _ = self.lstm(torch.cat([picture, self.embed(tokens)], 1))
+        logits: Tensor = self.out(states[:, 1:])
+        return logits
+
+
+def test_an_encoder_with_a_named_tuple_runs_once() -> None:
+    net = lively(OfNamedEncoder(), 32)
+    task = mmcam.Caption(max_new_tokens=LENGTH, num_beams=2)
+    plain, named = (explained(net, task, **options) for options in ({}, {"encoder": "encoder"}))
+    assert plain.text["tokens"] == named.text["tokens"]
+    for one, other in zip(plain, named, strict=True):
+        torch.testing.assert_close(one.cam, other.cam, rtol=1e-4, atol=1e-6)
 
 
 def test_a_decoder_without_a_causal_mask_is_refused() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
 import mmcam
-from mmcam.errors import LabelError, ModelError
+from mmcam.errors import LabelError, LayerError, ModelError
 from tests.snapshots import assert_as_found, snapshot
 
 WORDS = {word: i for i, word in enumerate(("", "what", "is", "the", "ball", "dog", "colour"), 0)}
@@ -98,6 +100,45 @@ def test_attention_of_a_batch_of_questions_and_a_model_in_training() -> None:
         torch.testing.assert_close(maps["red"].cam, attention[0, 0].detach())
 
 
+class MeanOfWords(GatedPooling):
+    """Its logits change with every further token, the padding included."""
+
+    def forward(self, pixels: Tensor, *question: Tensor) -> tuple[Tensor, Tensor]:
+        words = torch.cat([part.view(len(pixels), -1) for part in question], 1).float().cos()
+        gate = self.out.weight.mean() + words.mean(1)
+        maps = self.cnn(pixels) * gate[:, None, None, None]
+        return self.out(maps.mean((2, 3)).cos()), maps[:, None, 0]
+
+
+@pytest.mark.parametrize("door", ["wrap", "wrap_vqa"])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        tokens_of,
+        lambda question: tokens_of(question)[:, None].expand(-1, 2),
+        lambda question: tuple(tokens_of(question)),
+    ],
+    ids=["vector", "matrix", "tuple"],
+)
+def test_questions_of_different_lengths_do_not_depend_on_each_other(
+    door: str, encode: Callable[[str], Any]
+) -> None:
+    net = MeanOfWords()
+    model = (
+        mmcam.wrap(net, to_tensor, question=encode, labels=ANSWERS, layer="cnn")
+        if door == "wrap"
+        else wrapped_net(net, encode_question=encode)
+    )
+    questions = [QUESTION, "what is the dog", "the ball", "what is the ball"]
+    samples = [mmcam.Sample(pixels=picture(i), text=text) for i, text in enumerate(questions)]
+    task = mmcam.Answers(answers=["red", "two"])
+    batch = mmcam.explain(model, samples, task)
+    for together, sample in zip(batch, samples, strict=True):
+        for one, other in zip(together, mmcam.explain(model, sample, task), strict=True):
+            assert one.score == pytest.approx(other.score, rel=1e-5)
+            torch.testing.assert_close(one.cam, other.cam, rtol=1e-4, atol=1e-6)
+
+
 def test_wrap_with_a_question_is_the_same() -> None:
     net = GatedPooling()
     task = mmcam.Answers(QUESTION, top=2)
@@ -106,6 +147,29 @@ def test_wrap_with_a_question_is_the_same() -> None:
     assert first.text == second.text
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.cam, other.cam)
+
+
+@pytest.mark.parametrize(
+    "answers", [[1, 2, 3, 4], np.arange(1, 5), torch.arange(1, 5), {3: 4, 1: 2, 0: 1, 2: 3}]
+)
+def test_numbers_are_answers_too(answers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    model = wrapped_net(GatedPooling(), answers=answers)
+    assert model.labels == ("1", "2", "3", "4")
+    task = mmcam.Answers(QUESTION, answers=np.array([2, 4]))
+    scores = {e.label: e.score for e in mmcam.explain(model, picture(), task)}
+    named = mmcam.explain(wrapped_net(model.model), picture(), mmcam.Answers(QUESTION, top=4))
+    assert scores == {
+        "2": pytest.approx(named["green"].score, rel=1e-5),
+        "4": pytest.approx(named["yellow and red"].score, rel=1e-5),
+    }
+
+
+def test_a_word_embedding_may_be_given_as_a_module() -> None:
+    net = GatedPooling()
+    assert wrapped_net(net, words=words_of, word_embedding=net.embed).word_embedding == "embed"
+    with pytest.raises(LayerError, match="the Linear given as a layer is not a part of Gated"):
+        wrapped_net(net, words=words_of, word_embedding=nn.Linear(1, 1))
 
 
 def test_unknown_words_and_answers_are_refused() -> None:

@@ -13,7 +13,7 @@ def test_all_words_unless_told_otherwise() -> None:
     assert Caption().words == "all"
     assert Caption(words="visual").words == "visual"
     assert Caption(words="dog").words == ("dog",)
-    assert Caption(words=[]).words == []
+    assert Caption(words=[]).words == ()
 
 
 @pytest.mark.parametrize(

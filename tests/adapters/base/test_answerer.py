@@ -75,6 +75,14 @@ def test_a_contrast_is_the_difference_of_two_gradients() -> None:
     torch.testing.assert_close(contrast, red - no, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("score", ["logit", "log-prob", "mean-contrast"])
+def test_a_contrast_is_that_of_the_score(score: str) -> None:
+    task = mmcam.Answers(QUESTION, ["red", "no"], contrast=("red", "no"), score=score)
+    red, no, contrast = mmcam.explain(answerer(), picture(), task, method="gradcam-signed")
+    assert contrast.score == pytest.approx(red.score - no.score, rel=1e-5)
+    torch.testing.assert_close(contrast.cam, red.cam - no.cam, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_strategies_and_batch_sizes_give_the_same(kind: str) -> None:
     samples = [

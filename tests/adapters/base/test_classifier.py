@@ -68,6 +68,16 @@ def test_without_names_labels_are_numbers() -> None:
         bare.index("tabby", 7)
 
 
+def test_a_label_beyond_the_scores_is_refused_with_both_counts() -> None:
+    names = tuple("abcdefghi")
+    assert adapter(names).index("g", 7) == 6
+    expected = r"'h' is label 7 of the 9 labels .* the model returns 7 scores; give one label for"
+    with pytest.raises(LabelError, match=expected):
+        adapter(names).targets(LOGITS, mmcam.Classes(["h"]))
+    with pytest.raises(LabelError, match=r"is label 1 of the 2 labels .* returns 1 scores"):
+        adapter(("n02012849", "n03126707")).index("n03126707", 1)
+
+
 def imagenet_adapter() -> Classifier:
     """An adapter with the class names of timm, of which "crane" and "maillot" occur twice."""
     from timm.data import ImageNetInfo

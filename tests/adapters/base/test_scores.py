@@ -13,6 +13,7 @@ import mmcam
 from mmcam.adapters.base.captions import CaptionOutput, Sentence
 from mmcam.adapters.base.preprocess import Preprocess
 from mmcam.errors import LabelError
+from mmcam.tasks.scores import contrast_of_column
 from mmcam.tasks.words import Word
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
@@ -82,6 +83,25 @@ def test_scores_that_a_model_does_not_have_are_refused() -> None:
 def test_unknown_scores_are_refused(task: Any) -> None:
     with pytest.raises(LabelError, match="choose one of logit, log-prob, mean-contrast"):
         task(score="loss")
+
+
+def test_what_is_never_said_does_not_count_in_a_contrast() -> None:
+    logits = torch.randn(2, 4, 9)
+    logits[:, 1, [0, 4]] = -torch.inf
+    logits[:, 2, 4] = -torch.inf
+    logits.requires_grad_(True)
+    sentence = Sentence("two words", (3, 8, 1, 0), (Word("two", 0, 1), Word("words", 1, 3)))
+    contrast = CaptionOutput(states=logits, sentences=[sentence]).mean_contrast(1, [8, 1])
+    for row, value in zip(logits, contrast, strict=True):
+        right = row[1, 8] - row[1, [1, 2, 3, 5, 6, 7]].mean()
+        right += row[2, 1] - row[2, [0, 2, 3, 5, 6, 7, 8]].mean()
+        assert torch.allclose(value, right, atol=1e-5)
+    (gradient,) = torch.autograd.grad(contrast.sum(), logits)
+    assert gradient.isfinite().all()
+    assert not gradient[logits == -torch.inf].any()
+    score = contrast_of_column(logits[:, 2], 1)
+    right = logits[:, 2, 1] - logits[:, 2, [0, 2, 3, 5, 6, 7, 8]].mean(1)
+    assert torch.allclose(score, right, atol=1e-5)
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
