@@ -162,10 +162,10 @@ class GivenGrids(ProvenLayouts):
         missing = [layer for layer in layers if (layer, size) not in self.compared]
         if missing:
             super().prove(adapter, inputs, missing)
-        for key in [(layer, size) for layer in missing]:
-            self.compared.add(key)
-            if difference := self._difference(key[0], self.proofs.get(key), inputs):
-                message = f"layer '{key[0]}': the given grid is used, but {difference}"
+        for layer in missing:
+            self.compared.add((layer, size))
+            if difference := self._difference(layer, self.proofs.get((layer, size)), inputs):
+                message = f"layer '{layer}': the given grid is used, but {difference}"
                 warnings.warn(message, stacklevel=2)
 
     def _difference(self, layer: str, proof: Proof | None, inputs: Inputs) -> str | None:
@@ -230,10 +230,10 @@ _KEPT: WeakKeyDictionary[nn.Module, KeptModule] = WeakKeyDictionary()
 def kept(module: nn.Module) -> KeptModule:
     """What earlier calls found about a bare module; nothing if parts of it were replaced."""
     parts = tuple(map(id, module.modules()))
-    found = _KEPT.get(module)
-    if found is None or found.parts != parts:
-        found = _KEPT[module] = KeptModule(parts)
-    return found
+    kept_module = _KEPT.get(module)
+    if kept_module is None or kept_module.parts != parts:
+        kept_module = _KEPT[module] = KeptModule(parts)
+    return kept_module
 
 
 def size_of(inputs: Inputs) -> Size:

@@ -130,10 +130,7 @@ class Recording:
         if rule != "relu":
             self.relu_rules[rule] = ReluRule(scores, rule)
         chunk = chunk or max(1, min(16, ROWS // scores.shape[1]))
-        if self.differentiable:
-            blocks = _differentiable(scores.sum(1), starts)
-        else:
-            blocks = _backward(scores.sum(1), starts, strategy, chunk, last)
+        blocks = _backward(scores.sum(1), starts, strategy, chunk, last, self.differentiable)
         while True:
             # The rule is active for one block only: iterators of several rules may alternate.
             with nullcontext() if rule == "relu" else self.relu_rules[rule].active():
@@ -210,12 +207,20 @@ def _values_of(target: Target, function: Score, name: str, output: Any, rows: in
 
 
 def _backward(
-    scores: Tensor, starts: Sequence[Tensor], strategy: str, chunk: int, last: bool
+    scores: Tensor,
+    starts: Sequence[Tensor],
+    strategy: str,
+    chunk: int,
+    last: bool,
+    differentiable: bool,
 ) -> Iterator[Block]:
-    """The gradients of `scores` `[slot]` at `starts`, in blocks of one or more slots."""
+    """The gradients of `scores` `[slot]` at `starts`, in blocks of one or more slots.
+
+    With `differentiable`, they are in the graph themselves, in blocks of one slot.
+    """
     slots = len(scores)
     done = 0
-    if strategy != "loop" and slots > 1:
+    if strategy != "loop" and slots > 1 and not differentiable:
         identity = torch.eye(slots, dtype=scores.dtype, device=scores.device)
         for rows in identity.split(chunk):
             # An operation without a batched backward pass is found after others have run.
@@ -236,17 +241,13 @@ def _backward(
             yield block
             done += len(rows)
     for slot in range(done, slots):
-        retain = not last or slot + 1 < slots
         gradients = torch.autograd.grad(
-            scores[slot], starts, retain_graph=retain, allow_unused=True
+            scores[slot],
+            starts,
+            retain_graph=differentiable or not last or slot + 1 < slots,
+            create_graph=differentiable,
+            allow_unused=True,
         )
-        yield [g if g is None else g[None] for g in gradients]
-
-
-def _differentiable(scores: Tensor, starts: Sequence[Tensor]) -> Iterator[Block]:
-    """The gradients of `scores` `[slot]` at `starts`, in the graph, in blocks of one slot."""
-    for score in scores:
-        gradients = torch.autograd.grad(score, starts, create_graph=True, allow_unused=True)
         yield [g if g is None else g[None] for g in gradients]
 
 

@@ -283,8 +283,8 @@ def _probabilities(output: Any, targets: Sequence[Sequence[Target]]) -> list[lis
                 values[id(target)] = (
                     None if log_probs is None else log_probs.double().exp().tolist()
                 )
-    found = [[values[id(target)] for target in row_targets] for row_targets in targets]
+    of_targets = [[values[id(target)] for target in row_targets] for row_targets in targets]
     return [
         [None if rows is None else rows[row] for rows in row_values]
-        for row, row_values in enumerate(found)
+        for row, row_values in enumerate(of_targets)
     ]
